@@ -1,0 +1,53 @@
+# A fresh Debian machine with Python 3.11 or later is enough:
+#
+#   make run     serve the example company (schema/example.ldif) on inet:127.0.0.1:10040
+#   make test    everything; as root it installs the slapd and Postfix that the tests start privately
+#   make lint    ruff and mypy
+#   make bench   the speed, beside a service that does nothing
+#   make clean   back to a fresh checkout
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What an installation depends on; the package itself is installed in place.
+SOURCES := pyproject.toml ldappolicy/__init__.py
+
+.PHONY: run test lint bench clean
+
+run: $(VENV)/.installed
+	$(BIN)/ldappolicy -c deploy/example.toml serve
+
+test: $(VENV)/.installed-dev
+	@.ci/packages "some tests will be skipped" slapd ldap-utils postfix postfix-ldap || true
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.bench
+
+# Debian packs ensurepip separately (python3-venv): without it `python3 -m venv` leaves half a folder behind.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	    || .ci/packages "Python 3.11 or later is needed (set PYTHON=... if it has another name)" python3 python3-venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=...")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	    || .ci/packages "a virtual environment is needed" python3-venv
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.created $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find ldappolicy tests -name __pycache__ -type d -prune -exec rm -rf {} +

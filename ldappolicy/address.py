@@ -1,0 +1,220 @@
+"""Mail addresses, and the access(5) keys of addresses, domains, hosts and clients, in order.
+
+Addresses are in Postfix's internal (unquoted) form, as the policy protocol carries them: the local
+part is everything before the last ``@``. Keys follow access(5) and smtpd(8)'s check_mail_access,
+check_domain_access and check_addr_access; rewriting follows trivial-rewrite(8) as far as a
+recipient's meaning depends on it. Comparison is by `str.casefold` on both sides, as in Postfix
+(a U-label matches a U-label only: no IDNA here).
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+NULL_SENDER_KEY = "<>"
+"""smtpd_null_access_lookup_key."""
+
+ROUTING = frozenset("@%!")
+"""What makes a local part name a destination of its own."""
+
+_REWRITES = 50
+"""Enough for any real address; a crafted one (`a%b%c%...`) keeps its rest and so is never OK."""
+
+# RFC 822 atoms as quote_822_local(3) of Postfix sees them: 8-bit clean, dots between atoms.
+_DOT_STRING = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\".\[\]]+(?:\.[^\x00-\x20\x7f()<>@,;:\\\".\[\]]+)*")
+_QUOTED_SPECIALS = re.compile(r'(["\\\r])')
+_UNSPLIT = frozenset(("postmaster", "mailer-daemon", "double-bounce"))
+
+
+class AddressKeys(NamedTuple):
+    """The access(5) keys of one address, in order.
+
+    `keys` are all of them, `exact` those with local part and domain in internal form (with and
+    without the extension): what an entry of the directory can have as an address.
+    """
+
+    keys: tuple[str, ...]
+    exact: tuple[str, ...]
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Local part and domain; the domain is empty when there is no ``@``."""
+    local, at, domain = address.rpartition("@")
+    return (local, domain) if at else (address, "")
+
+
+def is_routed(address: str) -> bool:
+    """Whether the local part (the whole, without a domain) holds ``@``, ``%`` or ``!``."""
+    return not ROUTING.isdisjoint(split_address(address)[0])
+
+
+def quoted(address: str) -> str:
+    """External form (RFC 5321 Quoted-string) where the local part needs it."""
+    local, at, domain = address.rpartition("@")
+    if not at or _DOT_STRING.fullmatch(local):
+        return address
+    return '"' + _QUOTED_SPECIALS.sub(r"\\\1", local) + '"@' + domain
+
+
+def unquoted(address: str) -> str:
+    """Internal form of an address that may be written with a quoted local part."""
+    local, at, domain = address.rpartition("@")
+    if at and len(local) > 1 and local[0] == local[-1] == '"':
+        return re.sub(r"\\(.)", r"\1", local[1:-1], flags=re.S) + "@" + domain
+    return address
+
+
+@lru_cache(maxsize=65536)
+def fold(address: str) -> str:
+    """The form in which addresses, logins and domains are compared."""
+    return unquoted(address.casefold()) if '"' in address else address.casefold()
+
+
+def without_extension(address: str, delimiters: str) -> str | None:
+    """The address without its extension, or None when it has none (split_addr of Postfix)."""
+    local, _, domain = address.rpartition("@")
+    folded = local.casefold()
+    if not delimiters or folded in _UNSPLIT:
+        return None
+    if "-" in delimiters and (
+        folded.startswith("owner-") or (len(local) > 8 and folded.endswith("-request"))
+    ):
+        return None
+    cut = min((at for at in map(local.find, delimiters) if at >= 0), default=0)
+    return f"{local[:cut]}@{domain}" if cut else None
+
+
+def _parents(name: str, with_dot: bool) -> Iterator[str]:
+    """The name, then its parents: without or with a leading dot."""
+    while name:
+        yield name
+        dot = name.find(".", 1)
+        if dot < 0:
+            return
+        name = name[dot:] if with_dot else name[dot + 1 :]
+
+
+@lru_cache(maxsize=65536)
+def address_keys(address: str, delimiters: str, parents: bool) -> AddressKeys:
+    """Keys of a folded address: full, without extension, domain, parent domains, `user@`.
+
+    `parents` is whether a bare domain matches its subdomains (else `.domain` does). Each key with
+    a local part comes in quoted form first, where that differs. Without a domain: as it stands.
+    """
+    if "@" not in address:
+        return AddressKeys((address,), (address,))
+    bare = without_extension(address, delimiters)
+    exact = (address,) if bare is None else (address, bare)
+    domain = split_address(address)[1]
+    names = (*exact, *(split_address(full)[0] + "@" for full in exact))
+    both = [tuple(dict.fromkeys((quoted(name), name))) for name in names]
+    middle = tuple(_parents(domain, not parents))
+    count = len(exact)
+    return AddressKeys((*sum(both[:count], ()), *middle, *sum(both[count:], ())), exact)
+
+
+@lru_cache(maxsize=8192)
+def domain_keys(name: str, parents: bool) -> tuple[str, ...]:
+    """Keys of a folded hostname (client, helo, etrn); a numerical one has no parents."""
+    return (name,) if is_host_address(name) else tuple(_parents(name, not parents))
+
+
+@lru_cache(maxsize=8192)
+def client_keys(name: str, address: str, parents: bool) -> tuple[str, ...]:
+    """Keys of a client: hostname, its parents, address, its networks by octet or hextet."""
+    return (*domain_keys(name, parents), *_networks(address))
+
+
+def _networks(address: str) -> Iterator[str]:
+    """The address, then its prefixes as check_addr_access cuts them: `2001:db8::1`, `2001:db8:`, ..."""
+    delimiter = ":" if ":" in address else "."
+    while address:
+        yield address
+        address = address.rpartition(delimiter)[0]
+
+
+def local_domain_keys(domain: str) -> tuple[str, ...]:
+    """A domain as it stands, then its parents with a leading dot (smtpdLocalDomains)."""
+    return tuple(_parents(domain, with_dot=True))
+
+
+def parent_domains(domain: str) -> tuple[str, ...]:
+    """The domain itself, then its parents down to the top."""
+    return tuple(_parents(domain, with_dot=False))
+
+
+def rewrite(address: str, myorigin: str, is_local: Callable[[str], bool]) -> str:
+    """The address that Postfix would deliver to (trivial-rewrite(8) with its defaults).
+
+    `address` is folded; `is_local` says of a domain whether Postfix resolves local parts there.
+    Without `myorigin` an address without a domain stays as it stands.
+    """
+    for _ in range(_REWRITES):
+        if "@" not in address:
+            completed = _complete(address, myorigin)
+            if "@" not in completed:
+                return completed
+            address = completed
+        address = strip_dot(address)
+        local, domain = split_address(address)
+        if ROUTING.isdisjoint(local) or not is_local(domain):
+            break
+        address = local
+    return address
+
+
+def _complete(local: str, myorigin: str) -> str:
+    """An address without ``@``: bang path, percent hack, or myorigin."""
+    head, bang, tail = local.partition("!")
+    if bang:
+        return f"{tail}@{head}"
+    head, percent, tail = local.rpartition("%")
+    if percent:
+        return f"{head}@{tail}"
+    return f"{local}@{myorigin.casefold()}" if myorigin else local
+
+
+def strip_dot(address: str) -> str:
+    """One trailing dot of the domain goes (not of `user@.`, nor one of two)."""
+    return address[:-1] if address.endswith(".") and address[-2:-1] not in (".", "@", "") else address
+
+
+def is_host_address(text: str) -> bool:
+    """valid_hostaddr(3) of Postfix: a bare IPv4 or IPv6 address."""
+    if not text or not (text[-1].isdigit() or ":" in text):
+        return False
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+_LABEL = re.compile(r"(?![-])[A-Za-z0-9_-]{1,63}(?<!-)")
+
+
+def is_hostname(name: str) -> bool:
+    """valid_hostname(3) of Postfix: RFC 1123 labels (and `_`), not all digits, at most 255 octets."""
+    labels = name.split(".")
+    return (
+        len(name) <= 255 and all(map(_LABEL.fullmatch, labels)) and not all(part.isdigit() for part in labels)
+    )
+
+
+def is_hostname_or_unicode(name: str) -> bool:
+    """valid_utf8_hostname(3): as `is_hostname`, U-labels converted first."""
+    if name.isascii():
+        return is_hostname(name)
+    try:
+        return is_hostname(name.encode("idna").decode("ascii"))
+    except UnicodeError:
+        return False
+
+
+def is_address_literal(text: str) -> bool:
+    """valid_mailhost_addr(3): what stands between the brackets of an address literal."""
+    if text[:5].casefold() == "ipv6:":
+        return ":" in text[5:] and is_host_address(text[5:])
+    return ":" not in text and is_host_address(text)

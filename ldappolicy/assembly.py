@@ -1,0 +1,99 @@
+"""Puts a service together from the configuration: directory, caches, policies.
+
+What the configuration alone cannot tell is checked here: whether bases are DNs, the filter a filter, the
+LDIF file readable. Raises ConfigError with every complaint.
+"""
+
+import time
+from pathlib import Path
+
+from ldappolicy.config import Config
+from ldappolicy.directory import Directory
+from ldappolicy.directory.ldap import LdapDirectory, LdapSettings
+from ldappolicy.directory.ldif import LdifDirectory
+from ldappolicy.directory.plan import Planner, Where
+from ldappolicy.entry import normal_dn
+from ldappolicy.errors import ConfigError, InputError
+from ldappolicy.evaluate import Choices
+from ldappolicy.ldap_filter import Filter, parse
+from ldappolicy.mapping import mapping_for
+from ldappolicy.resolver import Limits, Resolver
+from ldappolicy.service import Service, Settings
+
+
+def open_directory(config: Config) -> Directory:
+    """The directory that the configuration names; an LDAP server is not contacted yet."""
+    path = config.directory.ldif
+    return read_ldif(path) if path is not None else LdapDirectory(ldap_settings(config))
+
+
+def read_ldif(path: Path) -> LdifDirectory:
+    """The embedded directory in a file; raises ConfigError when it cannot be read or does not parse."""
+    try:
+        return LdifDirectory.parse(path.read_bytes(), str(path))
+    except OSError as problem:
+        reason = (problem.strerror or "unknown").lower()
+        raise ConfigError(f"{path}: cannot be read: {reason}, expected an LDIF file") from None
+    except InputError as problem:
+        raise ConfigError(str(problem)) from None
+
+
+def ldap_settings(config: Config) -> LdapSettings:
+    """The [directory] section as the LDAP transport takes it."""
+    directory = config.directory
+    return LdapSettings(
+        uris=directory.uri,
+        bind=directory.bind,
+        bind_dn=directory.bind_dn,
+        bind_pw_file=str(directory.bind_pw_file or ""),
+        allow_cleartext=directory.allow_cleartext,
+        start_tls=directory.start_tls,
+        tls_ca_cert_file=str(directory.tls_ca_cert_file or ""),
+        tls_cert_file=str(directory.tls_cert_file or ""),
+        tls_key_file=str(directory.tls_key_file or ""),
+        tls_require_cert=directory.tls_require_cert,
+        timeout=directory.timeout,
+        connections=directory.connections,
+    )
+
+
+def build_service(config: Config, directory: Directory) -> Service:
+    """A service over a directory; it has no policies yet (`Service.reload`)."""
+    settings = service_settings(config)
+    where = Where(settings.search_base, _filter(config), frozenset(config.directory.domain))
+    cache = config.cache
+    limits = Limits(cache.size, cache.ttl, cache.negative_ttl, cache.max_stale)
+    service = Service(Resolver(directory, Planner(where, settings.mapping), limits, time.monotonic), settings)
+    if isinstance(directory, LdapDirectory):
+        directory.set_proofs(service.proofs())
+    return service
+
+
+def service_settings(config: Config) -> Settings:
+    """What a service is told besides its directory and its caches."""
+    permit_ok = config.policy.permit_reply == "OK"
+    return Settings(
+        search_base=_base("search_base", config.directory.search_base),
+        policy_base=_base("policy_base", config.directory.policy_base),
+        mapping=mapping_for(config.directory.profile, config.directory.attributes),
+        choices=Choices(config.policy.name, permit_ok, config.policy.on_unavailable),
+        request_timeout=config.server.request_timeout,
+        log_decisions=config.log.decisions,
+    )
+
+
+def _base(key: str, dn: str) -> str:
+    try:
+        normal_dn(dn)
+    except InputError as problem:
+        raise ConfigError(f"[directory] {key}: {problem}") from None
+    return dn
+
+
+def _filter(config: Config) -> Filter | None:
+    if not config.directory.filter:
+        return None
+    try:
+        return parse(config.directory.filter)
+    except InputError as problem:
+        raise ConfigError(f"[directory] filter: {problem}") from None

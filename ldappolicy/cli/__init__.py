@@ -1,0 +1,107 @@
+"""The command line: the only place that wires, prints and exits.
+
+Exit status is that of sysexits(3); an error is one line on standard error. Each command has a module of
+its own, imported when it is asked for.
+"""
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from ldappolicy import __version__
+from ldappolicy.config import Config, load
+from ldappolicy.errors import ConfigError, InputError, LdapPolicyError, Unavailable
+
+EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 64, 65, 69, 75, 78
+
+DEFAULT_CONFIG = "/etc/ldappolicy/config.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every command gets: where the configuration is."""
+
+    path: Path
+
+    def load(self) -> Config:
+        """The configuration; raises ConfigError."""
+        return load(self.path)
+
+
+class _Commands(click.Group):
+    """Commands by the module that holds them."""
+
+    names = ("serve", "eval", "lint", "schema", "load")
+    modules = {"eval": "evaluate"}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.names:
+            return None
+        module = importlib.import_module(f"ldappolicy.cli.{self.modules.get(cmd_name, cmd_name)}")
+        command: click.Command = module.command
+        return command
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ldappolicy")
+@click.option(
+    "-c",
+    "--config",
+    metavar="FILE",
+    envvar="LDAPPOLICY_CONFIG",
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    show_envvar=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The configuration.",
+)
+@click.pass_context
+def cli(ctx: click.Context, config: Path) -> None:
+    """An LDAP-backed directory policy engine for Postfix."""
+    ctx.obj = Context(config)
+
+
+def main() -> NoReturn:
+    """Runs the command line and exits."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command; the exit status."""
+    try:
+        status: Any = cli.main(arguments, prog_name="ldappolicy", standalone_mode=False)
+    except click.ClickException as problem:
+        return _say(_usage(problem), EX_USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted", 130)
+    except ConfigError as problem:
+        return max(_say(complaint, EX_CONFIG) for complaint in problem.complaints)
+    except InputError as problem:
+        return _say(str(problem), EX_DATAERR)
+    except Unavailable as problem:
+        return _say(f"the directory is unavailable: {problem}", EX_UNAVAILABLE)
+    except LdapPolicyError as problem:
+        return _say(str(problem), 1)
+    except BrokenPipeError:
+        # The reader has seen enough; nothing is to be flushed into the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status if isinstance(status, int) else 0
+
+
+def _usage(problem: click.ClickException) -> str:
+    text = problem.format_message().rstrip(".")
+    return f"{text[:1].lower()}{text[1:]} (see ldappolicy --help)".replace("\n", " ")
+
+
+def _say(text: str, status: int) -> int:
+    click.echo(f"ldappolicy: {text}", err=True)
+    return status

@@ -1,0 +1,181 @@
+"""The running service: reads policies at start, every poll_interval and on SIGHUP, and stops in order.
+
+Nothing here decides anything. What goes wrong while it runs (a directory that is down, a file or a policy
+that does not parse) is said in the log, and what was in force stays so.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from ldappolicy import assembly
+from ldappolicy.config import Config
+from ldappolicy.directory import Directory
+from ldappolicy.directory.ldap import LdapDirectory
+from ldappolicy.errors import ConfigError, Unavailable
+from ldappolicy.log import Limited, set_up
+from ldappolicy.server import PolicyServer
+from ldappolicy.service import Service
+
+LDIF_LOOK = 0.5
+"""How often the LDIF file is looked at, in seconds; read once it has been quiet for two looks."""
+
+RETRY = 1.0
+"""How soon policies are asked for again while there are none."""
+
+logger = logging.getLogger("ldappolicy.daemon")
+
+
+class Daemon:
+    """One process: a service and its listeners. `load` reads the configuration again, for SIGHUP."""
+
+    def __init__(self, config: Config, load: Callable[[], Config]) -> None:
+        self.config = config
+        self.directory: Directory = assembly.open_directory(config)
+        self.service: Service = assembly.build_service(config, self.directory)
+        server = config.server
+        self.server = PolicyServer(
+            self.service,
+            server.listen,
+            socket_mode=server.socket_mode,
+            max_connections=server.max_connections,
+            idle_timeout=server.idle_timeout,
+            max_request_bytes=server.max_request_bytes,
+            shutdown_grace=server.shutdown_grace,
+        )
+        self._load = load
+        self._stop = asyncio.Event()
+        self._reread = asyncio.Event()
+        self._warnings = Limited(logger)
+
+    async def run(self, started: Callable[["Daemon"], None]) -> None:
+        """Serves until SIGTERM or SIGINT; `started` is called once requests are taken.
+
+        Raises ConfigError when there is nothing to serve with; an unavailable directory is no such thing.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reread.set)
+        await self._first_policies()
+        await self.server.start_listening()
+        started(self)
+        tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._obey_sighup())]
+        tasks.append(asyncio.create_task(self._watch_file()))
+        await self._stop.wait()
+        logger.info("stopping")
+        for task in tasks:
+            task.cancel()
+        await self.server.stop()
+        await self.directory.close()
+
+    # ------------------------------------------------------------ policies
+
+    async def _first_policies(self) -> None:
+        """A directory that is down at start is waited for while requests are deferred."""
+        try:
+            await self.service.reload()
+            self._require_proofs()
+        except Unavailable as problem:
+            logger.error("no policies yet: %s", problem)
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(RETRY if self.service.evaluator is None else self._poll_interval())
+            await self._reload()
+
+    def _poll_interval(self) -> float:
+        return self.config.directory.poll_interval if self.config.directory.watch != "off" else 3600.0
+
+    async def _reload(self) -> None:
+        """Reads the policies again; on any fault the old ones stay."""
+        try:
+            if await self.service.reload():
+                self._require_proofs()
+                logger.info("policies in force: revision %s", self._revision())
+        except Unavailable as problem:
+            self._warnings.log(logging.ERROR, f"policies cannot be read: {problem}")
+        except ConfigError as problem:
+            self._warnings.log(logging.ERROR, f"policies refused, the old ones stay in force: {problem}")
+
+    def _require_proofs(self) -> None:
+        """From now on a server has to show the policies before it is believed."""
+        if isinstance(self.directory, LdapDirectory):
+            self.directory.set_proofs(self.service.proofs())
+
+    def _revision(self) -> str:
+        evaluator = self.service.evaluator
+        return evaluator.policies.revision if evaluator is not None else "none"
+
+    # ------------------------------------------------------------ SIGHUP
+
+    async def _obey_sighup(self) -> None:
+        while True:
+            await self._reread.wait()
+            self._reread.clear()
+            try:
+                await self._replace(self._load())
+            except (ConfigError, Unavailable) as problem:
+                logger.error("configuration refused, the old one stays: %s", problem)
+
+    async def _replace(self, config: Config) -> None:
+        """Validates, then swaps; the listeners stay as they are."""
+        if config.server != self.config.server:
+            logger.warning("changes in [server] need a restart")
+        same = (config.directory, config.cache) == (self.config.directory, self.config.cache)
+        if same and config.directory.ldif is None:
+            service = self.service
+            directory = self.directory
+            service.resolver.ask_again()
+            changed = service.with_settings(assembly.service_settings(config))
+            await changed.reload()
+        else:
+            directory = assembly.open_directory(config)
+            changed = assembly.build_service(config, directory)
+            await changed.reload()
+        await self._swap(config, directory, changed)
+
+    async def _swap(self, config: Config, directory: Directory, service: Service) -> None:
+        old = self.directory
+        self.config, self.directory, self.service = config, directory, service
+        self.server.decider = service
+        set_up(config.log.format, config.log.level)
+        self._require_proofs()
+        if old is not directory:
+            await old.close()
+        logger.info("configuration in force: revision %s", self._revision())
+
+    # ------------------------------------------------------------ the embedded directory
+
+    async def _watch_file(self) -> None:
+        """Reads the LDIF file again once it has changed and been quiet for a while."""
+        seen = quiet = _stamp(self.config.directory.ldif)
+        while True:
+            await asyncio.sleep(LDIF_LOOK)
+            now = _stamp(self.config.directory.ldif)
+            if now == quiet and now != seen:
+                seen = now
+                await self._read_file_again()
+            quiet = now
+
+    async def _read_file_again(self) -> None:
+        try:
+            directory = assembly.open_directory(self.config)
+            service = assembly.build_service(self.config, directory)
+            service.take_over(self.service)
+            await service.reload()
+        except (ConfigError, Unavailable) as problem:
+            logger.error("file refused, its old content stays in force: %s", problem)
+            return
+        await self._swap(self.config, directory, service)
+
+
+def _stamp(path: Path | None) -> tuple[int, int, int] | None:
+    """What changes when a file is written or replaced."""
+    try:
+        status = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return None if status is None else (status.st_mtime_ns, status.st_size, status.st_ino)

@@ -1,0 +1,234 @@
+"""Which searches answer which lookups, and which of the entries that come back answer each.
+
+Lookups by address, login and domain share one search (an OR of bounded size); what comes back is matched
+to them by our own comparison, since a server's matching rule may be wider (slapd finds `amy` for
+full-width letters). Groups are asked for by who is in them, and never send their members: where several
+lookups of groups come together, one search asks whether there is any, and only then each is asked.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+from ldappolicy.address import fold, quoted, split_address
+from ldappolicy.directory import Directory, Scope, Search
+from ldappolicy.entry import Entry
+from ldappolicy.errors import InputError, Unavailable
+from ldappolicy.facts import Lookup
+from ldappolicy.ldap_filter import And, Equality, Filter, Or, Present, parse_url
+from ldappolicy.mapping import Mapping
+
+OR_TERMS = 50
+"""Equalities in one search: slapd's time grows faster than their number beyond."""
+
+Answers = dict[Lookup, tuple[Entry, ...]]
+Match = Callable[[Entry, Lookup], bool]
+
+ANY = Present("objectClass")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What the configuration says of searching: base, filter for owners, domains that are asked for."""
+
+    search_base: str
+    filter: Filter | None = None
+    domains: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A search that answers several lookups; `matches` tells which entries belong to which."""
+
+    search: Search
+    lookups: tuple[Lookup, ...]
+    matches: Match
+
+    async def ask(self, directory: Directory) -> Answers:
+        """Runs the search; raises Unavailable."""
+        entries = await directory.search(self.search)
+        return {
+            lookup: tuple(entry for entry in entries if self.matches(entry, lookup))
+            for lookup in self.lookups
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Lookups whose answers cannot be told apart in one search: is there any at all?"""
+
+    search: Search
+    parts: tuple[Shared, ...]
+
+    @property
+    def lookups(self) -> tuple[Lookup, ...]:
+        """What it answers."""
+        return tuple(lookup for part in self.parts for lookup in part.lookups)
+
+    async def ask(self, directory: Directory) -> Answers:
+        """One search when nothing is found, one more for each lookup otherwise."""
+        if not await directory.search(self.search):
+            return {lookup: () for lookup in self.lookups}
+        answers: Answers = {}
+        for part in self.parts:
+            answers.update(await part.ask(directory))
+        return answers
+
+
+Batch = Shared | Probe
+
+
+def _every(entry: Entry, lookup: Lookup) -> bool:
+    return True
+
+
+class Planner:
+    """Turns lookups into searches for one site's mapping."""
+
+    def __init__(self, where: Where, mapping: Mapping) -> None:
+        self._where = where
+        self._mapping = mapping
+        self.attributes = _read_attributes(mapping)
+
+    def known_absent(self, lookup: Lookup) -> bool:
+        """Whether the configuration says not to ask: an address in a domain that is not ours."""
+        kind, *rest = lookup
+        if kind == "mail" and self._where.domains:
+            return split_address(rest[0])[1] not in self._where.domains
+        return kind == "dynamic" and "memberURL" not in self._mapping.member
+
+    def plan(self, lookups: Sequence[Lookup]) -> list[Batch]:
+        """Searches that answer all the lookups together."""
+        by_kind: dict[str, list[Lookup]] = {}
+        for lookup in lookups:
+            by_kind.setdefault(lookup[0], []).append(lookup)
+        batches: list[Batch] = []
+        batches += self._identities(by_kind)
+        batches += self._groups(by_kind.get("groups", []))
+        batches += self._urls(by_kind.get("url", []))
+        batches += [self._entry(lookup) for lookup in by_kind.get("entry", [])]
+        batches += [self._match(lookup) for lookup in by_kind.get("match", [])]
+        batches += [self._dynamic(lookup) for lookup in by_kind.get("dynamic", [])]
+        return batches
+
+    # ------------------------------------------------------------ addresses, logins, domains
+
+    def _identities(self, by_kind: dict[str, list[Lookup]]) -> list[Batch]:
+        """One search for all; the owners of addresses apart when they have a filter of their own."""
+        mails = by_kind.get("mail", [])
+        others = [*by_kind.get("login", []), *by_kind.get("domain", [])]
+        if self._where.filter is None:
+            return self._by_value([*mails, *others], None)
+        return [*self._by_value(mails, self._where.filter), *self._by_value(others, None)]
+
+    def _by_value(self, lookups: list[Lookup], also: Filter | None) -> list[Batch]:
+        batches: list[Batch] = []
+        for chunk in _chunks(lookups):
+            terms = tuple(term for lookup in chunk for term in self._value_terms(lookup))
+            if terms:
+                found: Filter = _either(terms)
+                batches.append(
+                    self._below_base(And((also, found)) if also else found, chunk, self._has_value)
+                )
+            else:
+                batches.append(self._below_base(And((ANY, Or(()))), chunk, self._has_value))
+        return batches
+
+    def _value_terms(self, lookup: Lookup) -> list[Filter]:
+        kind, value = lookup[0], lookup[1]
+        forms = dict.fromkeys((value, quoted(value))) if kind == "mail" else (value,)
+        return [Equality(name, form) for name in self._names(kind) for form in forms]
+
+    def _names(self, kind: str) -> tuple[str, ...]:
+        mapping = self._mapping
+        return {"mail": mapping.mail, "login": mapping.login, "domain": mapping.domain}[kind]
+
+    def _has_value(self, entry: Entry, lookup: Lookup) -> bool:
+        kind, wanted = lookup[0], lookup[1]
+        folded = fold if kind == "mail" else str.casefold
+        return any(folded(value) == wanted for name in self._names(kind) for value in entry.values(name))
+
+    def _below_base(self, found: Filter, lookups: Iterable[Lookup], matches: Match) -> Shared:
+        search = Search(self._where.search_base, Scope.SUB, found, self.attributes)
+        return Shared(search, tuple(lookups), matches)
+
+    # ------------------------------------------------------------ groups
+
+    def _groups(self, lookups: list[Lookup]) -> list[Batch]:
+        parts = [
+            self._below_base(_either(self._group_terms(lookup)), (lookup,), _every) for lookup in lookups
+        ]
+        batches: list[Batch] = []
+        for chunk in _chunks(parts):
+            if len(chunk) == 1:
+                batches += chunk
+                continue
+            any_of_them = Or(tuple(part.search.filter for part in chunk))
+            probe = Search(self._where.search_base, Scope.SUB, any_of_them, ("1.1",))
+            batches.append(Probe(probe, tuple(chunk)))
+        return batches
+
+    def _group_terms(self, lookup: Lookup) -> tuple[Filter, ...]:
+        _, dn, *logins = lookup
+        terms: list[Filter] = []
+        for name in self._mapping.member:
+            if name == "memberUid":
+                terms += [Equality(name, login) for login in logins]
+            elif name != "memberURL":
+                terms.append(Equality(name, dn))
+        return tuple(terms)
+
+    def _dynamic(self, lookup: Lookup) -> Batch:
+        search = Search(
+            self._where.search_base, Scope.SUB, Present("memberURL"), (*self.attributes, "memberURL")
+        )
+        return Shared(search, (lookup,), _every)
+
+    # ------------------------------------------------------------ single entries and URLs
+
+    def _entry(self, lookup: Lookup) -> Batch:
+        return Shared(Search(lookup[1], Scope.BASE, ANY, self.attributes), (lookup,), _every)
+
+    def _match(self, lookup: Lookup) -> Batch:
+        _, dn, url = lookup
+        return Shared(Search(dn, Scope.BASE, parse_url(url).filter, ("1.1",)), (lookup,), _every)
+
+    def _urls(self, lookups: list[Lookup]) -> list[Batch]:
+        by_url: dict[str, list[Lookup]] = {}
+        for lookup in lookups:
+            by_url.setdefault(lookup[1], []).append(lookup)
+        return [self._url(url, chunk) for url, asked in by_url.items() for chunk in _chunks(asked)]
+
+    def _url(self, text: str, lookups: Sequence[Lookup]) -> Batch:
+        """The key is tested in the filter; the values that match are all that is looked at."""
+        try:
+            url = parse_url(text)
+        except InputError as fault:
+            raise Unavailable(str(fault)) from None
+        keys = dict.fromkeys(form for lookup in lookups for form in (lookup[2], quoted(lookup[2])))
+        has_key = _either(tuple(Equality(name, key) for name in url.attributes for key in keys))
+
+        def has(entry: Entry, lookup: Lookup) -> bool:
+            return any(
+                fold(value) == fold(lookup[2]) for name in url.attributes for value in entry.values(name)
+            )
+
+        search = Search(url.base, Scope(url.scope), And((url.filter, has_key)), url.attributes)
+        return Shared(search, tuple(lookups), has)
+
+
+def _either(terms: tuple[Filter, ...]) -> Filter:
+    return terms[0] if len(terms) == 1 else Or(terms)
+
+
+def _chunks(things: Sequence[_T]) -> list[Sequence[_T]]:
+    return [things[at : at + OR_TERMS] for at in range(0, len(things), OR_TERMS)]
+
+
+def _read_attributes(mapping: Mapping) -> tuple[str, ...]:
+    """Everything of users, groups, lists and domains that decisions use: never the members of a group."""
+    names = dict.fromkeys(
+        name for field in fields(mapping) if field.name != "member" for name in getattr(mapping, field.name)
+    )
+    return tuple(names)

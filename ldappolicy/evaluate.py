@@ -1,0 +1,179 @@
+"""Evaluation: a policy, a request and the facts make a decision, or say what lookups it lacks.
+
+Pure: no clock, socket, log or await. The service fetches what is lacking, all of it together, and
+evaluates again; so a request whose lookups are all known never suspends.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ldappolicy.evaluation import Evaluation, Steps
+from ldappolicy.facts import Facts, Lookup
+from ldappolicy.mapping import Mapping as AttributeMapping
+from ldappolicy.policy import LISTS, Broken, Policy, PolicySet
+from ldappolicy.request import Request
+from ldappolicy.residue import SERVER_CONFIGURATION_ERROR, End, Flag, ListOutcome, compose
+from ldappolicy.restrictions import Program
+
+LISTS_OF_STATE: Mapping[str, tuple[str, ...]] = {
+    "CONNECT": ("client",),
+    "XCLIENT": ("client",),
+    "EHLO": ("helo",),
+    "HELO": ("helo",),
+    "MAIL": ("sender",),
+    "RCPT": ("client", "helo", "sender", "relay", "recipient"),
+    "VRFY": ("client", "helo", "sender", "relay", "recipient"),
+    "DATA": ("data",),
+    "END-OF-MESSAGE": ("end_of_data",),
+    "ETRN": ("client", "helo", "etrn"),
+}
+"""Which lists a protocol state runs, as Postfix does with smtpd_delay_reject=yes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is answered, and why.
+
+    `action` is None when the connection is to be closed. `error` is why it is a server configuration
+    error, `unavailable` that on_unavailable was used; `notes` are lines for the log.
+    """
+
+    action: str | None
+    policy: str = ""
+    error: str = ""
+    unavailable: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """The lookups without which there is no decision."""
+
+    lookups: tuple[Lookup, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the configuration's [policy] section says of answers."""
+
+    default: str = "default"
+    permit_ok: bool = False
+    on_unavailable: str = "defer"
+
+
+class Evaluator:
+    """A set of policies, compiled; swapped as a whole when the directory changes."""
+
+    def __init__(self, policies: PolicySet, mapping: AttributeMapping, choices: Choices) -> None:
+        self.policies = policies
+        self.mapping = mapping
+        self.choices = choices
+        self._programs = {
+            name: Program(policy, policies)
+            for name, policy in policies.policies.items()
+            if isinstance(policy, Policy)
+        }
+        self._plans: dict[tuple[str, str], _Plan | Decision] = {}
+
+    def evaluate(
+        self, request: Request, facts: Facts, trace: list[dict[str, Any]] | None = None
+    ) -> Decision | Lacking:
+        """Decides a request, or says what has to be looked up first."""
+        key = (request.policy_context, request.protocol_state)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plan(*key)
+            if len(self._plans) < _MAX_PLANS:
+                self._plans[key] = plan
+        if isinstance(plan, Decision):
+            return plan
+        evaluation = Evaluation(request, facts, self.mapping, plan.program, trace)
+        outcomes = _run(evaluation, plan, trace)
+        if evaluation.lacking:
+            return Lacking(tuple(evaluation.lacking))
+        return self._decision(evaluation, outcomes, plan)
+
+    def _decision(self, evaluation: Evaluation, outcomes: list[ListOutcome], plan: "_Plan") -> Decision:
+        choices = self.choices
+        reply = compose(
+            outcomes, evaluation.effects, permit_ok=choices.permit_ok, on_unavailable=choices.on_unavailable
+        )
+        notes = evaluation.notes
+        if reply.lost:
+            notes = [*notes, f"text given up for restrictions left to Postfix: {reply.lost}"]
+        error = reply.error and next(
+            (outcome.problem for outcome in outcomes if outcome.problem), reply.error
+        )
+        name = plan.program.policy.name
+        return Decision(reply.action, name, error, reply.unavailable, tuple(notes))
+
+    def _plan(self, context: str, state: str) -> "_Plan | Decision":
+        """What a context and a protocol state ask for."""
+        name, slash, only = context.partition("/")
+        name = name or self.choices.default
+        program = self._programs.get(name)
+        if program is None:
+            return _configuration_error(name, self._unusable(name))
+        if slash and only not in LISTS:
+            return _configuration_error(
+                name, f"policy_context {context!r} names no list of {', '.join(LISTS)}"
+            )
+        names = LISTS_OF_STATE.get(state)
+        if names is None:
+            return Decision("DUNNO", name, notes=(f"unknown protocol_state {state!r}",))
+        chosen = (only,) if slash else names
+        lists = tuple((name, program.lists[name]) for name in chosen if name in program.lists)
+        return _Plan(program, lists, alone=bool(slash))
+
+    def _unusable(self, name: str) -> str:
+        found = self.policies.policies.get(name)
+        if isinstance(found, Broken):
+            return f"policy {name!r} does not parse: {found.dn}: {found.reason}"
+        return f"there is no policy {name!r}"
+
+
+_MAX_PLANS = 1000
+"""policy_context is the administrator's, but nothing that arrives may grow without bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The lists to run, in order; `alone` when the context names one."""
+
+    program: Program
+    lists: tuple[tuple[str, Steps], ...]
+    alone: bool
+
+
+def _configuration_error(policy: str, problem: str) -> Decision:
+    return Decision(
+        SERVER_CONFIGURATION_ERROR, policy, error=problem, notes=(f"server configuration error: {problem}",)
+    )
+
+
+def _run(evaluation: Evaluation, plan: _Plan, trace: list[dict[str, Any]] | None) -> list[ListOutcome]:
+    """The lists, independent of one another, until one certainly refuses or discards.
+
+    While lookups are lacking the rest is walked as well, so that all of them are asked for at once.
+    """
+    outcomes: list[ListOutcome] = []
+    for name, steps in plan.lists:
+        if trace is not None:
+            trace.append({"depth": 0, "list": name})
+        if name != "recipient" or not outcomes or outcomes[-1].name != "relay":
+            evaluation.rejecting = None
+        evaluation.both = evaluation.deferring and evaluation.rejecting is not None
+        outcome = evaluation.run_list(name, steps)
+        outcomes.append(outcome)
+        if not (plan.alone or name in ("relay", "recipient")) and outcome.end is not End.REFUSED:
+            _forget_defer_if_reject(outcome)
+        if not evaluation.lacking and (outcome.refuses or outcome.end is End.DISCARDED):
+            break
+    return outcomes
+
+
+def _forget_defer_if_reject(outcome: ListOutcome) -> None:
+    """The flag does not leave its list: only what is behind it there still knows it."""
+    while outcome.pieces and outcome.pieces[-1].does is Flag.DEFER_IF_REJECT:
+        outcome.pieces.pop()

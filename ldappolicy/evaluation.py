@@ -1,0 +1,351 @@
+"""What one evaluation has at hand: the request, the facts, and what the list at hand has come to so far.
+
+A restriction is compiled to a step: a function of the `Evaluation` that returns DUNNO, OK or REFUSE, as
+the functions of smtpd_check(8) do, or END where the list ends undecided. Nothing here knows a clock, a
+socket or a log; what is worth a log line is left in `notes`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ldappolicy.action import Action, Kind
+from ldappolicy.address import fold, is_routed, rewrite, strip_dot
+from ldappolicy.entry import Entry
+from ldappolicy.facts import Facts, Found, Lookup, Missed
+from ldappolicy.mapping import Mapping
+from ldappolicy.request import Request
+from ldappolicy.residue import SERVER_CONFIGURATION_ERROR, End, Flag, ListOutcome, Piece, Refusal
+from ldappolicy.vocabulary import Residue
+
+Step = Callable[["Evaluation"], int]
+
+DUNNO, OK, REFUSE, END = 0, 1, 2, 3
+"""What a step returns; all but DUNNO end the list and every list around it."""
+
+DEPTH_LIMIT = 100
+"""smtpd(8) refuses a deeper right-hand side."""
+
+_EARLY_STATES = frozenset(("CONNECT", "XCLIENT", "EHLO", "HELO", "ETRN"))
+"""States in which an empty sender means that there is none yet, and in which no message is affected."""
+
+MAX_NESTING = 1000
+"""Groups around one entry, more than any directory has (recursion_limit of ldap_table(5))."""
+
+
+class MissedLookup(Exception):
+    """A lookup that evaluation reached is unavailable."""
+
+
+class ServerConfigurationError(Exception):
+    """What smtpd(8) answers with 451 4.3.5: the text says what and where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A compiled list: the steps, and beside them how each is written."""
+
+    steps: tuple[Step, ...]
+    labels: tuple[str, ...]
+
+
+class Surroundings(Protocol):
+    """What a policy looks like to its steps (see `restrictions.Program`)."""
+
+    @property
+    def myorigin(self) -> str: ...
+    @property
+    def delimiter(self) -> str: ...
+    @property
+    def parents(self) -> bool: ...
+    @property
+    def knows_local_domains(self) -> bool: ...
+    def is_local(self, evaluation: "Evaluation", domain: str) -> bool:
+        """Whether a domain stands in smtpdLocalDomains; any does when the policy has none."""
+        ...
+
+    def right_hand_side(self, tokens: tuple[str, ...]) -> Steps:
+        """The compiled form of a list that a table or an attribute holds."""
+        ...
+
+
+class Evaluation:
+    """The state of one evaluation; its attributes are for the steps to use."""
+
+    __slots__ = (
+        *("request", "facts", "mapping", "around", "trace", "lacking", "notes", "reason", "effects"),
+        *("stage", "outcome", "depth", "warned", "deferring", "rejecting", "both", "form"),
+        *("_sender", "_recipients", "closures", "has_sender"),
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        facts: Facts,
+        mapping: Mapping,
+        around: Surroundings,
+        trace: list[dict[str, Any]] | None = None,
+    ) -> None:
+        self.request = request
+        self.facts = facts
+        self.mapping = mapping
+        self.around = around
+        self.trace = trace
+        self.lacking: dict[Lookup, None] = {}
+        self.notes: list[str] = []
+        self.reason = ""
+        self.effects: list[str] = []
+        self.stage = ""
+        self.outcome = ListOutcome("")
+        self.depth = 0
+        self.warned = False
+        self.deferring = False
+        self.rejecting: Piece | None = None
+        self.both = False
+        self.form: str | None = None
+        self.has_sender = bool(request.sender) or request.protocol_state not in _EARLY_STATES
+        self._sender: str | None = None
+        self._recipients: tuple[str, ...] | None = None
+        self.closures: dict[str, dict[str, Entry | None]] = {}
+
+    # ------------------------------------------------------------ lists
+
+    def run_list(self, name: str, steps: Steps) -> ListOutcome:
+        """One list of the policy from its beginning."""
+        self.stage = name
+        self.outcome = outcome = ListOutcome(name)
+        self.depth = 0
+        self.warned = False
+        try:
+            status = self.run(steps)
+        except ServerConfigurationError as problem:
+            self.note(f"server configuration error: {problem}")
+            outcome.problem = str(problem)
+            outcome.refusal = Refusal(SERVER_CONFIGURATION_ERROR, temporary=True, is_error=True)
+            status = REFUSE
+        if status == OK and outcome.end is End.RAN_OUT:
+            outcome.end = End.PERMITTED
+        elif status == REFUSE:
+            outcome.end = End.REFUSED
+        return outcome
+
+    def run(self, steps: Steps) -> int:
+        """The steps in order, as generic_checks does: what is not DUNNO ends this list and its callers."""
+        if self.trace is not None:
+            return self._run_traced(steps)
+        self.depth += 1
+        for step in steps.steps:
+            status = step(self)
+            if status:
+                self.depth -= 1
+                return status
+            if self.both:
+                self.depth -= 1
+                return END
+        self.depth -= 1
+        return DUNNO
+
+    def _run_traced(self, steps: Steps) -> int:
+        """The same, saying what each step did and why."""
+        assert self.trace is not None
+        self.depth += 1
+        status = DUNNO
+        for step, label in zip(steps.steps, steps.labels, strict=True):
+            event: dict[str, Any] = {"depth": self.depth, "restriction": label}
+            self.trace.append(event)
+            left = len(self.outcome.pieces)
+            self.reason = ""
+            try:
+                status = step(self)
+            except ServerConfigurationError as problem:
+                event.update(result="server configuration error", reason=str(problem))
+                raise
+            event["result"] = _result(status, self.outcome, left)
+            if self.reason:
+                event["reason"] = self.reason
+            if status or self.both:
+                status = status or END
+                break
+        self.depth -= 1
+        return status
+
+    def run_right_hand_side(self, tokens: tuple[str, ...]) -> int:
+        """A list in a table or an attribute, evaluated in place."""
+        if self.depth > DEPTH_LIMIT:
+            raise ServerConfigurationError(f"{' '.join(tokens)!r} causes unreasonable recursion")
+        return self.run(self.around.right_hand_side(tokens))
+
+    # ------------------------------------------------------------ what steps do
+
+    def refuse(self, refusal: Refusal) -> int:
+        """Refuses, or under warn_if_reject says that it would have."""
+        if self.warned:
+            self.note(f"warn_if_reject: would have been refused: {refusal.alone}")
+            self.reason = f"warn_if_reject: {refusal.alone}"
+            return DUNNO
+        rejecting = self.rejecting
+        if rejecting is not None and not refusal.temporary:
+            wire = rejecting.wire.replace("DEFER_IF_REJECT", "DEFER", 1)
+            refusal = Refusal(wire, temporary=True, items=() if wire else ("reject",))
+        self.outcome.refusal = refusal
+        return REFUSE
+
+    def leave(self, text: str, does: Residue) -> int:
+        """Leaves an item to Postfix: DUNNO, and remember it."""
+        if self.warned:
+            text = f"warn_if_reject {text}"
+            does = does if does is Residue.PERMITS else Residue.REFUSES_FOR_GOOD
+        self.outcome.pieces.append(Piece(text, does))
+        return DUNNO
+
+    def defer_if_permit(self, wire: str) -> int:
+        """Changes a later permit into a deferral; the first text wins."""
+        if self.warned:
+            self.note(f"warn_if_reject: would have been deferred: {wire or 'defer_if_permit'}")
+            return DUNNO
+        self.outcome.pieces.append(Piece("defer_if_permit", Flag.DEFER_IF_PERMIT, wire))
+        self.deferring = True
+        self.both = self.rejecting is not None
+        return DUNNO
+
+    def defer_if_reject(self, wire: str) -> int:
+        """Changes a later permanent refusal into a deferral; the first text wins."""
+        piece = Piece("defer_if_reject", Flag.DEFER_IF_REJECT, wire)
+        self.outcome.pieces.append(piece)
+        self.rejecting = self.rejecting or piece
+        self.both = self.deferring
+        return DUNNO
+
+    def unavailable(self, missed: MissedLookup) -> int:
+        """Ends the list: what is behind a lookup that nobody can answer is not known."""
+        self.note(f"unavailable: {missed}")
+        self.reason = f"unavailable: {missed}"
+        if self.warned:
+            return DUNNO
+        self.outcome.end = End.UNAVAILABLE
+        return END
+
+    def apply(self, action: Action, about_address: bool) -> int:
+        """What the right-hand side of a table asks for."""
+        kind = action.kind
+        if kind is Kind.DUNNO:
+            return DUNNO
+        if kind is Kind.PERMIT:
+            return OK
+        if kind is Kind.LIST:
+            return self.run_right_hand_side(action.tokens)
+        if kind is Kind.REFUSE:
+            return self._refuse_with(action, about_address)
+        wire = action.wire if about_address else action.wire_plain or action.wire
+        if kind is Kind.DEFER_IF_PERMIT:
+            return self.defer_if_permit(wire)
+        if kind is Kind.DEFER_IF_REJECT:
+            return self.defer_if_reject(wire)
+        return self._apply_rest(action)
+
+    def _refuse_with(self, action: Action, about_address: bool) -> int:
+        if action.plain:
+            return self.refuse(Refusal(action.wire, temporary=False))
+        return self.refuse(Refusal(action.wire if about_address else action.wire_plain, action.temporary))
+
+    def _apply_rest(self, action: Action) -> int:
+        if action.kind is Kind.INVALID:
+            raise ServerConfigurationError(action.problem)
+        if action.kind is Kind.LOG:
+            self.note(action.wire)
+        elif self.request.protocol_state not in _EARLY_STATES and self._acts(action):
+            if action.kind is Kind.DISCARD:
+                self.outcome.discard = action.wire
+                self.outcome.end = End.DISCARDED
+                return OK
+            self.effects.append(action.wire)
+        return DUNNO
+
+    def _acts(self, action: Action) -> bool:
+        """PREPEND comes too late at the end of the data."""
+        return action.verb != "PREPEND" or self.request.protocol_state != "END-OF-MESSAGE"
+
+    def note(self, text: str) -> None:
+        """Something for the log."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    # ------------------------------------------------------------ lookups
+
+    def lookup(self, lookup: Lookup) -> tuple[Entry, ...]:
+        """The entries of a lookup. One that is lacking counts as none for now, and is remembered.
+
+        Raises MissedLookup when it is unavailable.
+        """
+        outcome = self.facts(lookup)
+        if outcome is None:
+            self.lacking[lookup] = None
+            return ()
+        if self.trace is not None:
+            self._trace_lookup(lookup, outcome)
+        if type(outcome) is Missed:
+            raise MissedLookup(f"{_lookup_text(lookup)}: {outcome.reason}")
+        return outcome.entries  # type: ignore[union-attr]
+
+    def _trace_lookup(self, lookup: Lookup, outcome: Any) -> None:
+        assert self.trace is not None
+        event: dict[str, Any] = {"depth": self.depth, "lookup": _lookup_text(lookup)}
+        if isinstance(outcome, Missed):
+            event.update(result="unavailable", reason=outcome.reason)
+        else:
+            event["result"] = "found" if isinstance(outcome, Found) else "absent"
+            event["known_at"] = outcome.at
+            event["dn"] = [entry.dn for entry in outcome.entries]
+        self.trace.append(event)
+
+    def trace_key(self, table: object, key: str, value: str | None, dn: str = "") -> None:
+        """Says what a table holds for a key; None: nothing."""
+        if self.trace is not None:
+            event: dict[str, Any] = {"depth": self.depth, "table": str(table), "key": key}
+            if value is None:
+                event["result"] = "not found"
+            else:
+                event.update(result="found", value=value, dn=[dn] if dn else [])
+            self.trace.append(event)
+
+    # ------------------------------------------------------------ addresses
+
+    @property
+    def sender(self) -> str:
+        """The folded sender as Postfix would rewrite it; empty for the null sender."""
+        if self._sender is None:
+            sender = fold(self.request.sender)
+            self._sender = self._rewritten(sender) if sender else ""
+        return self._sender
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """The forms in which the recipient is checked: rewritten, then as received where that is routed."""
+        if self._recipients is None:
+            received = fold(self.request.recipient)
+            rewritten = self._rewritten(received)
+            self._recipients = (rewritten,)
+            if "@" in received and is_routed(received) and strip_dot(received) != rewritten:
+                self._recipients += (strip_dot(received),)
+        return self._recipients
+
+    def _rewritten(self, address: str) -> str:
+        return rewrite(address, self.around.myorigin, self._is_local)
+
+    def _is_local(self, domain: str) -> bool:
+        return self.around.is_local(self, domain)
+
+
+def _result(status: int, outcome: ListOutcome, left: int) -> str:
+    """How a step went, in a word or two."""
+    if status == DUNNO:
+        return "left to Postfix" if len(outcome.pieces) > left else "DUNNO"
+    if status == REFUSE and outcome.refusal is not None:
+        return f"refused: {outcome.refusal.alone}"
+    if outcome.end is End.UNAVAILABLE:
+        return "unavailable"
+    return "permitted" if status == OK else "ended"
+
+
+def _lookup_text(lookup: Lookup) -> str:
+    return " ".join(lookup)

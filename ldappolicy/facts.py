@@ -1,0 +1,95 @@
+"""What has been looked up, and what turns out to be lacking.
+
+A **lookup** is a question to the directory, as a tuple whose first member says of which kind it is:
+
+===========================  =====================================================================
+``("mail", ADDRESS)``        the entries that have the (folded, unquoted) address in a mail attribute
+``("login", LOGIN)``         the entries that have the (folded) login in a login attribute
+``("domain", DOMAIN)``       the entries that have the (folded) domain in a domain attribute
+``("entry", DN)``            the entry with that DN
+``("groups", DN, UID...)``   the groups that name the entry directly: by DN, or by one of its logins
+``("dynamic",)``             every group that is defined by a memberURL
+``("match", DN, URL)``       the entry itself, if the URL's base, scope and filter cover it
+``("url", URL, KEY)``        the entries that the URL yields with a value that equals KEY
+===========================  =====================================================================
+
+An **outcome** is one of three types and nothing else: `Found` (at least one entry), `Absent` (the
+directory answered: there is none), `Missed` (unavailable: nothing is known). That there is no
+outcome yet is said by None.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ldappolicy.entry import Entry
+
+Lookup = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The directory has it: `entries` is never empty. `at` is when it was asked, in clock seconds."""
+
+    entries: tuple[Entry, ...]
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The directory answered that it has no such thing."""
+
+    at: float = 0.0
+    entries: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Unavailable: the directory did not answer, or answered what cannot be trusted."""
+
+    reason: str
+
+
+Outcome = Found | Absent | Missed
+
+Facts = Callable[[Lookup], Outcome | None]
+"""What an evaluation asks: the outcome of a lookup, or None while nobody has looked it up."""
+
+
+def mail(address: str) -> Lookup:
+    """Who has this address; `address` is case-folded, its local part unquoted."""
+    return ("mail", address)
+
+
+def login(name: str) -> Lookup:
+    """Who logs in under this (folded) name."""
+    return ("login", name)
+
+
+def domain(name: str) -> Lookup:
+    """Which entry stands for this (folded) domain."""
+    return ("domain", name)
+
+
+def entry(dn: str) -> Lookup:
+    """The entry with this DN."""
+    return ("entry", dn)
+
+
+def groups(dn: str, logins: tuple[str, ...]) -> Lookup:
+    """The groups that name an entry directly, by DN or (memberUid) by a login."""
+    return ("groups", dn, *logins)
+
+
+def dynamic() -> Lookup:
+    """All groups with a memberURL."""
+    return ("dynamic",)
+
+
+def match(dn: str, url: str) -> Lookup:
+    """Whether a memberURL covers the entry."""
+    return ("match", dn, url)
+
+
+def url(url_text: str, key: str) -> Lookup:
+    """Whether a smtpdAccessURL yields the key."""
+    return ("url", url_text, key)

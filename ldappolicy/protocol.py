@@ -1,0 +1,204 @@
+r"""The policy delegation protocol without sockets: bytes in, requests out; actions in, bytes out.
+
+Grammar (SMTPD_POLICY_README; Postfix util/attr_print_plain.c, util/attr_scan_plain.c)::
+
+    request = "request=smtpd_access_policy\n" *attribute "\n"     ; attributes in any order
+    attribute = name "=" value "\n"                               ; nothing is escaped in either
+    reply = "action=" action "\n\n"
+
+Of two attributes with one name the first counts, unknown ones are ignored. What Postfix never sends is
+an error that ends the connection: a line without "=" or without a name, NUL, a line that ends in CR
+(to answer it in kind would hang a Postfix until its timeout), a request without `request=`, one that
+is empty, one over the limit. The server closes; nothing here knows of sockets, times or decisions.
+"""
+
+import re
+from functools import lru_cache
+
+from ldappolicy.action import ACTION_WORDS
+from ldappolicy.errors import ProtocolError
+from ldappolicy.request import Request
+
+EXCERPT_BYTES = 80
+"""What the log gets to see of a request that is none."""
+
+TEXT_BYTES = 500
+"""An action with a text is cut here: Postfix cuts its whole reply to the client at 510."""
+
+LIST_BYTES = 4000
+"""A restriction list cannot be cut without changing what it means; a longer one is refused."""
+
+SERVER_CONFIGURATION_ERROR = b"action=451 4.3.5 Server configuration error\n\n"
+
+_KIND = b"smtpd_access_policy"
+_FIELDS = {name.encode("ascii"): name for name in Request._fields}
+
+
+def _lines(*names: str, optional: bool = False) -> str:
+    # Possessive, so that a value is scanned once; "." is anything but a newline.
+    block = "".join(f"{name}=(.*+)\n" for name in names)
+    return f"(?:{block})?" if optional else block
+
+
+def _postfix_order() -> re.Pattern[str]:
+    """A whole request as some Postfix since 3.1 sends it, one group for each field of `Request`."""
+    names = Request._fields
+    at = names.index
+    return re.compile(
+        f"request={_KIND.decode()}\n"
+        + _lines(*names[: at("server_address")])
+        + _lines("server_address", "server_port", optional=True)  # 3.2
+        + _lines(*names[at("helo_name") : at("sasl_method")])
+        + _lines(*names[at("sasl_method") : at("ccert_subject")], optional=True)  # built with SASL
+        + _lines(*names[at("ccert_subject") : at("tls_sni")], optional=True)  # built with TLS
+        + _lines("tls_sni", optional=True)  # 3.12
+        + _lines("policy_context")
+        + _lines("compatibility_level", "mail_version", optional=True)  # 3.8
+        + "\n"
+    )
+
+
+_in_postfix_order = _postfix_order().fullmatch
+_new_request = tuple.__new__
+
+
+class RequestReader:
+    """Makes requests of the bytes of one connection, however they were cut.
+
+    `error` is None until the bytes are no requests any more; the requests before that place have been
+    returned then and are owed their replies. `feed` must not be called after that.
+    """
+
+    __slots__ = ("_attributes", "_beginning", "_is_policy", "_most", "_partial", "_size", "error")
+
+    def __init__(self, max_request_bytes: int = 131072) -> None:
+        self.error: ProtocolError | None = None
+        self._most = max_request_bytes
+        self._partial = bytearray()
+        self._next_request()
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is no part of a request."""
+        return not self._size and not self._partial
+
+    def feed(self, data: bytes) -> list[Request]:
+        """The requests that end in `data`; sets `error` for what is none. Raises it when called again."""
+        if self.error is not None:
+            raise self.error
+        # Postfix has one request outstanding, so a read is nearly always just that. "." in the pattern
+        # lets NUL and CR through: a request with one of these is left to the full parser.
+        if not (self._size or self._partial or b"\0" in data or b"\r" in data or len(data) > self._most):
+            match = _in_postfix_order(data.decode("utf-8", "surrogateescape"))
+            if match is not None:
+                return [_new_request(Request, match.groups(""))]
+        return self._feed_lines(data)
+
+    def end(self) -> None:
+        """No more bytes will come; sets `error` when that cuts a request off."""
+        if self.error is None and not self.idle:
+            self._begin(self._partial)
+            self.error = self._trouble("connection closed within a request", "an empty line")
+
+    def _next_request(self) -> None:
+        self._attributes: dict[str, str] = {}
+        self._is_policy = False
+        self._size = 0
+        self._beginning = b""
+
+    def _feed_lines(self, data: bytes) -> list[Request]:
+        requests: list[Request] = []
+        *lines, rest = data.split(b"\n")
+        try:
+            for line in lines:
+                if self._take_line(line):
+                    requests.append(Request.from_attributes(self._attributes))
+                    self._next_request()
+            self._keep(rest)
+        except ProtocolError as error:
+            self.error = error
+            self._partial.clear()
+        return requests
+
+    def _take_line(self, line: bytes) -> bool:
+        """Reads one line without its newline; whether the request is complete with it."""
+        if self._partial:
+            line = bytes(self._partial) + line
+            self._partial.clear()
+        if len(self._beginning) < EXCERPT_BYTES:
+            self._begin(line[:EXCERPT_BYTES] + b"\n")
+        self._size += len(line) + 1
+        if self._size > self._most:
+            raise self._too_long()
+        if line:
+            self._take_attribute(line)
+            return False
+        if not self._is_policy:
+            what = "empty request" if self._size == 1 else "request without the attribute 'request'"
+            raise self._trouble(what, "request=smtpd_access_policy")
+        return True
+
+    def _take_attribute(self, line: bytes) -> None:
+        if b"\0" in line:
+            raise self._trouble("NUL in a request", "text")
+        if line.endswith(b"\r"):
+            raise self._trouble("line ends in CR LF", "LF alone")
+        name, equals, value = line.partition(b"=")
+        if not equals or not name:
+            raise self._trouble("line without a name and '='", "name=value")
+        field = _FIELDS.get(name)
+        if field is not None:
+            self._attributes.setdefault(field, value.decode("utf-8", "surrogateescape"))
+        elif name == b"request" and not self._is_policy:
+            if value != _KIND:
+                raise self._trouble(f"request={value[:EXCERPT_BYTES]!r}", "request=smtpd_access_policy")
+            self._is_policy = True
+
+    def _keep(self, rest: bytes) -> None:
+        """Holds the beginning of a line until its end comes; never more than a request may have."""
+        if self._size + len(self._partial) + len(rest) > self._most:
+            self._begin(self._partial + rest[:EXCERPT_BYTES])
+            raise self._too_long()
+        self._partial += rest
+
+    def _begin(self, data: bytes | bytearray) -> None:
+        """Remembers the first bytes of the request for the log."""
+        self._beginning = (self._beginning + data[:EXCERPT_BYTES])[:EXCERPT_BYTES]
+
+    def _too_long(self) -> ProtocolError:
+        return self._trouble("request over the limit", f"at most {self._most} bytes")
+
+    def _trouble(self, what: str, expected: str) -> ProtocolError:
+        return ProtocolError(f"{what}, expected {expected}; it begins {self._beginning!r}")
+
+
+_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), " ")
+_WORDS_WITH_TEXT = ACTION_WORDS - {"FILTER", "REDIRECT", "BCC"}
+_STATUS_CODE = re.compile(r"[45][0-9]{2}")
+
+
+@lru_cache(maxsize=256)
+def encode_reply(action: str) -> bytes:
+    """The reply that asks for `action`.
+
+    Controls and line separators become spaces, lone surrogates "?": a value from the directory cannot
+    end the reply, and Postfix takes no invalid UTF-8. A text is cut; a list that is too long is a server
+    configuration error. ValueError for what Postfix would take for OK: nothing, or digits alone.
+    """
+    text = action.translate(_CONTROLS).strip(" ")
+    if not text or (text.isascii() and text.isdigit()):
+        raise ValueError(f"action {action!r}, expected one that cannot be read as OK")
+    value = text.encode("utf-8", "replace")
+    word = text.partition(" ")[0].upper()
+    if word in _WORDS_WITH_TEXT or _STATUS_CODE.fullmatch(word):
+        value = _cut(value)
+    elif len(value) > LIST_BYTES:
+        return SERVER_CONFIGURATION_ERROR
+    return b"action=" + value + b"\n\n"
+
+
+def _cut(value: bytes) -> bytes:
+    """At most TEXT_BYTES, and no half character."""
+    if len(value) <= TEXT_BYTES:
+        return value
+    return value[:TEXT_BYTES].decode("utf-8", "ignore").encode("utf-8").rstrip(b" ")

@@ -1,0 +1,292 @@
+"""The reply: what remains of the lists once everything that is known has been decided.
+
+Each list of a policy ends in a `ListOutcome`: the pieces that are left to Postfix, in order, and how the
+list ended. One reply has to say what all of them together come to (language.md section 6). What holds
+always: accept or refuse is exact, a temporary refusal never becomes a permanent one; the text is given
+up first. What one reply cannot say is a server configuration error, never a guess.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from ldappolicy.vocabulary import Residue
+
+SERVER_CONFIGURATION_ERROR = "451 4.3.5 Server configuration error"
+TEMPORARY_LOOKUP_FAILURE = "DEFER_IF_PERMIT 4.3.0 Temporary lookup failure"
+
+
+class Flag(Enum):
+    """Known items that stand in their place once there is a residue."""
+
+    DEFER_IF_PERMIT = "defer_if_permit"
+    DEFER_IF_REJECT = "defer_if_reject"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One item of a residue: its text, and what it can do. `wire` is a flag's own action."""
+
+    text: str
+    does: Residue | Flag
+    wire: str = ""
+
+
+class End(Enum):
+    """How a list ended."""
+
+    RAN_OUT = auto()
+    PERMITTED = auto()
+    REFUSED = auto()
+    UNAVAILABLE = auto()
+    DISCARDED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A known refusal: an action with its own code or text, or list items (`items`) that Postfix words."""
+
+    wire: str
+    temporary: bool
+    items: tuple[str, ...] = ()
+    is_error: bool = False
+
+    @property
+    def alone(self) -> str:
+        """The reply when nothing stands before it."""
+        return join(self.items) if self.items else self.wire
+
+    @property
+    def as_items(self) -> tuple[str, ...]:
+        """The refusal as list items, its text given up."""
+        return self.items or (("defer",) if self.temporary else ("reject",))
+
+
+@dataclass(slots=True)
+class ListOutcome:
+    """What one list came to. `discard` is the action that ended it, `problem` why it is an error."""
+
+    name: str
+    pieces: list[Piece] = field(default_factory=list)
+    end: End = End.RAN_OUT
+    refusal: Refusal | None = None
+    discard: str = ""
+    problem: str = ""
+
+    @property
+    def can_permit(self) -> bool:
+        """Whether Postfix may find that a piece of it permits."""
+        return any(piece.does is Residue.PERMITS for piece in self.pieces)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it refuses whatever Postfix finds."""
+        return self.end is End.REFUSED and not self.can_permit
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What is sent (None: the connection is closed), and what it stands for.
+
+    `error` says why it is a server configuration error, `unavailable` that on_unavailable was used,
+    `lost` the text that gave way to a residue.
+    """
+
+    action: str | None
+    error: str = ""
+    unavailable: bool = False
+    lost: str = ""
+
+
+def join(items: Iterable[str]) -> str:
+    """List items as a reply; a single word needs a comma, or Postfix may take it for an action."""
+    text = ", ".join(items)
+    return text + "," if " " not in text else text
+
+
+def compose(
+    lists: Sequence[ListOutcome], effects: Sequence[str], *, permit_ok: bool, on_unavailable: str
+) -> Reply:
+    """The one reply for all lists, in their order. `effects` are HOLD and its like, as actions."""
+    for at, outcome in enumerate(lists):
+        if outcome.refuses:
+            return _refuse(lists[: at + 1])
+    if lists and lists[-1].end is End.DISCARDED:
+        return _discard(lists)
+    if not any(_is_left(piece) for outcome in lists for piece in outcome.pieces):
+        return _known(lists, effects, permit_ok, on_unavailable)
+    return _mixed(lists, effects, permit_ok, on_unavailable)
+
+
+def _is_left(piece: Piece) -> bool:
+    return isinstance(piece.does, Residue)
+
+
+# ---------------------------------------------------------------- a refusal that is certain
+
+
+def _refuse(lists: Sequence[ListOutcome]) -> Reply:
+    """The last list refuses; what can permit in the earlier ones makes no difference (rule 5)."""
+    refusals = [outcome.refusal for outcome in lists if outcome.refusal is not None]
+    refusal = refusals[-1]
+    if any(outcome.can_permit for outcome in lists):
+        temporary = next((known for known in refusals if known.temporary), None)
+        if temporary is not None:
+            return _refused(temporary, temporary.alone)
+        refusal = refusals[0]
+    ending = next(at for at, outcome in enumerate(lists) if outcome.refusal is refusal)
+    pieces = [piece for at in range(ending + 1) for piece in _refusing(lists[at], last=at == ending)]
+    if not refusal.items and _can_go(pieces, refusal):
+        return _refused(refusal, refusal.wire)
+    return _refused(refusal, join([*(piece.text for piece in pieces), *refusal.as_items]))
+
+
+def _refused(refusal: Refusal, action: str) -> Reply:
+    lost = refusal.wire if action != refusal.alone and not refusal.items else ""
+    return Reply(
+        action, error="a server configuration error was reached" if refusal.is_error else "", lost=lost
+    )
+
+
+def _refusing(outcome: ListOutcome, *, last: bool) -> list[Piece]:
+    """The pieces that still matter when the recipient is refused; defer_if_reject acts in its own list."""
+    pieces = [piece for piece in outcome.pieces if piece.does not in (Residue.PERMITS, Flag.DEFER_IF_PERMIT)]
+    while not last and pieces and pieces[-1].does is Flag.DEFER_IF_REJECT:
+        pieces.pop()
+    return pieces
+
+
+def _can_go(pieces: Sequence[Piece], refusal: Refusal) -> bool:
+    """Whether the pieces before a refusal with its own text can be dropped for it (rule 3)."""
+    return refusal.temporary or all(piece.does is Residue.REFUSES_FOR_GOOD for piece in pieces)
+
+
+# ---------------------------------------------------------------- nothing left to Postfix
+
+
+def _discard(lists: Sequence[ListOutcome]) -> Reply:
+    """DISCARD ends everything; a defer_if_permit before it still defers this recipient."""
+    pieces = [piece for outcome in lists for piece in outcome.pieces]
+    if any(map(_is_left, pieces)):
+        return _cannot("DISCARD behind restrictions that are left to Postfix")
+    deferred = next((piece for piece in pieces if piece.does is Flag.DEFER_IF_PERMIT), None)
+    return Reply(_flag_alone(deferred) if deferred else lists[-1].discard)
+
+
+def _known(
+    lists: Sequence[ListOutcome], effects: Sequence[str], permit_ok: bool, on_unavailable: str
+) -> Reply:
+    if any(outcome.end is End.UNAVAILABLE for outcome in lists):
+        return _unavailable(on_unavailable)
+    flags = {piece.does: piece for outcome in reversed(lists) for piece in reversed(outcome.pieces)}
+    if Flag.DEFER_IF_PERMIT in flags:
+        return Reply(_flag_alone(flags[Flag.DEFER_IF_PERMIT]))
+    single = _single_effect(effects)
+    if single is None:
+        return _cannot(f"{', '.join(effects)} in one reply")
+    if single:
+        return Reply(single)
+    if Flag.DEFER_IF_REJECT in flags:
+        return Reply(_flag_alone(flags[Flag.DEFER_IF_REJECT]))
+    return Reply("OK" if permit_ok and lists and lists[-1].end is End.PERMITTED else "DUNNO")
+
+
+def _flag_alone(piece: Piece) -> str:
+    return piece.wire or join([piece.text])
+
+
+def _single_effect(effects: Sequence[str]) -> str | None:
+    """The one action that says all effects: HOLD twice is HOLD, the last FILTER or REDIRECT wins."""
+    last: dict[str, str] = {}
+    for effect in effects:
+        verb = effect.partition(" ")[0]
+        key = verb if verb in ("HOLD", "FILTER", "REDIRECT") else effect
+        last[key] = last.get(key, effect) if verb == "HOLD" else effect
+    return None if len(last) > 1 else next(iter(last.values()), "")
+
+
+def _unavailable(on_unavailable: str) -> Reply:
+    if on_unavailable == "disconnect":
+        return Reply(None, unavailable=True)
+    return Reply(TEMPORARY_LOOKUP_FAILURE if on_unavailable == "defer" else "DUNNO", unavailable=True)
+
+
+def _cannot(what: str) -> Reply:
+    return Reply(SERVER_CONFIGURATION_ERROR, error=f"one reply cannot say {what}")
+
+
+# ---------------------------------------------------------------- some known, some left to Postfix
+
+
+def _mixed(
+    lists: Sequence[ListOutcome], effects: Sequence[str], permit_ok: bool, on_unavailable: str
+) -> Reply:
+    unavailable = any(outcome.end is End.UNAVAILABLE for outcome in lists)
+    if unavailable and on_unavailable != "defer":
+        return _unavailable(on_unavailable)
+    kept = [_trimmed(outcome, permit_ok and outcome is lists[-1]) for outcome in lists]
+    if not any(_is_left(piece) for outcome in kept for piece in outcome.pieces):
+        return _known(kept, effects, permit_ok, on_unavailable)
+    if effects and not any(map(_defers, kept)):
+        return _cannot(f"{effects[0]} and restrictions that are left to Postfix")
+    permitting = [outcome for outcome in kept if outcome.can_permit]
+    head = _common_head(permitting)
+    if head is None:
+        return _cannot("restrictions that can permit in two lists that do not begin with the same ones")
+    items = [piece.text for outcome in kept if not outcome.can_permit for piece in outcome.pieces]
+    items += [piece.text for piece in permitting[0].pieces[:head]] if permitting else []
+    lost = _append_rests(items, permitting, head)
+    if permit_ok and lists[-1].end is End.PERMITTED and not any(known.refusal for known in permitting):
+        items.append("permit")
+    return Reply(join(items), unavailable=unavailable, lost=lost)
+
+
+def _trimmed(outcome: ListOutcome, last_and_ok: bool) -> ListOutcome:
+    """The list without what makes no difference at its end; an unavailable one defers there."""
+    pieces = list(outcome.pieces)
+    if outcome.end is End.UNAVAILABLE:
+        pieces.append(Piece("defer_if_permit", Flag.DEFER_IF_PERMIT, TEMPORARY_LOOKUP_FAILURE))
+    if outcome.end in (End.RAN_OUT, End.PERMITTED):
+        while (
+            pieces and not (last_and_ok and outcome.end is End.RAN_OUT) and pieces[-1].does is Residue.PERMITS
+        ):
+            pieces.pop()
+    return ListOutcome(outcome.name, pieces, outcome.end, outcome.refusal)
+
+
+def _defers(outcome: ListOutcome) -> bool:
+    """Whether the list certainly defers: a defer_if_permit that nothing before it can escape."""
+    for piece in outcome.pieces:
+        if piece.does is Residue.PERMITS:
+            return False
+        if piece.does is Flag.DEFER_IF_PERMIT:
+            return True
+    return False
+
+
+def _common_head(permitting: Sequence[ListOutcome]) -> int | None:
+    """How many pieces at the head of every permitting list are the same permits (rule 6); None: too few."""
+    if len(permitting) < 2:
+        return 0
+    first = permitting[0].pieces
+    heads = []
+    for outcome in permitting:
+        count = 0
+        for piece, other in zip(outcome.pieces, first, strict=False):
+            if piece != other or piece.does is not Residue.PERMITS:
+                break
+            count += 1
+        heads.append(count)
+    head = min(heads)
+    later = (piece.does is Residue.PERMITS for outcome in permitting for piece in outcome.pieces[head:])
+    return None if head == 0 or any(later) else head
+
+
+def _append_rests(items: list[str], permitting: Sequence[ListOutcome], head: int) -> str:
+    """What follows the common head, up to the first refusal; returns the text that gives way."""
+    for outcome in permitting:
+        items.extend(piece.text for piece in outcome.pieces[head:])
+        if outcome.refusal is not None:
+            items.extend(outcome.refusal.as_items)
+            return "" if outcome.refusal.items else outcome.refusal.wire
+    return ""

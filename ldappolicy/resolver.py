@@ -1,0 +1,133 @@
+"""The cache in front of a directory.
+
+Found and absent entries live in caches of their own, since spammers choose the absent ones; both are
+bounded and expire after the write. Lookups that several requests lack at the same time are asked for once.
+When the directory is unavailable the last known answer serves until it is `max_stale` old; what was never
+known is `Missed`. What is lacking is planned into as few searches as it takes (`directory.plan`).
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from cachetools import TTLCache
+
+from ldappolicy.directory import Directory
+from ldappolicy.directory.plan import Answers, Batch, Planner
+from ldappolicy.errors import Unavailable
+from ldappolicy.facts import Absent, Found, Lookup, Missed, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long answers are trusted (seconds), and how many are kept."""
+
+    size: int = 100_000
+    ttl: float = 300.0
+    negative_ttl: float = 60.0
+    max_stale: float = 14_400.0
+
+
+class Resolver:
+    """Answers lookups from its caches, else from the directory.
+
+    `clock` is monotonic seconds; the `at` of an outcome is on the same clock.
+    """
+
+    def __init__(
+        self, directory: Directory, planner: Planner, limits: Limits, clock: Callable[[], float]
+    ) -> None:
+        self.directory = directory
+        self._planner = planner
+        self._limits = limits
+        self._clock = clock
+        self._found: TTLCache[Lookup, Found] = TTLCache(limits.size, limits.max_stale, clock)
+        self._absent: TTLCache[Lookup, Absent] = TTLCache(limits.size, limits.max_stale, clock)
+        self._under_way: dict[Lookup, asyncio.Future[Outcome]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asked_again_since = float("-inf")
+        self.stale_served = 0
+
+    def known(self, lookup: Lookup) -> Outcome | None:
+        """What the caches can answer now, without asking."""
+        found = self._found.get(lookup)
+        now = self._clock()
+        if found is not None:
+            return found if self._is_fresh(found.at, self._limits.ttl, now) else None
+        absent = self._absent.get(lookup)
+        if absent is not None:
+            return absent if self._is_fresh(absent.at, self._limits.negative_ttl, now) else None
+        return Absent(now) if self._planner.known_absent(lookup) else None
+
+    def _is_fresh(self, at: float, ttl: float, now: float) -> bool:
+        return now - at < ttl and at >= self._asked_again_since
+
+    def ask_again(self) -> None:
+        """No cached answer is trusted any more; each still serves while the directory is unavailable."""
+        self._asked_again_since = self._clock()
+
+    async def fetch(self, lookups: Iterable[Lookup]) -> Mapping[Lookup, Outcome]:
+        """The outcomes of lookups that are not known, all asked for together."""
+        wanted = list(lookups)
+        fresh = [lookup for lookup in wanted if lookup not in self._under_way]
+        if fresh:
+            self._start(fresh)
+        waiting = {lookup: self._under_way[lookup] for lookup in wanted}
+        await asyncio.wait(waiting.values())
+        return {lookup: future.result() for lookup, future in waiting.items()}
+
+    def _start(self, lookups: list[Lookup]) -> None:
+        """Begins the searches; they go on when the request that began them gives up."""
+        loop = asyncio.get_running_loop()
+        for lookup in lookups:
+            self._under_way[lookup] = loop.create_future()
+        task = loop.create_task(self._ask(lookups))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, lookups: list[Lookup]) -> None:
+        try:
+            batches = self._planner.plan(lookups)
+            await asyncio.gather(*map(self._ask_batch, batches))
+        finally:
+            for lookup in lookups:
+                self._settle(lookup, Missed("the lookup was given up"))
+
+    async def _ask_batch(self, batch: Batch) -> None:
+        asked_at = self._clock()
+        try:
+            answers = await batch.ask(self.directory)
+        except Unavailable as problem:
+            for lookup in batch.lookups:
+                self._settle(lookup, self._last_known(lookup, str(problem)))
+            return
+        self._remember(answers, asked_at)
+
+    def _remember(self, answers: Answers, at: float) -> None:
+        for lookup, entries in answers.items():
+            if entries:
+                found = self._found[lookup] = Found(entries, at)
+                self._absent.pop(lookup, None)
+                self._settle(lookup, found)
+            else:
+                absent = self._absent[lookup] = Absent(at)
+                self._found.pop(lookup, None)
+                self._settle(lookup, absent)
+
+    def _last_known(self, lookup: Lookup, reason: str) -> Outcome:
+        """The last answer while it is younger than max_stale (older ones have left the caches)."""
+        last = self._found.get(lookup) or self._absent.get(lookup)
+        if last is None:
+            return Missed(reason)
+        self.stale_served += 1
+        return last
+
+    def _settle(self, lookup: Lookup, outcome: Outcome) -> None:
+        future = self._under_way.pop(lookup, None)
+        if future is not None and not future.done():
+            future.set_result(outcome)
+
+    @property
+    def entries(self) -> int:
+        """How many outcomes are cached."""
+        return len(self._found) + len(self._absent)

@@ -1,0 +1,526 @@
+"""Restrictions: each name of a list compiled to a step, and whole policies to programs.
+
+The tests are those of smtpd_check(8); what needs the DNS, the session or Postfix's own tables is left to
+Postfix. A built-in that refuses here is handed back by its name, so that code and text are Postfix's.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+from ldappolicy import identity, tables, vocabulary
+from ldappolicy.address import (
+    fold,
+    is_address_literal,
+    is_host_address,
+    is_hostname,
+    is_hostname_or_unicode,
+    is_routed,
+    split_address,
+    strip_dot,
+)
+from ldappolicy.evaluation import (
+    DUNNO,
+    OK,
+    Evaluation,
+    MissedLookup,
+    ServerConfigurationError,
+    Step,
+    Steps,
+)
+from ldappolicy.network import match_client
+from ldappolicy.policy import (
+    Broken,
+    Item,
+    Mynetworks,
+    Policy,
+    PolicySet,
+    RestrictionClass,
+    TableName,
+    parse_right_hand_side,
+)
+from ldappolicy.residue import Refusal
+from ldappolicy.tables import Finder, Subject
+from ldappolicy.vocabulary import Residue
+
+# ---------------------------------------------------------------- refusing and permitting
+
+
+def _permit(evaluation: Evaluation) -> int:
+    return OK
+
+
+def _item_refusal(name: str, *, temporary: bool) -> Refusal:
+    """A refusal that Postfix words itself: the built-in's name, then what closes if it disagrees."""
+    return Refusal("", temporary, (name, "defer" if temporary else "reject"))
+
+
+_REJECT = Refusal("", temporary=False, items=("reject",))
+_DEFER = Refusal("", temporary=True, items=("defer",))
+
+
+def _refusing(refusal: Refusal) -> Step:
+    return lambda evaluation: evaluation.refuse(refusal)
+
+
+def _when(fails: Callable[[Evaluation], bool], name: str, *, temporary: bool = False) -> Step:
+    """A built-in that refuses when its test fails."""
+    refusal = _item_refusal(name, temporary=temporary)
+
+    def step(evaluation: Evaluation) -> int:
+        return evaluation.refuse(refusal) if fails(evaluation) else DUNNO
+
+    return step
+
+
+def _is_authenticated(evaluation: Evaluation) -> bool:
+    """permit_sasl_authenticated looks at the mechanism, not at the name."""
+    method = evaluation.request.sasl_method
+    return bool(method) and method.casefold() != "anonymous"
+
+
+def _permit_sasl_authenticated(evaluation: Evaluation) -> int:
+    if _is_authenticated(evaluation):
+        return OK
+    evaluation.reason = "no login"
+    return DUNNO
+
+
+def _is_plaintext(evaluation: Evaluation) -> bool:
+    return not evaluation.request.encryption_protocol
+
+
+# ---------------------------------------------------------------- syntax
+
+
+def _truncated(name: str) -> str:
+    """The name without one trailing dot, but not without one of two."""
+    return name[:-1] if len(name) > 1 and name.endswith(".") and name[-2] != "." else name
+
+
+def _lacks_fqdn(address: str) -> bool:
+    """reject_non_fqdn_address: a domain that is no hostname with a dot; a literal is let through."""
+    domain = address.rpartition("@")[2] if "@" in address else ""
+    if domain.startswith("[") and domain.endswith("]"):
+        return False
+    domain = _truncated(domain)
+    return "." not in domain or not is_hostname_or_unicode(domain)
+
+
+def _non_fqdn_sender(evaluation: Evaluation) -> bool:
+    return bool(evaluation.request.sender) and _lacks_fqdn(evaluation.request.sender)
+
+
+def _non_fqdn_recipient(evaluation: Evaluation) -> bool:
+    return bool(evaluation.request.recipient) and _lacks_fqdn(evaluation.request.recipient)
+
+
+def _bad_literal(name: str) -> bool:
+    inner = name[1:-1] if len(name) > 2 and name.endswith("]") else name
+    return not is_address_literal(inner)
+
+
+def _non_fqdn_helo(evaluation: Evaluation) -> bool:
+    name = evaluation.request.helo_name
+    if name.startswith("["):
+        return _bad_literal(name)
+    short = _truncated(name)
+    return bool(name) and ("." not in short or not is_hostname_or_unicode(short))
+
+
+def _invalid_helo(evaluation: Evaluation) -> bool:
+    name = evaluation.request.helo_name
+    if name.startswith("["):
+        return _bad_literal(name)
+    short = _truncated(name)
+    return bool(name) and not is_hostname(short) and not is_host_address(short)
+
+
+def _multi_recipient_bounce(evaluation: Evaluation) -> int:
+    """Known once Postfix tells the number of recipients; at RCPT it does not."""
+    request = evaluation.request
+    if request.sender or not evaluation.has_sender:
+        return DUNNO
+    count = int(request.recipient_count) if request.recipient_count.isdecimal() else 0
+    if count == 0:
+        return evaluation.leave("reject_multi_recipient_bounce", Residue.REFUSES)
+    return evaluation.refuse(_BOUNCE) if count > 1 else DUNNO
+
+
+_BOUNCE = _item_refusal("reject_multi_recipient_bounce", temporary=False)
+
+
+# ---------------------------------------------------------------- who may send as whom
+
+
+def _mismatch(text: str) -> Refusal:
+    return Refusal(f"553 5.7.1 {text}", temporary=False)
+
+
+def _auth_mismatch(evaluation: Evaluation, *, known_only: bool) -> bool:
+    login = identity.entry_of_login(evaluation)
+    if identity.owns_sender(evaluation, login):
+        return False
+    return not known_only or identity.is_known_sender(evaluation)
+
+
+def _login_mismatch(*, authenticated: bool, unauthenticated: bool, known_only: bool = False) -> Step:
+    """reject_*_sender_login_mismatch; the null sender is nobody's."""
+
+    def test(evaluation: Evaluation) -> int:
+        login = evaluation.request.sasl_username
+        if login:
+            if authenticated and _auth_mismatch(evaluation, known_only=known_only):
+                return evaluation.refuse(_mismatch(f"not owned by user {login}"))
+        elif unauthenticated and identity.is_known_sender(evaluation):
+            return evaluation.refuse(_mismatch("not logged in"))
+        return DUNNO
+
+    def step(evaluation: Evaluation) -> int:
+        if not evaluation.request.sender:
+            return DUNNO
+        try:
+            return test(evaluation)
+        except MissedLookup as missed:
+            return evaluation.unavailable(missed)
+
+    return step
+
+
+# ---------------------------------------------------------------- networks and destinations
+
+
+def _permit_mynetworks(mynetworks: Mynetworks | None) -> Step:
+    if mynetworks is None:
+        return _leaving("permit_mynetworks", Residue.PERMITS)
+    if mynetworks.fails:
+        return _refusing(Refusal("451 4.3.0 Temporary lookup failure", temporary=True))
+    patterns = mynetworks.patterns
+    matches = lru_cache(maxsize=4096)(lambda name, address: match_client(patterns, name, address))
+
+    def step(evaluation: Evaluation) -> int:
+        request = evaluation.request
+        if matches(request.client_name.casefold(), request.client_address):
+            return OK
+        evaluation.reason = "the client is not in smtpdMynetworks"
+        return DUNNO
+
+    return step
+
+
+class LocalDomains:
+    """smtpdLocalDomains: whether a domain is one of ours."""
+
+    def __init__(self, name: TableName, finder: Finder) -> None:
+        self._name = name
+        self._finder = finder
+
+    def holds(self, evaluation: Evaluation, domain: str) -> bool:
+        """Whether the table has the domain; raises MissedLookup."""
+        return self._finder(evaluation, tables.local_domain_subject(domain)) is not None
+
+
+def _destination(
+    local: LocalDomains | None, name: str, decide: Callable[[Evaluation, bool], int], does: Residue
+) -> Step:
+    """A test of the recipient's domain, left to Postfix where only it can know."""
+    if local is None:
+        return _leaving(name, does, needs_recipient=True)
+
+    def step(evaluation: Evaluation) -> int:
+        received = fold(evaluation.request.recipient)
+        if not received:
+            return DUNNO
+        domain = split_address(strip_dot(received))[1]
+        if not domain or is_routed(received):
+            return evaluation.leave(name, does)
+        try:
+            is_local = local.holds(evaluation, domain)
+        except MissedLookup as missed:
+            return evaluation.unavailable(missed)
+        if not is_local and domain.startswith("["):
+            return evaluation.leave(name, does)
+        return decide(evaluation, is_local)
+
+    return step
+
+
+def _permit_if_local(evaluation: Evaluation, is_local: bool) -> int:
+    return OK if is_local else DUNNO
+
+
+def _refuse_unless_local(name: str, *, temporary: bool) -> Callable[[Evaluation, bool], int]:
+    refusal = _item_refusal(name, temporary=temporary)
+    return lambda evaluation, is_local: DUNNO if is_local else evaluation.refuse(refusal)
+
+
+# ---------------------------------------------------------------- left to Postfix, or an error
+
+
+def _leaving(text: str, does: Residue, *, needs_recipient: bool = False) -> Step:
+    def step(evaluation: Evaluation) -> int:
+        if needs_recipient and not evaluation.request.recipient:
+            return DUNNO
+        return evaluation.leave(text, does)
+
+    return step
+
+
+def _failing(problem: str) -> Step:
+    def step(evaluation: Evaluation) -> int:
+        raise ServerConfigurationError(problem)
+
+    return step
+
+
+def _warning(inner: Step) -> Step:
+    """warn_if_reject: the next item, and all of it if it is a class."""
+
+    def step(evaluation: Evaluation) -> int:
+        if evaluation.warned:
+            return inner(evaluation)
+        evaluation.warned = True
+        try:
+            return inner(evaluation)
+        finally:
+            evaluation.warned = False
+
+    return step
+
+
+# ---------------------------------------------------------------- access checks
+
+_SUBJECTS: Mapping[str, Callable[[Evaluation], Subject | None]] = {
+    "client": tables.client_subject,
+    "reverse_client": tables.reverse_client_subject,
+    "helo": tables.helo_subject,
+    "sender": tables.sender_subject,
+    "sasl": tables.login_subject,
+    "etrn": tables.etrn_subject,
+}
+
+
+def _check(kind: str, finder: Finder) -> Step:
+    """A `check_*_access` of that kind."""
+    if kind == "recipient":
+        return _recipient_check(finder)
+    if kind == "ccert":
+        return _certificate_check(finder)
+    subject_of = _SUBJECTS[kind]
+    about_address = kind == "sender"
+
+    def step(evaluation: Evaluation) -> int:
+        try:
+            subject = subject_of(evaluation)
+            action = None if subject is None else finder(evaluation, subject)
+        except MissedLookup as missed:
+            return evaluation.unavailable(missed)
+        if action is None:
+            evaluation.reason = f"nothing to check: no {kind}" if subject is None else "no key found"
+            return DUNNO
+        return evaluation.apply(action, about_address)
+
+    return _never_ok(step) if kind == "reverse_client" else step
+
+
+def _never_ok(check: Step) -> Step:
+    """Whoever owns the address block chooses that name: Postfix forbids OK."""
+
+    def step(evaluation: Evaluation) -> int:
+        status = check(evaluation)
+        if status == OK and not evaluation.outcome.discard:
+            raise ServerConfigurationError(
+                "check_reverse_client_hostname_access: OK is not allowed, use DUNNO"
+            )
+        return status
+
+    return step
+
+
+def _recipient_check(finder: Finder) -> Step:
+    """Each form of the recipient, rewritten first; a DUNNO of one does not end the other."""
+
+    def step(evaluation: Evaluation) -> int:
+        if not evaluation.request.recipient:
+            evaluation.reason = "nothing to check: no recipient"
+            return DUNNO
+        around, status = evaluation.form, DUNNO
+        try:
+            for form in evaluation.recipients:
+                evaluation.form = form
+                status = _check_recipient(evaluation, finder, form)
+                if status or evaluation.both:
+                    return status
+        except MissedLookup as missed:
+            return evaluation.unavailable(missed)
+        finally:
+            evaluation.form = around
+        return DUNNO
+
+    return step
+
+
+def _check_recipient(evaluation: Evaluation, finder: Finder, form: str) -> int:
+    action = finder(evaluation, tables.address_subject(evaluation, form))
+    if action is None:
+        evaluation.reason = "no key found"
+        return DUNNO
+    status = evaluation.apply(action, True)
+    if status == OK and not evaluation.outcome.discard and _is_untrusted(evaluation, form):
+        evaluation.reason = "an OK for a recipient with routing in its local part is DUNNO"
+        return DUNNO
+    return status
+
+
+def _is_untrusted(evaluation: Evaluation, form: str) -> bool:
+    """Whether an OK would trust sender-specified routing, or our guess of how Postfix resolves it."""
+    received = evaluation.request.recipient
+    guessed = "@" in received and is_routed(received) and not evaluation.around.knows_local_domains
+    return guessed or ("@" in form and is_routed(form))
+
+
+def _certificate_check(finder: Finder) -> Step:
+    """The fingerprint of the certificate, then that of its public key."""
+
+    def step(evaluation: Evaluation) -> int:
+        request = evaluation.request
+        for print_ in (request.ccert_fingerprint, request.ccert_pubkey_fingerprint):
+            if print_:
+                key = print_.casefold()
+                try:
+                    action = finder(evaluation, Subject((key,), (key,)))
+                except MissedLookup as missed:
+                    return evaluation.unavailable(missed)
+                status = DUNNO if action is None else evaluation.apply(action, False)
+                if status:
+                    return status
+        return DUNNO
+
+    return step
+
+
+# ---------------------------------------------------------------- compiling
+
+
+class Program:
+    """One policy, compiled: its lists, and what its steps need to know of it.
+
+    Everything is resolved when it is made; a name that means nothing is a step that says so.
+    """
+
+    def __init__(self, policy: Policy, policies: PolicySet) -> None:
+        self.policy = policy
+        self.myorigin = policy.myorigin
+        self.delimiter = policy.recipient_delimiter
+        self.parents = policy.parent_domain_matches_subdomains
+        self._policies = policies
+        self._classes: dict[str, Steps] = {}
+        self._local: LocalDomains | None = None
+        if policy.local_domains is not None:
+            finder = tables.compile_table(policy.local_domains, policies, "local domain")
+            self._local = LocalDomains(policy.local_domains, finder)
+        self._built_in = _built_in(policy, self._local)
+        self.right_hand_side = lru_cache(maxsize=4096)(self._compile_right_hand_side)
+        self.lists = {name: self._compile(items) for name, items in policy.lists.items()}
+
+    @property
+    def knows_local_domains(self) -> bool:
+        """Whether the policy has smtpdLocalDomains."""
+        return self._local is not None
+
+    def is_local(self, evaluation: Evaluation, domain: str) -> bool:
+        """Whether a domain stands in smtpdLocalDomains; any does when the policy has none."""
+        return self._local is None or self._local.holds(evaluation, domain)
+
+    def _compile_right_hand_side(self, tokens: tuple[str, ...]) -> Steps:
+        return self._compile(parse_right_hand_side(tokens))
+
+    def _compile(self, items: tuple[Item, ...]) -> Steps:
+        steps: list[Step] = []
+        labels: list[str] = []
+        warned = False
+        for item in items:
+            if item.name.lower() == "warn_if_reject" and not item.fault:
+                warned = True
+                continue
+            step = self._step(item)
+            steps.append(_warning(step) if warned else step)
+            labels.append(f"warn_if_reject {item}" if warned else str(item))
+            warned = False
+        return Steps(tuple(steps), tuple(labels))
+
+    def _step(self, item: Item) -> Step:
+        if item.fault:
+            return _failing(item.fault)
+        name = item.name.lower()
+        name = vocabulary.OLD_NAMES.get(name, name)
+        if item.table is not None:
+            return self._table_step(name, item.table)
+        if name in vocabulary.LEFT_TO_POSTFIX:
+            text = f"{name} {item.argument}".strip()
+            return _leaving(text, vocabulary.LEFT_TO_POSTFIX[name])
+        built_in = self._built_in.get(name)
+        return built_in if built_in is not None else self._class_step(item.name)
+
+    def _table_step(self, check: str, table: TableName) -> Step:
+        if check:
+            kind = vocabulary.CHECKS[check]
+            return _check(kind, tables.compile_table(table, self._policies, kind))
+        by_list = {
+            stage: _check(kind, tables.compile_table(table, self._policies, kind))
+            for stage, kind in vocabulary.DEFAULT_CHECKS.items()
+        }
+        problem = _failing(f"{table} needs a check_*_access before it in this list")
+        return lambda evaluation: by_list.get(evaluation.stage, problem)(evaluation)
+
+    def _class_step(self, name: str) -> Step:
+        found = self._policies.classes.get(name)
+        if found is None:
+            return _failing(f"unknown restriction or class {name!r}")
+        if isinstance(found, Broken):
+            return _failing(f"class {name!r} does not parse: {found.dn}: {found.reason}")
+        if name in self._policies.looping:
+            return _failing(f"class {name!r} reaches itself by names alone")
+        steps = self._class_body(found)
+        return lambda evaluation: evaluation.run(steps)
+
+    def _class_body(self, found: RestrictionClass) -> Steps:
+        if found.name not in self._classes:
+            self._classes[found.name] = self._compile(found.items)
+        return self._classes[found.name]
+
+
+def _built_in(policy: Policy, local: LocalDomains | None) -> Mapping[str, Step]:
+    """Every restriction without an argument that is evaluated here, by name."""
+    unauthorized, later = "reject_unauth_destination", "defer_unauth_destination"
+    return {
+        "permit": _permit,
+        "reject": _refusing(_REJECT),
+        "defer": _refusing(_DEFER),
+        "defer_if_permit": lambda evaluation: evaluation.defer_if_permit(""),
+        "defer_if_reject": lambda evaluation: evaluation.defer_if_reject(""),
+        "permit_sasl_authenticated": _permit_sasl_authenticated,
+        "permit_mynetworks": _permit_mynetworks(policy.mynetworks),
+        "permit_auth_destination": _destination(
+            local, "permit_auth_destination", _permit_if_local, Residue.PERMITS
+        ),
+        unauthorized: _destination(
+            local, unauthorized, _refuse_unless_local(unauthorized, temporary=False), Residue.REFUSES
+        ),
+        later: _destination(local, later, _refuse_unless_local(later, temporary=True), Residue.REFUSES),
+        "reject_non_fqdn_sender": _when(_non_fqdn_sender, "reject_non_fqdn_sender"),
+        "reject_non_fqdn_recipient": _when(_non_fqdn_recipient, "reject_non_fqdn_recipient"),
+        "reject_non_fqdn_helo_hostname": _when(_non_fqdn_helo, "reject_non_fqdn_helo_hostname"),
+        "reject_invalid_helo_hostname": _when(_invalid_helo, "reject_invalid_helo_hostname"),
+        "reject_plaintext_session": _when(_is_plaintext, "reject_plaintext_session", temporary=True),
+        "reject_multi_recipient_bounce": _multi_recipient_bounce,
+        "reject_sender_login_mismatch": _login_mismatch(authenticated=True, unauthenticated=True),
+        "reject_authenticated_sender_login_mismatch": _login_mismatch(
+            authenticated=True, unauthenticated=False
+        ),
+        "reject_unauthenticated_sender_login_mismatch": _login_mismatch(
+            authenticated=False, unauthenticated=True
+        ),
+        "reject_known_sender_login_mismatch": _login_mismatch(
+            authenticated=True, unauthenticated=True, known_only=True
+        ),
+    }

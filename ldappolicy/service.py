@@ -1,0 +1,200 @@
+"""The service: evaluate, fetch what is lacking in one batch, evaluate again, bounded.
+
+Holds what can change while it runs: the policies in force and the directory. Policies are swapped as a
+whole; a set that cannot be used leaves the old one in force. A request that has to wait for the directory
+has `request_timeout` for all of it; past that its lookups count as unavailable, which is not an error.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ldappolicy.directory import Scope, Search
+from ldappolicy.entry import normal_dn
+from ldappolicy.errors import ConfigError
+from ldappolicy.evaluate import Choices, Decision, Evaluator, Lacking
+from ldappolicy.facts import Lookup, Missed, Outcome
+from ldappolicy.ldap_filter import And, Equality, Or, Present
+from ldappolicy.log import Limited
+from ldappolicy.mapping import Mapping as AttributeMapping
+from ldappolicy.policy import POLICY_ATTRIBUTES, POLICY_CLASSES, Broken, Policy, PolicySet, read_policies
+from ldappolicy.request import Request
+from ldappolicy.residue import TEMPORARY_LOOKUP_FAILURE
+from ldappolicy.resolver import Resolver
+
+MAX_ROUNDS = 100
+"""Every round of lookups goes one level of nesting deeper; no sane directory nests as far."""
+
+_PERMITTING = frozenset(("DUNNO", "OK"))
+
+logger = logging.getLogger("ldappolicy.service")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the service needs of the configuration."""
+
+    search_base: str
+    policy_base: str
+    mapping: AttributeMapping
+    choices: Choices = Choices()
+    request_timeout: float = 5.0
+    log_decisions: str = "rejects"
+
+
+class Service:
+    """Decides requests. `resolver` answers lookups from the same directory that holds the policies."""
+
+    def __init__(self, resolver: Resolver, settings: Settings) -> None:
+        self.resolver = resolver
+        self.settings = settings
+        self.evaluator: Evaluator | None = None
+        self._warnings = Limited(logger)
+
+    # ------------------------------------------------------------ deciding
+
+    def decide_now(self, request: Request) -> str | None:
+        """The reply to a request whose lookups are all known; None: use `decide`."""
+        if self.evaluator is None:
+            return self._without_policies().action
+        decision = self.evaluator.evaluate(request, self.resolver.known)
+        if isinstance(decision, Lacking):
+            return None
+        self._log(request, decision)
+        return decision.action
+
+    async def decide(self, request: Request) -> str | None:
+        """The reply to a request; None: close the connection."""
+        decision = await self.resolve(request)
+        self._log(request, decision)
+        return decision.action
+
+    async def resolve(self, request: Request, trace: list[dict[str, Any]] | None = None) -> Decision:
+        """Decides a request, asking the directory for what is lacking; `trace` gets the last path."""
+        evaluator = self.evaluator
+        if evaluator is None:
+            return self._without_policies()
+        here: dict[Lookup, Outcome] = {}
+        deadline = asyncio.get_running_loop().time() + self.settings.request_timeout
+        for _ in range(MAX_ROUNDS):
+            decision = _evaluate(evaluator, request, self.resolver, here, None)
+            if isinstance(decision, Decision):
+                break
+            here.update(await self._fetch(decision, deadline))
+        else:
+            raise RuntimeError(f"no decision after {MAX_ROUNDS} rounds of lookups")
+        if trace is not None:
+            _evaluate(evaluator, request, self.resolver, here, trace)
+        return decision
+
+    async def _fetch(self, lacking: Lacking, deadline: float) -> Mapping[Lookup, Outcome]:
+        """The lacking lookups, or Missed for those that take too long."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self.resolver.fetch(lacking.lookups)
+        except TimeoutError:
+            missed = Missed(f"no answer within the request_timeout of {self.settings.request_timeout:g} s")
+            return dict.fromkeys(lacking.lookups, missed)
+
+    def _without_policies(self) -> Decision:
+        choice = self.settings.choices.on_unavailable
+        action = {"defer": TEMPORARY_LOOKUP_FAILURE, "dunno": "DUNNO"}.get(choice)
+        return Decision(action, unavailable=True, notes=("unavailable: no policy has been read yet",))
+
+    def _log(self, request: Request, decision: Decision) -> None:
+        for note in decision.notes:
+            level = logging.ERROR if decision.error else logging.WARNING
+            self._warnings.log(level, f"policy {decision.policy}: {note}")
+        wanted = self.settings.log_decisions
+        if wanted == "all" or (wanted == "rejects" and decision.action not in _PERMITTING):
+            logger.info("%s", _decision_line(request, decision))
+
+    # ------------------------------------------------------------ policies
+
+    def with_settings(self, settings: Settings) -> "Service":
+        """A service with other settings over the same caches, the same policies in force."""
+        service = Service(self.resolver, settings)
+        service.take_over(self)
+        return service
+
+    def take_over(self, other: "Service") -> None:
+        """Starts with the policies that another service has in force."""
+        if other.evaluator is not None:
+            self._put_in_force(other.evaluator.policies)
+
+    def _put_in_force(self, policies: PolicySet) -> None:
+        self.evaluator = Evaluator(policies, self.settings.mapping, self.settings.choices)
+
+    async def read_policies(self) -> PolicySet:
+        """All policies as the directory has them now; raises Unavailable."""
+        kinds = Or(tuple(Equality("objectClass", kind) for kind in POLICY_CLASSES))
+        search = Search(self.settings.policy_base, Scope.SUB, kinds, POLICY_ATTRIBUTES)
+        entries = await self.resolver.directory.search(search)
+        bases = (normal_dn(self.settings.search_base), normal_dn(self.settings.policy_base))
+        previous = None if self.evaluator is None else self.evaluator.policies
+        return read_policies(entries, bases, previous)
+
+    async def reload(self) -> bool:
+        """Reads the policies and puts them in force; whether anything changed.
+
+        Raises Unavailable when the directory does not answer, ConfigError when it holds no policy to
+        serve with; what was in force stays so.
+        """
+        policies = await self.read_policies()
+        found = policies.policies.get(self.settings.choices.default)
+        if not isinstance(found, Policy):
+            raise ConfigError(self._no_default(found))
+        before = self.evaluator.policies if self.evaluator is not None else PolicySet()
+        if before.revision == policies.revision and before.faults == policies.faults:
+            return False
+        for fault in policies.faults:
+            if fault not in before.faults:
+                logger.error("%s", fault)
+        self._put_in_force(policies)
+        return True
+
+    def _no_default(self, found: Broken | None) -> str:
+        name, base = self.settings.choices.default, self.settings.policy_base
+        if found is None:
+            return f"{base}: no policy named {name!r}, expected a smtpdPolicy with that cn"
+        return f"{found.dn}: the default policy does not parse: {found.reason}"
+
+    def proofs(self) -> tuple[Search, ...]:
+        """What a server has to show before it is believed that something is not there."""
+        default = And((Equality("objectClass", "smtpdPolicy"), Equality("cn", self.settings.choices.default)))
+        return (
+            Search(self.settings.search_base, Scope.BASE, Present("objectClass"), ("1.1",)),
+            Search(self.settings.policy_base, Scope.SUB, default, ("1.1",)),
+        )
+
+
+def _evaluate(
+    evaluator: Evaluator,
+    request: Request,
+    resolver: Resolver,
+    here: Mapping[Lookup, Outcome],
+    trace: list[dict[str, Any]] | None,
+) -> Decision | Lacking:
+    """One round. What this request has fetched stays as it was, whatever the cache does meanwhile."""
+
+    def facts(lookup: Lookup) -> Outcome | None:
+        return here.get(lookup) or resolver.known(lookup)
+
+    return evaluator.evaluate(request, facts, trace)
+
+
+def _decision_line(request: Request, decision: Decision) -> str:
+    """One line about a decision; every value from outside is in quotes or brackets."""
+    fields = {
+        "queue_id": request.queue_id or request.instance,
+        "state": request.protocol_state,
+        "policy": decision.policy,
+        "client": f"{request.client_name}[{request.client_address}]",
+        "sender": f"<{request.sender}>",
+        "recipient": f"<{request.recipient}>",
+        "login": request.sasl_username,
+        "action": repr(decision.action or "disconnect"),
+    }
+    return " ".join(f"{name}={value}" for name, value in fields.items() if value)

@@ -1,0 +1,427 @@
+"""Tables: what a `check_*_access` looks up, in which keys, and what it finds.
+
+A table is compiled to a finder: a function of the evaluation and the subject of the check that returns the
+action found, or None. Keys are tried in access(5) order; for each key a line comes before a member before
+a URL. A missing lookup counts as "not found" while everything else that could be needed is asked as well.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from ldappolicy import facts, identity
+from ldappolicy.action import Action, parse_action
+from ldappolicy.address import (
+    NULL_SENDER_KEY,
+    address_keys,
+    client_keys,
+    domain_keys,
+    fold,
+    local_domain_keys,
+    split_address,
+)
+from ldappolicy.entry import Entry
+from ldappolicy.errors import InputError
+from ldappolicy.evaluation import Evaluation, MissedLookup, ServerConfigurationError
+from ldappolicy.network import parse_client_address
+from ldappolicy.policy import (
+    IDENTITY_TABLES,
+    Broken,
+    PolicySet,
+    Table,
+    TableName,
+    TablePart,
+    parse_inline,
+    parse_static,
+)
+
+
+class Subject(NamedTuple):
+    """What is looked up: `keys` in order, `full` those that a cidr table is tried with.
+
+    `exact` are the address forms that entries may have; a login is its own `login`.
+    """
+
+    keys: tuple[str, ...]
+    full: tuple[str, ...]
+    exact: tuple[str, ...] = ()
+    login: str = ""
+
+
+Finder = Callable[[Evaluation, Subject], Action | None]
+
+_EFFECTS = frozenset(("DISCARD", "FILTER", "REDIRECT", "BCC", "PREPEND"))
+"""Actions on a whole message, which count from entries under policy_base only."""
+
+
+# ---------------------------------------------------------------- subjects
+
+
+def address_subject(evaluation: Evaluation, address: str) -> Subject:
+    """A mail address in rewritten, folded form."""
+    around = evaluation.around
+    keys, exact = address_keys(address, around.delimiter, around.parents)
+    return Subject(keys, keys[:1], exact)
+
+
+def sender_subject(evaluation: Evaluation) -> Subject | None:
+    """The sender; the null sender has one key of its own, and none where there is no sender yet."""
+    if not evaluation.has_sender:
+        return None
+    if not evaluation.request.sender:
+        return Subject((NULL_SENDER_KEY,), (NULL_SENDER_KEY,))
+    return address_subject(evaluation, evaluation.sender)
+
+
+def login_subject(evaluation: Evaluation) -> Subject | None:
+    """The login, as one key."""
+    login = fold(evaluation.request.sasl_username)
+    return Subject((login,), (login,), login=login) if login else None
+
+
+def client_subject(evaluation: Evaluation) -> Subject | None:
+    """The client's verified hostname and its address."""
+    return _host_subject(evaluation, evaluation.request.client_name)
+
+
+def reverse_client_subject(evaluation: Evaluation) -> Subject | None:
+    """The client's unverified hostname and its address."""
+    return _host_subject(evaluation, evaluation.request.reverse_client_name)
+
+
+def _host_subject(evaluation: Evaluation, name: str) -> Subject:
+    address = evaluation.request.client_address.casefold()
+    folded = name.casefold()
+    return Subject(client_keys(folded, address, evaluation.around.parents), (folded, address))
+
+
+def helo_subject(evaluation: Evaluation) -> Subject | None:
+    """The HELO name as the client gave it."""
+    return _domain_subject(evaluation, evaluation.request.helo_name)
+
+
+def etrn_subject(evaluation: Evaluation) -> Subject | None:
+    """The domain of an ETRN command."""
+    return _domain_subject(evaluation, evaluation.request.etrn_domain)
+
+
+def _domain_subject(evaluation: Evaluation, name: str) -> Subject | None:
+    folded = name.casefold()
+    return Subject(domain_keys(folded, evaluation.around.parents), (folded,)) if name else None
+
+
+def local_domain_subject(domain: str) -> Subject:
+    """A domain alone, as smtpdLocalDomains is asked for it."""
+    return Subject(local_domain_keys(domain), (domain,))
+
+
+# ---------------------------------------------------------------- finders
+
+
+def compile_table(name: TableName, policies: PolicySet, check: str) -> Finder:
+    """The finder of a table for a check; a table that is none is an error when it is reached."""
+    if name.type == "ldap":
+        return _ldap_finder(name, policies.tables.get(name.name.casefold()))
+    if name.type == "static":
+        action = parse_static(name.name)
+        return lambda evaluation, subject: _traced(evaluation, name, subject.keys[0], action)
+    if name.type == "inline":
+        return _inline_finder(name)
+    if name.type == "fail":
+        return _constant_finder(parse_action("451 4.3.5 Server configuration error"))
+    return _identity_finder(name, check) or _error_finder(f"unknown table {str(name)!r} in a {check} check")
+
+
+def _error_finder(problem: str) -> Finder:
+    def find(evaluation: Evaluation, subject: Subject) -> Action | None:
+        raise ServerConfigurationError(problem)
+
+    return find
+
+
+def _constant_finder(action: Action) -> Finder:
+    return lambda evaluation, subject: action
+
+
+def _traced(evaluation: Evaluation, table: object, key: str, action: Action, dn: str = "") -> Action:
+    evaluation.trace_key(table, key, action.text, dn)
+    return action
+
+
+def _inline_finder(name: TableName) -> Finder:
+    try:
+        lines = parse_inline(name.name)
+    except InputError as fault:
+        return _error_finder(str(fault))
+    return lambda evaluation, subject: _find_line(evaluation, name, lines, subject.keys)
+
+
+def _find_line(
+    evaluation: Evaluation, table: object, lines: Mapping[str, Action], keys: Iterable[str], dn: str = ""
+) -> Action | None:
+    for key in keys:
+        action = lines.get(key)
+        if action is not None:
+            return _traced(evaluation, table, key, action, dn)
+        if evaluation.trace is not None:
+            evaluation.trace_key(table, key, None)
+    return None
+
+
+def _ldap_finder(name: TableName, table: Table | Broken | None) -> Finder:
+    if table is None:
+        return _error_finder(f"unknown table {str(name)!r}")
+    if isinstance(table, Broken):
+        return _error_finder(f"table {str(name)!r} does not parse: {table.dn}: {table.reason}")
+    plain = len(table.parts) == 1 and not (table.cidr or table.parts[0].members or table.parts[0].urls)
+    if plain:
+        part = table.parts[0]
+        return lambda evaluation, subject: _find_line(evaluation, name, part.lines, subject.keys, part.dn)
+
+    def find(evaluation: Evaluation, subject: Subject) -> Action | None:
+        found = _find_network(evaluation, name, table, subject) if table.cidr else None
+        return found or _find_joined(evaluation, name, table.parts, subject)
+
+    return find
+
+
+def _find_network(evaluation: Evaluation, name: object, table: Table, subject: Subject) -> Action | None:
+    """cidr_table(5): the first line whose network holds a full key that is an address."""
+    for key in subject.full:
+        address = parse_client_address(key)
+        if address is not None:
+            for line in table.cidr:
+                if address in line.network:
+                    return _traced(evaluation, name, key, line.action, line.dn)
+        evaluation.trace_key(name, key, None)
+    return None
+
+
+def _find_joined(
+    evaluation: Evaluation, name: object, parts: tuple[TablePart, ...], subject: Subject
+) -> Action | None:
+    """Key by key: a line of any entry, then its members, then its URLs."""
+    for key in subject.keys:
+        for part in parts:
+            if key in part.lines:
+                return _traced(evaluation, name, key, part.lines[key], part.dn)
+        for part in parts:
+            if part.members and _is_member(evaluation, part, subject, key):
+                return _traced(evaluation, name, key, part.action, part.dn)
+        for part in parts:
+            if any(evaluation.lookup(facts.url(url, key)) for url, _ in part.urls):
+                return _traced(evaluation, name, key, part.action, part.dn)
+        evaluation.trace_key(name, key, None)
+    return None
+
+
+def _is_member(evaluation: Evaluation, part: TablePart, subject: Subject, key: str) -> bool:
+    """Whether a full address, or the login, belongs to an entry that smtpdAccessMember names."""
+    if subject.login:
+        login = identity.entry_of_login(evaluation)
+        return login is not None and identity.belongs_to(evaluation, login, part.members)
+    if key not in subject.exact:
+        return False
+    entries = evaluation.lookup(facts.mail(key))
+    return bool(
+        identity.agreed(
+            entries,
+            lambda entry: identity.belongs_to(evaluation, entry, part.members),
+            f"membership in {part.dn}",
+        )
+    )
+
+
+# ---------------------------------------------------------------- directory:access
+
+
+def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -> Action | None:
+    """The access attribute of the entry, of a group around it, of its domain or a parent of that."""
+    mapping = evaluation.mapping
+    own = mapping.recipient_access if recipient else mapping.sender_access
+    by_group = mapping.member_recipient_access if recipient else mapping.member_sender_access
+    entries, domain = _owners(evaluation, subject)
+    answer = identity.agreed(
+        entries, lambda entry: _access_of(evaluation, entry, own, by_group), "its access"
+    )
+    if answer is None and domain:
+        answer = _access_of_domain(evaluation, domain, own)
+    if answer is None:
+        return None
+    value, dn = answer
+    action = _traced(evaluation, "directory:access", subject.keys[0], parse_action(value), dn)
+    if action.verb in _EFFECTS:
+        raise ServerConfigurationError(
+            f"{dn}: {action.verb} acts on whole messages: it counts from policy_base only"
+        )
+    return action
+
+
+def _owners(evaluation: Evaluation, subject: Subject) -> tuple[tuple[Entry, ...], str]:
+    """The entries that the subject belongs to, and its domain."""
+    if subject.login:
+        login = identity.entry_of_login(evaluation)
+        return (login,) if login is not None else (), identity.domain_of_login(evaluation, login)
+    if not subject.exact:
+        return (), ""
+    return identity.entries_of_address(evaluation, subject.exact), split_address(subject.exact[0])[1]
+
+
+class _Access(tuple[str, str]):
+    """A value and the DN that it came from; two are equal when the values are."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Access) and self[0] == other[0]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = tuple.__hash__
+
+
+def _access_of(
+    evaluation: Evaluation, entry: Entry, own: tuple[str, ...], by_group: tuple[str, ...]
+) -> _Access | None:
+    """What the entry itself carries, else the group with the lowest priority."""
+    value = identity.single_value(entry, own)
+    if value is not None:
+        return _Access((value, entry.dn))
+    groups = [group for group in identity.groups_around(evaluation, entry).values() if group is not None]
+    carrying = [group for group in groups if any(group.values(name) for name in by_group)]
+    if not carrying:
+        return None
+    first = min(carrying, key=lambda group: _rank(evaluation, group))
+    return _Access((identity.single_value(first, by_group) or "", first.dn))
+
+
+def _rank(evaluation: Evaluation, group: Entry) -> tuple[bool, int, str]:
+    """Lowest priority first, then those without one, equals by DN."""
+    priority = identity.single_value(group, evaluation.mapping.priority)
+    try:
+        return (priority is None, int(priority or 0), group.key)
+    except ValueError:
+        raise MissedLookup(f"{group.dn}: priority {priority!r} is no number") from None
+
+
+def _access_of_domain(evaluation: Evaluation, domain: str, own: tuple[str, ...]) -> _Access | None:
+    """The plain attribute on the entry of the domain, then of its parents."""
+
+    def carried(entry: Entry) -> _Access | None:
+        value = identity.single_value(entry, own)
+        return None if value is None else _Access((value, entry.dn))
+
+    for entries in identity.entries_of_domain(evaluation, domain):
+        answer = identity.agreed(entries, carried, f"the access of {domain}")
+        if answer is not None:
+            return answer
+    return None
+
+
+# ---------------------------------------------------------------- the recipient: tables
+
+Test = Callable[[Evaluation, Entry, Subject], bool]
+
+
+def _recipient_finder(table: str, test: Test, found: str) -> Finder:
+    """A table whose key is found when the recipient's entry says so of the subject."""
+    action = parse_action(found)
+
+    def find(evaluation: Evaluation, subject: Subject) -> Action | None:
+        if not evaluation.request.recipient or not (subject.exact or subject.login):
+            return None
+        entries = identity.entries_of_recipient(evaluation)
+        if evaluation.lacking:
+            _owners(evaluation, subject)  # so that both are asked for together
+        if identity.agreed(entries, lambda entry: test(evaluation, entry, subject), table):
+            return _traced(evaluation, table, subject.keys[0], action, entries[0].dn)
+        evaluation.trace_key(table, subject.keys[0], None)
+        return None
+
+    return find
+
+
+def _is_list_member(evaluation: Evaluation, target: Entry, subject: Subject) -> bool:
+    def inside(entry: Entry) -> bool:
+        return target.key in identity.groups_around(evaluation, entry)
+
+    return bool(identity.agreed(_owners(evaluation, subject)[0], inside, f"membership in {target.dn}"))
+
+
+def _is_named(names: Callable[[Evaluation], tuple[str, ...]]) -> Test:
+    """A test of DN attributes of the recipient's entry; a group there means its members."""
+
+    def test(evaluation: Evaluation, target: Entry, subject: Subject) -> bool:
+        dns = identity.normal_values(target, names(evaluation))
+        if not dns:
+            return False
+
+        def inside(entry: Entry) -> bool:
+            return identity.belongs_to(evaluation, entry, dns)
+
+        return bool(identity.agreed(_owners(evaluation, subject)[0], inside, f"membership by {target.dn}"))
+
+    return test
+
+
+def _is_listed(
+    patterns: Callable[[Evaluation], tuple[str, ...]], names: Callable[[Evaluation], tuple[str, ...]]
+) -> Test:
+    """A test of patterns (access(5) keys) of the recipient's entry, then of DNs."""
+    named = _is_named(names)
+
+    def test(evaluation: Evaluation, target: Entry, subject: Subject) -> bool:
+        values = frozenset(value.casefold() for name in patterns(evaluation) for value in target.values(name))
+        if values and not values.isdisjoint(_all_keys(evaluation, subject)):
+            return True
+        return named(evaluation, target, subject)
+
+    return test
+
+
+def _all_keys(evaluation: Evaluation, subject: Subject) -> set[str]:
+    """All access(5) keys of an address; of a login, of itself and of all addresses of its entry."""
+    if not subject.login:
+        return set(subject.keys)
+    entry = identity.entry_of_login(evaluation)
+    own = identity.addresses(evaluation, entry) if entry is not None else []
+    return {key for name in (subject.login, *own) for key in address_subject(evaluation, name).keys}
+
+
+def _sender_access(evaluation: Evaluation, subject: Subject) -> Action | None:
+    return _find_access(evaluation, subject, recipient=False)
+
+
+def _recipient_access(evaluation: Evaluation, subject: Subject) -> Action | None:
+    return _find_access(evaluation, subject, recipient=True)
+
+
+_RECIPIENT_TABLES: Mapping[str, tuple[Test, str]] = {
+    "members": (_is_list_member, "OK"),
+    "owners": (_is_named(lambda evaluation: evaluation.mapping.owner), "OK"),
+    "moderators": (_is_named(lambda evaluation: evaluation.mapping.moderator), "OK"),
+    "allowed": (
+        _is_listed(
+            lambda evaluation: evaluation.mapping.allowed_sender,
+            lambda evaluation: evaluation.mapping.allowed_sender_dn,
+        ),
+        "OK",
+    ),
+    "denied": (
+        _is_listed(
+            lambda evaluation: evaluation.mapping.denied_sender,
+            lambda evaluation: evaluation.mapping.denied_sender_dn,
+        ),
+        "REJECT",
+    ),
+}
+
+
+def _identity_finder(name: TableName, check: str) -> Finder | None:
+    """The finder of a table that is made of the directory itself, or None."""
+    if check not in IDENTITY_TABLES.get((name.type, name.name), frozenset()):
+        return None
+    if name.type == "directory":
+        return _recipient_access if check == "recipient" else _sender_access
+    test, found = _RECIPIENT_TABLES[name.name]
+    return _recipient_finder(str(name), test, found)

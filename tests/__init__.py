@@ -1,0 +1,1 @@
+"""The tests: tables of cases first, real slapd and Postfix where it matters."""

@@ -1,0 +1,123 @@
+"""An SMTP client that shows replies as they are: text, code first, lines joined by a newline.
+
+    with Session(port, name="mail.outside.example", addr="198.51.100.7", login="amy") as smtp:
+        smtp.ehlo()
+        assert smtp.mail("amy@my.domain").startswith("250")
+
+What stands between the angle brackets is sent as it is: smtplib would tidy up the addresses that the
+tests are about. The client's identity is said by XCLIENT (Postfix XCLIENT_README).
+"""
+
+import base64
+import re
+import socket
+from types import TracebackType
+from typing import Self
+
+TIMEOUT = 30.0
+MESSAGE = b"Subject: test\r\n\r\nThe text.\r\n"
+
+
+def xtext(value: str) -> str:
+    """RFC 3461 section 4: what is not printable ASCII, and `+` and `=`, becomes +XX."""
+    coded = (chr(c) if 33 <= c <= 126 and chr(c) not in "+=" else f"+{c:02X}" for c in value.encode())
+    return "".join(coded)
+
+
+class Session:
+    """One SMTP connection; `banner` is the greeting. Keywords are XCLIENT attributes."""
+
+    def __init__(self, port: int, host: str = "127.0.0.1", **xclient: str) -> None:
+        self._socket = socket.create_connection((host, port), TIMEOUT)
+        self._file = self._socket.makefile("rb")
+        try:
+            self.banner = self._greeting()
+            if xclient:
+                self.ehlo("xclient.invalid")
+                self.banner = self.xclient(**xclient)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up without a word."""
+        self._file.close()
+        self._socket.close()
+
+    def reply(self) -> str:
+        """The next reply; empty when the server hung up."""
+        lines: list[str] = []
+        while raw := self._file.readline():
+            lines.append(raw.decode("utf-8", "replace").rstrip("\r\n"))
+            if not re.match(r"\d{3}-", lines[-1]):
+                break
+        return "\n".join(lines)
+
+    def _greeting(self) -> str:
+        if greeting := self.reply():
+            return greeting
+        raise ConnectionResetError("no greeting")
+
+    def command(self, line: str) -> str:
+        """One command, its reply. Bytes that are not UTF-8 come as surrogates."""
+        self._socket.sendall(line.encode("utf-8", "surrogateescape") + b"\r\n")
+        return self.reply()
+
+    def ehlo(self, name: str = "client.example") -> str:
+        """EHLO, with the name that the client gives itself."""
+        return self.command(f"EHLO {name}")
+
+    def helo(self, name: str = "client.example") -> str:
+        """HELO: plain SMTP."""
+        return self.command(f"HELO {name}")
+
+    def xclient(self, **attributes: str) -> str:
+        """XCLIENT name=, addr=, port=, proto=, helo=, login=, ...; the session starts again."""
+        said = (f"{name.upper()}={self._xclient_value(name, value)}" for name, value in attributes.items())
+        reply = self.command("XCLIENT " + " ".join(said))
+        if not reply.startswith("220"):
+            raise AssertionError(f"XCLIENT: expected 220, got {reply!r}")
+        return reply
+
+    @staticmethod
+    def _xclient_value(name: str, value: str) -> str:
+        if value in ("[UNAVAILABLE]", "[TEMPUNAVAIL]"):
+            return value
+        return f"IPV6:{value}" if name == "addr" and ":" in value else xtext(value)
+
+    def auth(self, login: str, password: str = "secret") -> str:
+        """AUTH PLAIN."""
+        plain = base64.b64encode(f"\0{login}\0{password}".encode())
+        return self.command(f"AUTH PLAIN {plain.decode()}")
+
+    def mail(self, sender: str, parameters: str = "") -> str:
+        """MAIL FROM; an empty sender is the null sender."""
+        return self.command(f"MAIL FROM:<{sender}>{parameters and ' ' + parameters}")
+
+    def rcpt(self, recipient: str, parameters: str = "") -> str:
+        """RCPT TO."""
+        return self.command(f"RCPT TO:<{recipient}>{parameters and ' ' + parameters}")
+
+    def data(self, message: bytes = MESSAGE) -> str:
+        """DATA and the message; the last reply that there was."""
+        reply = self.command("DATA")
+        if not reply.startswith("354"):
+            return reply
+        self._socket.sendall(re.sub(rb"(?m)^\.", b"..", message) + b".\r\n")
+        return self.reply()
+
+    def rset(self) -> str:
+        """RSET: the next transaction."""
+        return self.command("RSET")
+
+    def quit(self) -> str:
+        """QUIT."""
+        return self.command("QUIT")

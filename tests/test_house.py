@@ -1,0 +1,214 @@
+"""The house rules that a machine can hold: floors, one importer each, names, docstrings, lengths, paths.
+
+The floors are a picture in README.md as well. A module without a floor fails: whoever adds one says
+here where it lives. Imports go down, or sideways without a cycle, never up.
+"""
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "ldappolicy"
+
+FLOORS = [
+    {"", "action", "address", "entry", "errors", "ldap_filter", "network", "vocabulary"},
+    {"config", "ldif", "mapping", "request", "schema_files"},
+    {"facts", "log", "protocol"},
+    {"policy"},
+    {"evaluate", "evaluation", "identity", "residue", "restrictions", "tables"},
+    {"directory", "resolver"},
+    {"lint", "service"},
+    {"server"},
+    {"cli", "__main__"},
+]
+
+# Who alone may import what: the rest of the program does not know these libraries.
+ONE_IMPORTER = {"ldap3": "directory.ldap", "pyasn1": "directory.ldap", "cachetools": "resolver"}
+
+BANNED = {"utils", "util", "helpers", "helper", "common", "manager", "handler", "base", "info"}
+FUNCTION_LINES = 40
+
+# Joined here, so that this file passes its own test.
+FORBIDDEN = ["".join(parts) for parts in (("/wo", "rk/"), ("/ro", "ot/"), ("/fa", "rm/"), ("py", "pi.org"))]
+
+
+def name_of(path: Path) -> str:
+    """`ldappolicy/directory/ldif.py` is `directory.ldif`; a package is its `__init__`; the top is empty."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    """The parsed text of a module."""
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def floor_of(module: str) -> int | None:
+    """The floor of the module, or of the nearest package that has one."""
+    room = module
+    while True:
+        for floor, rooms in enumerate(FLOORS):
+            if room in rooms:
+                return floor
+        if "." not in room:
+            return None
+        room = room.rpartition(".")[0]
+
+
+def imports_of(module: str) -> Iterator[str]:
+    """Every name that the module imports, in full: `import a.b`, and `a.b` for `from a import b`."""
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: imports are written in full"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms_of(module: str) -> set[str]:
+    """The modules of ours that the module imports."""
+    names = {
+        name.removeprefix("ldappolicy").removeprefix(".") for name in imports_of(module) if is_ours(name)
+    }
+    return {name if name in MODULES else name.rpartition(".")[0] for name in names} - {module}
+
+
+def is_ours(name: str) -> bool:
+    """Whether the imported name is one of this package."""
+    return name.split(".")[0] == "ldappolicy"
+
+
+every_module = pytest.mark.parametrize("module", sorted(MODULES))
+
+
+@every_module
+def test_floor(module: str) -> None:
+    """Every module lives on a floor and imports nothing from above."""
+    floor = floor_of(module)
+    assert floor is not None, f"{module}: say in FLOORS where it lives"
+    above = [room for room in rooms_of(module) if (floor_of(room) or 0) > floor]
+    assert [] == above
+
+
+def test_no_cycles() -> None:
+    """Not even on one floor do modules import one another in a circle."""
+    try:
+        TopologicalSorter({module: rooms_of(module) for module in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(error.args[1][::-1]))
+
+
+@pytest.mark.parametrize("library", sorted(ONE_IMPORTER))
+def test_one_importer(library: str) -> None:
+    """A library whose habits end in one room is imported in that room only."""
+    room = ONE_IMPORTER[library]
+    others = [
+        module
+        for module in MODULES
+        if f"{module}.".find(f"{room}.") != 0 and any(n.split(".")[0] == library for n in imports_of(module))
+    ]
+    assert [] == others
+
+
+@every_module
+def test_docstring(module: str) -> None:
+    """A module opens with what it owns."""
+    assert ast.get_docstring(tree_of(module))
+
+
+@every_module
+def test_short_functions(module: str) -> None:
+    """Forty lines, the docstring aside, are the point to stop and think."""
+    long = [node.name for node in functions_of(module) if length_of(node) > FUNCTION_LINES]
+    assert [] == long
+
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions_of(module: str) -> Iterator[Function]:
+    """Every function and method of a module."""
+    return (node for node in ast.walk(tree_of(module)) if isinstance(node, Function))
+
+
+def length_of(function: Function) -> int:
+    """Its lines without the docstring."""
+    lines = (function.end_lineno or 0) - function.lineno + 1
+    if ast.get_docstring(function) is None:
+        return lines
+    text = function.body[0]
+    return lines - ((text.end_lineno or 0) - text.lineno + 1)
+
+
+def test_one_broad_except() -> None:
+    """One `except Exception` swallows, at the top of a connection; others clean up and raise again."""
+    broad = [
+        f"{module}:{node.lineno}"
+        for module in MODULES
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.ExceptHandler) and is_broad(node.type) and not raises_again(node)
+    ]
+    assert len(broad) <= 1, broad
+
+
+def is_broad(caught: ast.expr | None) -> bool:
+    """Whether an except clause catches everything."""
+    if isinstance(caught, ast.Tuple):
+        return any(is_broad(one) for one in caught.elts)
+    return caught is None or (isinstance(caught, ast.Name) and caught.id in ("Exception", "BaseException"))
+
+
+def raises_again(handler: ast.ExceptHandler) -> bool:
+    """Whether it only cleans up: its last statement is a bare `raise`."""
+    last = handler.body[-1]
+    return isinstance(last, ast.Raise) and last.exc is None
+
+
+def test_names() -> None:
+    """A module is named after what it holds."""
+    paths = [*MODULES.values(), *(ROOT / "tests").rglob("*.py")]
+    assert [] == [str(path) for path in paths if BANNED & set(path.stem.split("_"))]
+
+
+def test_no_work_at_import() -> None:
+    """A module defines things; what it calls when it is imported makes a value of its own."""
+    loose = [
+        f"{module}:{node.lineno}"
+        for module in MODULES
+        if module != "__main__"
+        for node in tree_of(module).body
+        if isinstance(node, ast.For | ast.While | ast.With | ast.Try)
+        or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))
+    ]
+    assert [] == loose
+
+
+def files() -> Iterator[Path]:
+    """What git tracks or would: everything that is not ignored; all files where there is no git."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs git and a checkout")
+    return (ROOT / name for name in listed if name and (ROOT / name).is_file())
+
+
+def test_no_paths_of_one_machine() -> None:
+    """No file names a folder or a host that only one machine has."""
+    found = [
+        f"{path.relative_to(ROOT)}: {word}"
+        for path in files()
+        for word in FORBIDDEN
+        if word in path.read_text(encoding="utf-8", errors="replace")
+    ]
+    assert [] == found

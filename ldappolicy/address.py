@@ -25,6 +25,7 @@ _REWRITES = 50
 # RFC 822 atoms as quote_822_local(3) of Postfix sees them: 8-bit clean, dots between atoms.
 _DOT_STRING = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\".\[\]]+(?:\.[^\x00-\x20\x7f()<>@,;:\\\".\[\]]+)*")
 _QUOTED_SPECIALS = re.compile(r'(["\\\r])')
+_PLAIN = re.compile(r"[^@%!]+@[^@]*[^@.]")
 _UNSPLIT = frozenset(("postmaster", "mailer-daemon", "double-bounce"))
 
 
@@ -140,6 +141,7 @@ def local_domain_keys(domain: str) -> tuple[str, ...]:
     return tuple(_parents(domain, with_dot=True))
 
 
+@lru_cache(maxsize=65536)
 def parent_domains(domain: str) -> tuple[str, ...]:
     """The domain itself, then its parents down to the top."""
     return tuple(_parents(domain, with_dot=False))
@@ -151,6 +153,8 @@ def rewrite(address: str, myorigin: str, is_local: Callable[[str], bool]) -> str
     `address` is folded; `is_local` says of a domain whether Postfix resolves local parts there.
     Without `myorigin` an address without a domain stays as it stands.
     """
+    if _PLAIN.fullmatch(address):
+        return address
     for _ in range(_REWRITES):
         if "@" not in address:
             completed = _complete(address, myorigin)

@@ -73,9 +73,9 @@ class Evaluation:
     """The state of one evaluation; its attributes are for the steps to use."""
 
     __slots__ = (
-        *("request", "facts", "mapping", "around", "trace", "lacking", "notes", "reason", "effects"),
+        *("request", "known", "derived", "mapping", "around", "trace", "lacking", "notes", "reason", "effects"),
         *("stage", "outcome", "depth", "warned", "deferring", "rejecting", "both", "form"),
-        *("_sender", "_recipients", "closures", "has_sender"),
+        *("_sender", "_recipients", "has_sender"),
     )
 
     def __init__(
@@ -87,7 +87,8 @@ class Evaluation:
         trace: list[dict[str, Any]] | None = None,
     ) -> None:
         self.request = request
-        self.facts = facts
+        self.known = facts.get
+        self.derived = facts.derived
         self.mapping = mapping
         self.around = around
         self.trace = trace
@@ -106,7 +107,6 @@ class Evaluation:
         self.has_sender = bool(request.sender) or request.protocol_state not in _EARLY_STATES
         self._sender: str | None = None
         self._recipients: tuple[str, ...] | None = None
-        self.closures: dict[str, dict[str, Entry | None]] = {}
 
     # ------------------------------------------------------------ lists
 
@@ -277,7 +277,7 @@ class Evaluation:
 
         Raises MissedLookup when it is unavailable.
         """
-        outcome = self.facts(lookup)
+        outcome = self.known(lookup)
         if outcome is None:
             self.lacking[lookup] = None
             return ()
@@ -325,8 +325,8 @@ class Evaluation:
             received = fold(self.request.recipient)
             rewritten = self._rewritten(received)
             self._recipients = (rewritten,)
-            if "@" in received and is_routed(received) and strip_dot(received) != rewritten:
-                self._recipients += (strip_dot(received),)
+            if rewritten != received and "@" in received and is_routed(received):
+                self._recipients = tuple(dict.fromkeys((rewritten, strip_dot(received))))
         return self._recipients
 
     def _rewritten(self, address: str) -> str:

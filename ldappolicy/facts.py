@@ -19,7 +19,7 @@ outcome yet is said by None.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ldappolicy.entry import Entry
 
@@ -51,8 +51,16 @@ class Missed:
 
 Outcome = Found | Absent | Missed
 
-Facts = Callable[[Lookup], Outcome | None]
-"""What an evaluation asks: the outcome of a lookup, or None while nobody has looked it up."""
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an evaluation asks: `get` gives the outcome of a lookup, or None while nobody has looked it up.
+
+    `derived` holds what evaluations concluded from outcomes of `get` alone (the groups around an entry,
+    say); it lives and ends with them.
+    """
+
+    get: Callable[[Lookup], Outcome | None]
+    derived: dict[tuple[object, ...], object] = field(default_factory=dict)
 
 
 def mail(address: str) -> Lookup:

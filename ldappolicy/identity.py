@@ -6,7 +6,7 @@ memberOf names, or whose memberURL covers it; and to every group around such a g
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from ldappolicy import facts
 from ldappolicy.address import address_keys, fold, parent_domains, split_address
@@ -93,9 +93,18 @@ def _names(entries: Iterable[Entry]) -> str:
 
 def groups_around(evaluation: Evaluation, entry: Entry) -> Closure:
     """Every group that the entry belongs to, at any depth."""
-    known = evaluation.closures.get(entry.key)
+    key = ("groups", entry.key)
+    known = evaluation.derived.get(key)
     if known is not None:
-        return known
+        return cast(Closure, known)
+    closure = _climb(evaluation, entry)
+    if not evaluation.lacking:
+        evaluation.derived[key] = closure
+    return closure
+
+
+def _climb(evaluation: Evaluation, entry: Entry) -> Closure:
+    """Level by level upwards; a group that has been seen is not asked again, so loops end."""
     closure: Closure = {}
     waiting = [entry]
     seen = {entry.key}
@@ -105,7 +114,6 @@ def groups_around(evaluation: Evaluation, entry: Entry) -> Closure:
         seen.update(group.key for group in waiting)
         if len(closure) > MAX_NESTING:
             raise MissedLookup(f"{entry.dn} belongs to more than {MAX_NESTING} groups")
-    evaluation.closures[entry.key] = closure
     return closure
 
 

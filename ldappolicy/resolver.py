@@ -15,7 +15,11 @@ from cachetools import TTLCache
 from ldappolicy.directory import Directory
 from ldappolicy.directory.plan import Answers, Batch, Planner
 from ldappolicy.errors import Unavailable
-from ldappolicy.facts import Absent, Found, Lookup, Missed, Outcome
+from ldappolicy.facts import Absent, Facts, Found, Lookup, Missed, Outcome
+
+
+HOT_SECONDS = 1.0
+"""How long a fresh outcome is used without looking at its age again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +50,40 @@ class Resolver:
         self._under_way: dict[Lookup, asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked_again_since = float("-inf")
+        self._hot_until = float("-inf")
+        self._forget_hot()
         self.stale_served = 0
+
+    def hot(self) -> Facts:
+        """Outcomes that were seen to be fresh within the last second, by one look into a dict.
+
+        What they lack may still be `known`; asking that adds it here.
+        """
+        now = self._clock()
+        if now >= self._hot_until or len(self._hot_outcomes) > self._limits.size:
+            self._hot_until = now + HOT_SECONDS
+            self._forget_hot()
+        return self._hot
+
+    def _forget_hot(self) -> None:
+        self._hot_outcomes: dict[Lookup, Outcome] = {}
+        self._hot = Facts(self._hot_outcomes.get)
+
+    def facts(self) -> Facts:
+        """The same, looking into the caches for what is not there yet."""
+        hot = self.hot()
+        return Facts(self.known, hot.derived)
 
     def known(self, lookup: Lookup) -> Outcome | None:
         """What the caches can answer now, without asking."""
+        outcome = self._hot_outcomes.get(lookup)
+        if outcome is None:
+            outcome = self._fresh(lookup)
+            if outcome is not None:
+                self._hot_outcomes[lookup] = outcome
+        return outcome
+
+    def _fresh(self, lookup: Lookup) -> Outcome | None:
         found = self._found.get(lookup)
         now = self._clock()
         if found is not None:
@@ -65,6 +99,7 @@ class Resolver:
     def ask_again(self) -> None:
         """No cached answer is trusted any more; each still serves while the directory is unavailable."""
         self._asked_again_since = self._clock()
+        self._forget_hot()
 
     async def fetch(self, lookups: Iterable[Lookup]) -> Mapping[Lookup, Outcome]:
         """The outcomes of lookups that are not known, all asked for together."""
@@ -104,6 +139,8 @@ class Resolver:
         self._remember(answers, asked_at)
 
     def _remember(self, answers: Answers, at: float) -> None:
+        """Writes answers to the caches; what was concluded from older ones is forgotten."""
+        self._forget_hot()
         for lookup, entries in answers.items():
             if entries:
                 found = self._found[lookup] = Found(entries, at)

@@ -41,6 +41,9 @@ BACKLOG = 1024
 MOST_WAITING = 16
 """Requests that wait on one connection before it is read no further; Postfix has one outstanding."""
 
+LINGER_SECONDS = 1.0
+"""How long the rest of what was no request is read and dropped, so that earlier replies arrive."""
+
 IDLE_CHECKS = 8
 """How often within idle_timeout connections are looked at: one timer, and an eighth of inexactness."""
 
@@ -132,6 +135,7 @@ class Connection(asyncio.Protocol):
         "_decide_now",
         "_deciding",
         "_ending",
+        "_heard_all",
         "_paused",
         "_quiet_checks",
         "_reader",
@@ -150,6 +154,7 @@ class Connection(asyncio.Protocol):
         self._ending = False  # close when what is in hand has its replies
         self._blocked = False  # the client does not read its replies
         self._paused = False  # we do not read its requests
+        self._heard_all = False  # the client has said that it sends no more
         self._quiet_checks = 0
 
     # What asyncio calls.
@@ -177,7 +182,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client sends no more. It still gets the replies to what it sent."""
         self._cut_off()
-        self._ending = True
+        self._ending = self._heard_all = True
         return self._in_hand()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -267,8 +272,14 @@ class Connection(asyncio.Protocol):
         return bool(self._waiting or self._deciding)
 
     def _close_when_done(self) -> None:
-        if not self._in_hand():
+        if self._in_hand():
+            return
+        if self._reader.error is None or self._heard_all:
             self._transport.close()
+        else:
+            # With bytes unread, close(2) resets the connection, and the client may lose its last replies.
+            self._transport.write_eof()
+            self._server.linger(self._transport)
 
     def _cut_off(self) -> None:
         """A request that will never be complete is worth a warning, unless we are the ones who end."""
@@ -375,6 +386,10 @@ class PolicyServer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def linger(self, transport: asyncio.Transport) -> None:
+        """Let a client that talks nonsense read its last replies, but not talk on for long."""
+        self._loop.call_later(LINGER_SECONDS, transport.abort)
 
     def complain(self, error: ProtocolError) -> None:
         """Count and log what is not the protocol."""

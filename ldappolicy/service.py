@@ -15,7 +15,7 @@ from ldappolicy.directory import Scope, Search
 from ldappolicy.entry import normal_dn
 from ldappolicy.errors import ConfigError
 from ldappolicy.evaluate import Choices, Decision, Evaluator, Lacking
-from ldappolicy.facts import Lookup, Missed, Outcome
+from ldappolicy.facts import Facts, Lookup, Missed, Outcome
 from ldappolicy.ldap_filter import And, Equality, Or, Present
 from ldappolicy.log import Limited
 from ldappolicy.mapping import Mapping as AttributeMapping
@@ -59,9 +59,11 @@ class Service:
         """The reply to a request whose lookups are all known; None: use `decide`."""
         if self.evaluator is None:
             return self._without_policies().action
-        decision = self.evaluator.evaluate(request, self.resolver.known)
+        decision = self.evaluator.evaluate(request, self.resolver.hot())
         if isinstance(decision, Lacking):
-            return None
+            decision = self.evaluator.evaluate(request, self.resolver.facts())
+            if isinstance(decision, Lacking):
+                return None
         self._log(request, decision)
         return decision.action
 
@@ -179,10 +181,10 @@ def _evaluate(
 ) -> Decision | Lacking:
     """One round. What this request has fetched stays as it was, whatever the cache does meanwhile."""
 
-    def facts(lookup: Lookup) -> Outcome | None:
+    def get(lookup: Lookup) -> Outcome | None:
         return here.get(lookup) or resolver.known(lookup)
 
-    return evaluator.evaluate(request, facts, trace)
+    return evaluator.evaluate(request, Facts(get), trace)
 
 
 def _decision_line(request: Request, decision: Decision) -> str:

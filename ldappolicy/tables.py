@@ -6,7 +6,7 @@ a URL. A missing lookup counts as "not found" while everything else that could b
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from ldappolicy import facts, identity
 from ldappolicy.action import Action, parse_action
@@ -48,6 +48,8 @@ class Subject(NamedTuple):
 
 
 Finder = Callable[[Evaluation, Subject], Action | None]
+
+_UNKNOWN = object()
 
 _EFFECTS = frozenset(("DISCARD", "FILTER", "REDIRECT", "BCC", "PREPEND"))
 """Actions on a whole message, which count from entries under policy_base only."""
@@ -254,6 +256,18 @@ def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -
             f"{dn}: {action.verb} acts on whole messages: it counts from policy_base only"
         )
     return action
+
+
+def _ask_access(evaluation: Evaluation, subject: Subject, recipient: bool) -> "_Access | None":
+    """What entry, groups or domain carry; None: nothing."""
+    mapping = evaluation.mapping
+    own = mapping.recipient_access if recipient else mapping.sender_access
+    by_group = mapping.member_recipient_access if recipient else mapping.member_sender_access
+    entries, domain = _owners(evaluation, subject)
+    answer = identity.agreed(entries, lambda entry: _access_of(evaluation, entry, own, by_group), "its access")
+    if answer is None and domain:
+        answer = _access_of_domain(evaluation, domain, own)
+    return answer
 
 
 def _owners(evaluation: Evaluation, subject: Subject) -> tuple[tuple[Entry, ...], str]:

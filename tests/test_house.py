@@ -24,7 +24,7 @@ FLOORS = [
     {"evaluate", "evaluation", "identity", "residue", "restrictions", "tables"},
     {"directory", "resolver"},
     {"lint", "service"},
-    {"server"},
+    {"assembly", "daemon", "server"},
     {"cli", "__main__"},
 ]
 

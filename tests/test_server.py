@@ -294,14 +294,39 @@ def test_replies_that_are_owed_come_before_the_end(
             decider.release.set()
             assert await client.replies(2) == ["REJECT slow 2", "REJECT now 3"]
             assert await client.rest() == b""
+            await client.close()
             await until(lambda: server.connections == 0)
             assert (server.requests, server.protocol_errors) == (3, 1)
-            await client.close()
 
     run(main())
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", f"not a policy request: {expected}")
     ]
+
+
+def test_nonsense_without_an_end(run: Run) -> None:
+    """A client that talks on after its error sees the end of the replies, and is closed."""
+
+    async def main() -> None:
+        async with serving() as (server, _):
+            client = await connect(server)
+            client.send("now")
+            client.writer.write(b"nonsense\n")
+            assert await client.rest() == b"action=REJECT now\n\n"
+            with pytest.raises(ConnectionError):
+                await talk_on(client)
+            await until(lambda: server.connections == 0)
+            assert (server.requests, server.protocol_errors) == (1, 1)
+
+    run(main())
+
+
+async def talk_on(client: Client) -> None:
+    """Send more nonsense, as long as the connection lasts."""
+    while True:
+        client.writer.write(b"more nonsense\n")
+        await client.writer.drain()
+        await asyncio.sleep(0)
 
 
 def test_a_client_that_is_cut_off(run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -514,7 +539,7 @@ def test_a_graceful_stop(run: Run, folder: Path) -> None:
             assert await idle.rest() == b""
             assert await partial.rest() == b""
             assert not path.exists()
-            with pytest.raises(OSError, match="refused"):
+            with pytest.raises(ConnectionRefusedError):
                 await connect(server, door=1)
             assert not stopping.done()
             busy.send("now 3")

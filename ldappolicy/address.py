@@ -19,13 +19,20 @@ NULL_SENDER_KEY = "<>"
 ROUTING = frozenset("@%!")
 """What makes a local part name a destination of its own."""
 
-_REWRITES = 50
-"""Enough for any real address; a crafted one (`a%b%c%...`) keeps its rest and so is never OK."""
+_DOMAIN_OCTETS = 255
+"""RFC 1035 section 2.3.4."""
+
+_REMEMBERED = 128
+"""Keys of longer addresses are made anew each time: senders choose them, and keys grow with the square."""
+
+_REWRITES = 2048
+"""Each takes a character at least, and Postfix takes no longer line (line_length_limit)."""
 
 # RFC 822 atoms as quote_822_local(3) of Postfix sees them: 8-bit clean, dots between atoms.
 _DOT_STRING = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\".\[\]]+(?:\.[^\x00-\x20\x7f()<>@,;:\\\".\[\]]+)*")
 _QUOTED_SPECIALS = re.compile(r'(["\\\r])')
 _PLAIN = re.compile(r"[^@%!]+@[^@]*[^@.]")
+_OCTETS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){3}")
 _UNSPLIT = frozenset(("postmaster", "mailer-daemon", "double-bounce"))
 
 
@@ -67,7 +74,6 @@ def unquoted(address: str) -> str:
     return address
 
 
-@lru_cache(maxsize=65536)
 def fold(address: str) -> str:
     """The form in which addresses, logins and domains are compared."""
     return unquoted(address.casefold()) if '"' in address else address.casefold()
@@ -88,22 +94,26 @@ def without_extension(address: str, delimiters: str) -> str | None:
 
 
 def _parents(name: str, with_dot: bool) -> Iterator[str]:
-    """The name, then its parents: without or with a leading dot."""
+    """The name, then its parents, without or with a leading dot; no domain is longer (RFC 1035)."""
     while name:
         yield name
-        dot = name.find(".", 1)
+        dot = name.find(".", max(1, len(name) - _DOMAIN_OCTETS - 1))
         if dot < 0:
             return
         name = name[dot:] if with_dot else name[dot + 1 :]
 
 
-@lru_cache(maxsize=65536)
 def address_keys(address: str, delimiters: str, parents: bool) -> AddressKeys:
     """Keys of a folded address: full, without extension, domain, parent domains, `user@`.
 
     `parents` is whether a bare domain matches its subdomains (else `.domain` does). Each key with
     a local part comes in quoted form first, where that differs. Without a domain: as it stands.
     """
+    make = _remembered_keys if len(address) <= _REMEMBERED else _address_keys
+    return make(address, delimiters, parents)
+
+
+def _address_keys(address: str, delimiters: str, parents: bool) -> AddressKeys:
     if "@" not in address:
         return AddressKeys((address,), (address,))
     bare = without_extension(address, delimiters)
@@ -116,13 +126,14 @@ def address_keys(address: str, delimiters: str, parents: bool) -> AddressKeys:
     return AddressKeys((*sum(both[:count], ()), *middle, *sum(both[count:], ())), exact)
 
 
-@lru_cache(maxsize=8192)
+_remembered_keys = lru_cache(maxsize=16384)(_address_keys)
+
+
 def domain_keys(name: str, parents: bool) -> tuple[str, ...]:
     """Keys of a folded hostname (client, helo, etrn); a numerical one has no parents."""
     return (name,) if is_host_address(name) else tuple(_parents(name, not parents))
 
 
-@lru_cache(maxsize=8192)
 def client_keys(name: str, address: str, parents: bool) -> tuple[str, ...]:
     """Keys of a client: hostname, its parents, address, its networks by octet or hextet."""
     return (*domain_keys(name, parents), *_networks(address))
@@ -141,7 +152,6 @@ def local_domain_keys(domain: str) -> tuple[str, ...]:
     return tuple(_parents(domain, with_dot=True))
 
 
-@lru_cache(maxsize=65536)
 def parent_domains(domain: str) -> tuple[str, ...]:
     """The domain itself, then its parents down to the top."""
     return tuple(_parents(domain, with_dot=False))
@@ -187,13 +197,21 @@ def strip_dot(address: str) -> str:
 
 def is_host_address(text: str) -> bool:
     """valid_hostaddr(3) of Postfix: a bare IPv4 or IPv6 address."""
-    if not text or not (text[-1].isdigit() or ":" in text):
-        return False
+    if ":" not in text:
+        return _is_ipv4(text)
     try:
-        ipaddress.ip_address(text)
+        ipaddress.IPv6Address(text)
     except ValueError:
         return False
     return "%" not in text
+
+
+def _is_ipv4(text: str) -> bool:
+    """valid_ipv4_hostaddr(3): leading zeros are fine, a first octet of zero is for 0.0.0.0 alone."""
+    if _OCTETS.fullmatch(text) is None:
+        return False
+    octets = [int(part) for part in text.split(".")]
+    return max(octets) <= 255 and (octets[0] != 0 or not any(octets))
 
 
 _LABEL = re.compile(r"(?![-])[A-Za-z0-9_-]{1,63}(?<!-)")
@@ -207,10 +225,8 @@ def is_hostname(name: str) -> bool:
     )
 
 
-def is_hostname_or_unicode(name: str) -> bool:
-    """valid_utf8_hostname(3): as `is_hostname`, U-labels converted first."""
-    if name.isascii():
-        return is_hostname(name)
+def is_unicode_hostname(name: str) -> bool:
+    """valid_utf8_hostname(3) with SMTPUTF8: as `is_hostname`, U-labels converted first."""
     try:
         return is_hostname(name.encode("idna").decode("ascii"))
     except UnicodeError:

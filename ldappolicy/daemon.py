@@ -48,6 +48,7 @@ class Daemon:
         self._load = load
         self._stop = asyncio.Event()
         self._reread = asyncio.Event()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._warnings = Limited(logger)
 
     async def run(self, started: Callable[["Daemon"], None]) -> None:
@@ -66,8 +67,9 @@ class Daemon:
         tasks.append(asyncio.create_task(self._watch_file()))
         await self._stop.wait()
         logger.info("stopping")
-        for task in tasks:
+        for task in (*tasks, *self._leaving):
             task.cancel()
+        await asyncio.wait([*tasks, *self._leaving])
         await self.server.stop()
         await self.directory.close()
 
@@ -82,12 +84,12 @@ class Daemon:
             logger.error("no policies yet: %s", problem)
 
     async def _poll(self) -> None:
+        """With watch = "off" only until there are policies; from then on SIGHUP asks for them."""
         while True:
-            await asyncio.sleep(RETRY if self.service.evaluator is None else self._poll_interval())
-            await self._reload()
-
-    def _poll_interval(self) -> float:
-        return self.config.directory.poll_interval if self.config.directory.watch != "off" else 3600.0
+            waiting = self.service.evaluator is None
+            await asyncio.sleep(RETRY if waiting else self.config.directory.poll_interval)
+            if waiting or self.config.directory.watch != "off":
+                await self._reload()
 
     async def _reload(self) -> None:
         """Reads the policies again; on any fault the old ones stay."""
@@ -126,16 +128,25 @@ class Daemon:
             logger.warning("changes in [server] need a restart")
         same = (config.directory, config.cache) == (self.config.directory, self.config.cache)
         if same and config.directory.ldif is None:
-            service = self.service
-            directory = self.directory
-            service.resolver.ask_again()
-            changed = service.with_settings(assembly.service_settings(config))
-            await changed.reload()
+            self.service.resolver.ask_again()
+            service = self.service.with_settings(assembly.service_settings(config))
+            await service.reload()
+            await self._swap(config, self.directory, service)
         else:
-            directory = assembly.open_directory(config)
-            changed = assembly.build_service(config, directory)
-            await changed.reload()
-        await self._swap(config, directory, changed)
+            await self._open_anew(config, keep_forms=same)
+
+    async def _open_anew(self, config: Config, *, keep_forms: bool) -> None:
+        """Swaps to a directory of its own; `keep_forms`: what no longer parses keeps its last good form."""
+        directory = assembly.open_directory(config)
+        try:
+            service = assembly.build_service(config, directory)
+            if keep_forms:
+                service.take_over(self.service)
+            await service.reload()
+        except (ConfigError, Unavailable):
+            await directory.close()
+            raise
+        await self._swap(config, directory, service)
 
     async def _swap(self, config: Config, directory: Directory, service: Service) -> None:
         old = self.directory
@@ -144,8 +155,17 @@ class Daemon:
         set_up(config.log.format, config.log.level)
         self._require_proofs()
         if old is not directory:
-            await old.close()
+            leaving = asyncio.create_task(self._leave(old))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
         logger.info("configuration in force: revision %s", self._revision())
+
+    async def _leave(self, directory: Directory) -> None:
+        """Closes a directory once no request in hand can need it: none lives longer than its timeout."""
+        try:
+            await asyncio.sleep(self.config.server.request_timeout)
+        finally:
+            await directory.close()
 
     # ------------------------------------------------------------ the embedded directory
 
@@ -162,14 +182,9 @@ class Daemon:
 
     async def _read_file_again(self) -> None:
         try:
-            directory = assembly.open_directory(self.config)
-            service = assembly.build_service(self.config, directory)
-            service.take_over(self.service)
-            await service.reload()
+            await self._open_anew(self.config, keep_forms=True)
         except (ConfigError, Unavailable) as problem:
             logger.error("file refused, its old content stays in force: %s", problem)
-            return
-        await self._swap(self.config, directory, service)
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:

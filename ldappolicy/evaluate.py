@@ -35,8 +35,9 @@ LISTS_OF_STATE: Mapping[str, tuple[str, ...]] = {
 class Decision:
     """What is answered, and why.
 
-    `action` is None when the connection is to be closed. `error` is why it is a server configuration
-    error, `unavailable` that on_unavailable was used; `notes` are lines for the log.
+    `action` is None when the connection is to be closed. `error` is why, and by what path, it is a server
+    configuration error; `unavailable` that on_unavailable was used. `notes` are lines for the log about
+    this request, `outages` the lookups that were unavailable.
     """
 
     action: str | None
@@ -44,6 +45,7 @@ class Decision:
     error: str = ""
     unavailable: bool = False
     notes: tuple[str, ...] = ()
+    outages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ class Evaluator:
             (outcome.problem for outcome in outcomes if outcome.problem), reply.error
         )
         name = plan.program.policy.name
-        return Decision(reply.action, name, error, reply.unavailable, tuple(notes))
+        outages = tuple(evaluation.outages)
+        return Decision(reply.action, name, error, reply.unavailable, tuple(notes), outages)
 
     def _plan(self, context: str, state: str) -> "_Plan | Decision":
         """What a context and a protocol state ask for."""
@@ -147,9 +150,7 @@ class _Plan:
 
 
 def _configuration_error(policy: str, problem: str) -> Decision:
-    return Decision(
-        SERVER_CONFIGURATION_ERROR, policy, error=problem, notes=(f"server configuration error: {problem}",)
-    )
+    return Decision(SERVER_CONFIGURATION_ERROR, policy, error=problem)
 
 
 def _run(evaluation: Evaluation, plan: _Plan, trace: list[dict[str, Any]] | None) -> list[ListOutcome]:
@@ -159,11 +160,12 @@ def _run(evaluation: Evaluation, plan: _Plan, trace: list[dict[str, Any]] | None
     """
     outcomes: list[ListOutcome] = []
     for name, steps in plan.lists:
+        if name == "helo" and not evaluation.request.helo_name:
+            continue  # smtpd_check_helo: nothing is checked before the client has said HELO
         if trace is not None:
             trace.append({"depth": 0, "list": name})
         if name != "recipient" or not outcomes or outcomes[-1].name != "relay":
-            evaluation.rejecting = None
-        evaluation.both = evaluation.deferring and evaluation.rejecting is not None
+            evaluation.forget_defer_if_reject()
         outcome = evaluation.run_list(name, steps)
         outcomes.append(outcome)
         if not (plan.alone or name in ("relay", "recipient")) and outcome.end is not End.REFUSED:

@@ -29,6 +29,9 @@ DEPTH_LIMIT = 100
 _EARLY_STATES = frozenset(("CONNECT", "XCLIENT", "EHLO", "HELO", "ETRN"))
 """States in which an empty sender means that there is none yet, and in which no message is affected."""
 
+SHOWN = 200
+"""Of a lookup in a log line or a trace, in characters."""
+
 MAX_NESTING = 1000
 """Groups around one entry, more than any directory has (recursion_limit of ldap_table(5))."""
 
@@ -38,7 +41,18 @@ class MissedLookup(Exception):
 
 
 class ServerConfigurationError(Exception):
-    """What smtpd(8) answers with 451 4.3.5: the text says what and where."""
+    """What smtpd(8) answers with 451 4.3.5, whatever stands around it, warn_if_reject included.
+
+    `path` are the names of lists and restrictions that led there, `reply` what is sent.
+    """
+
+    def __init__(self, problem: str, reply: str = SERVER_CONFIGURATION_ERROR) -> None:
+        super().__init__(problem)
+        self.reply = reply
+        self.path: list[str] = []
+
+    def __str__(self) -> str:
+        return ": ".join([*self.path, *map(str, self.args)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +87,20 @@ class Evaluation:
     """The state of one evaluation; its attributes are for the steps to use."""
 
     __slots__ = (
-        *("request", "known", "derived", "mapping", "around", "trace", "lacking", "notes", "reason", "effects"),
-        *("stage", "outcome", "depth", "warned", "deferring", "rejecting", "both", "form"),
+        *(
+            "request",
+            "known",
+            "derived",
+            "mapping",
+            "around",
+            "trace",
+            "lacking",
+            "notes",
+            "outages",
+            "reason",
+            "effects",
+        ),
+        *("stage", "outcome", "depth", "warned", "flags", "rejecting", "both", "form"),
         *("_sender", "_recipients", "has_sender"),
     )
 
@@ -94,13 +120,14 @@ class Evaluation:
         self.trace = trace
         self.lacking: dict[Lookup, None] = {}
         self.notes: list[str] = []
+        self.outages: list[str] = []
         self.reason = ""
         self.effects: list[str] = []
         self.stage = ""
         self.outcome = ListOutcome("")
         self.depth = 0
         self.warned = False
-        self.deferring = False
+        self.flags: set[Residue | Flag] = set()
         self.rejecting: Piece | None = None
         self.both = False
         self.form: str | None = None
@@ -119,9 +146,9 @@ class Evaluation:
         try:
             status = self.run(steps)
         except ServerConfigurationError as problem:
-            self.note(f"server configuration error: {problem}")
+            problem.path.insert(0, name)
             outcome.problem = str(problem)
-            outcome.refusal = Refusal(SERVER_CONFIGURATION_ERROR, temporary=True, is_error=True)
+            outcome.refusal = Refusal(problem.reply, temporary=True, is_error=True)
             status = REFUSE
         if status == OK and outcome.end is End.RAN_OUT:
             outcome.end = End.PERMITTED
@@ -134,16 +161,20 @@ class Evaluation:
         if self.trace is not None:
             return self._run_traced(steps)
         self.depth += 1
-        for step in steps.steps:
-            status = step(self)
-            if status:
-                self.depth -= 1
-                return status
-            if self.both:
-                self.depth -= 1
-                return END
+        status = DUNNO
+        try:
+            for step in steps.steps:
+                status = step(self)
+                if status:
+                    break
+                if self.both:
+                    status = END
+                    break
+        except ServerConfigurationError as problem:
+            problem.path.insert(0, steps.labels[steps.steps.index(step)])
+            raise
         self.depth -= 1
-        return DUNNO
+        return status
 
     def _run_traced(self, steps: Steps) -> int:
         """The same, saying what each step did and why."""
@@ -159,6 +190,7 @@ class Evaluation:
                 status = step(self)
             except ServerConfigurationError as problem:
                 event.update(result="server configuration error", reason=str(problem))
+                problem.path.insert(0, label)
                 raise
             event["result"] = _result(status, self.outcome, left)
             if self.reason:
@@ -186,7 +218,8 @@ class Evaluation:
         rejecting = self.rejecting
         if rejecting is not None and not refusal.temporary:
             wire = rejecting.wire.replace("DEFER_IF_REJECT", "DEFER", 1)
-            refusal = Refusal(wire, temporary=True, items=() if wire else ("reject",))
+            items = () if wire else ("reject",)
+            refusal = Refusal(wire, temporary=True, items=items, before=("defer_if_reject",))
         self.outcome.refusal = refusal
         return REFUSE
 
@@ -203,22 +236,33 @@ class Evaluation:
         if self.warned:
             self.note(f"warn_if_reject: would have been deferred: {wire or 'defer_if_permit'}")
             return DUNNO
-        self.outcome.pieces.append(Piece("defer_if_permit", Flag.DEFER_IF_PERMIT, wire))
-        self.deferring = True
-        self.both = self.rejecting is not None
+        self._raise_flag(Piece("defer_if_permit", Flag.DEFER_IF_PERMIT, wire))
         return DUNNO
 
     def defer_if_reject(self, wire: str) -> int:
         """Changes a later permanent refusal into a deferral; the first text wins."""
         piece = Piece("defer_if_reject", Flag.DEFER_IF_REJECT, wire)
-        self.outcome.pieces.append(piece)
         self.rejecting = self.rejecting or piece
-        self.both = self.deferring
+        self._raise_flag(piece)
         return DUNNO
+
+    def forget_defer_if_reject(self) -> None:
+        """The flag does not leave the list that raised it (relay and recipient count as one)."""
+        self.rejecting = None
+        self.flags.discard(Flag.DEFER_IF_REJECT)
+        self.both = False
+
+    def _raise_flag(self, piece: Piece) -> None:
+        """Both flags raised end the list, unless Postfix may find that something before them permits."""
+        if not self.outcome.can_permit:
+            self.flags.add(piece.does)
+            self.both = len(self.flags) == 2
+        self.outcome.pieces.append(piece)
 
     def unavailable(self, missed: MissedLookup) -> int:
         """Ends the list: what is behind a lookup that nobody can answer is not known."""
-        self.note(f"unavailable: {missed}")
+        if str(missed) not in self.outages:
+            self.outages.append(str(missed))
         self.reason = f"unavailable: {missed}"
         if self.warned:
             return DUNNO
@@ -348,4 +392,5 @@ def _result(status: int, outcome: ListOutcome, left: int) -> str:
 
 
 def _lookup_text(lookup: Lookup) -> str:
-    return " ".join(lookup)
+    text = " ".join(lookup)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."

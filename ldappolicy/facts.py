@@ -51,6 +51,7 @@ class Missed:
 
 Outcome = Found | Absent | Missed
 
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What an evaluation asks: `get` gives the outcome of a lookup, or None while nobody has looked it up.

@@ -121,7 +121,7 @@ def _direct(evaluation: Evaluation, member: Entry, closure: Closure) -> list[Ent
     """The groups directly around one entry that are new to the closure."""
     logins = tuple(value for name in evaluation.mapping.login for value in member.values(name))
     groups = list(evaluation.lookup(facts.groups(member.dn, logins)))
-    if "memberURL" in evaluation.mapping.member:
+    if evaluation.mapping.has_dynamic_groups:
         groups += [
             group for group in evaluation.lookup(facts.dynamic()) if _covers(evaluation, group, member)
         ]

@@ -53,7 +53,7 @@ def set_up(form: str, level: str) -> None:
 
 
 class Limited:
-    """A logger of warnings that may come with every request: each text at most once in `interval` seconds."""
+    """A logger of warnings that may come with every request: one of each kind in `interval` seconds."""
 
     def __init__(
         self, logger: logging.Logger, interval: float = 10.0, clock: Callable[[], float] = time.monotonic
@@ -64,15 +64,16 @@ class Limited:
         self._last: dict[str, float] = {}
         self._left_out = 0
 
-    def log(self, level: int, text: str) -> None:
-        """Logs the text, unless the same was logged a moment ago."""
+    def log(self, level: int, text: str, key: str = "") -> None:
+        """Logs the text, unless one with the same key (by default, the same text) was a moment ago."""
         now = self._clock()
-        if now - self._last.get(text, float("-inf")) < self._interval:
+        key = key or text
+        if now - self._last.get(key, float("-inf")) < self._interval:
             self._left_out += 1
             return
         if len(self._last) >= 1000:
             self._last.clear()
-        self._last[text] = now
+        self._last[key] = now
         also = f" ({self._left_out} similar lines left out)" if self._left_out else ""
         self._left_out = 0
         self._logger.log(level, "%s%s", text, also)

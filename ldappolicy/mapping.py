@@ -40,6 +40,11 @@ class Mapping:
     priority: Names = ("smtpdPriority",)
     member_of: Names = ("memberOf",)
 
+    @property
+    def has_dynamic_groups(self) -> bool:
+        """Whether a memberURL makes members."""
+        return any(name.lower() == "memberurl" for name in self.member)
+
 
 PROFILES: MappingOf[str, Mapping] = {"generic": Mapping(), "openldap": Mapping()}
 

@@ -20,8 +20,11 @@ def parse_network(text: str) -> Network:
 
     Raises InputError when it is none, also when bits are set behind the prefix, as Postfix does.
     """
-    address, slash, length = text.partition("/")
+    inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    address, slash, length = inside.partition("/")
     bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
+    if slash and not (length.isascii() and length.isdigit()):
+        raise InputError(f"{text!r} is not a network: expected the length of a prefix behind the slash")
     try:
         return ipaddress.ip_network(bare + slash + length)
     except ValueError as problem:
@@ -62,10 +65,16 @@ def parse_client_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Add
         return None
 
 
-def match_client(patterns: Iterable[Pattern], hostname: str, address: str) -> bool:
-    """Whether mynetworks covers the client; `hostname` folded."""
+def match_client(patterns: Iterable[Pattern | None], hostname: str, address: str) -> bool | None:
+    """Whether mynetworks covers the client; `hostname` folded.
+
+    A pattern that is None stands for a table that failed (`fail:`): where it is reached nothing is
+    known, and so is the answer.
+    """
     parsed = parse_client_address(address)
     for pattern in patterns:
+        if pattern is None:
+            return None
         if pattern.matches(hostname, parsed):
             return not pattern.excludes
     return False

@@ -10,6 +10,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar, cast
 
 from ldappolicy import vocabulary
@@ -114,9 +116,10 @@ class RestrictionClass:
 
 @dataclass(frozen=True, slots=True)
 class CidrLine:
-    """One line of a cidr table; `number` orders those that have one."""
+    """One line of a cidr table; `number` orders those that have one, `excludes` is cidr_table(5)'s `!`."""
 
     number: int | None
+    excludes: bool
     network: Network
     action: Action
     dn: str
@@ -125,6 +128,10 @@ class CidrLine:
     def order(self) -> tuple[bool, int]:
         """Sort key: by number, then those without, longest prefix first."""
         return (True, -self.network.prefixlen) if self.number is None else (False, self.number)
+
+    def matches(self, address: IPv4Address | IPv6Address) -> bool:
+        """Whether the line is about that address; `!` means the rest of its family."""
+        return address.version == self.network.version and (address in self.network) != self.excludes
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +158,9 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Mynetworks:
-    """smtpdMynetworks; `fails` when it names a fail: table."""
+    """smtpdMynetworks, in order; None stands for a `fail:` table."""
 
-    patterns: tuple[Pattern, ...] = ()
-    fails: bool = False
+    patterns: tuple[Pattern | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,40 +200,45 @@ class PolicySet:
 # ---------------------------------------------------------------- lists
 
 
-def parse_list(text: str) -> tuple[Item, ...]:
-    """A list of a policy or the body of a class; raises InputError when it does not parse."""
-    items = _items(split_list(text))
+def parse_list(text: str, name: str = "") -> tuple[Item, ...]:
+    """A list of a policy (`name` is one of LISTS) or the body of a class; raises InputError.
+
+    A table without a check before it is checked against the check of its list, where that is known.
+    """
+    items = tuple(_items(split_list(text)))
     for item in items:
-        if item.table is not None:
-            _require_fit(item.name, item.table)
+        check = vocabulary.CHECKS.get(item.name.lower(), vocabulary.DEFAULT_CHECKS.get(name))
+        if item.table is not None and check is not None:
+            _require_fit(str(item), item.table, check)
     return items
 
 
 def parse_right_hand_side(tokens: tuple[str, ...]) -> tuple[Item, ...]:
     """A list that stands in a table or attribute: what does not parse is an error when reached."""
+    items: list[Item] = []
     try:
-        return _items(tokens)
+        items.extend(_items(tokens))
     except InputError as fault:
-        return (Item(" ".join(tokens), fault=str(fault)),)
+        items.append(Item(" ".join(tokens), fault=str(fault)))
+    return tuple(items)
 
 
-def _items(tokens: tuple[str, ...]) -> tuple[Item, ...]:
-    items = []
+def _items(tokens: tuple[str, ...]) -> Iterator[Item]:
+    """The items one by one; raises InputError at the first that is none."""
     waiting = iter(tokens)
     for token in waiting:
         name = token.lower()
         if name in vocabulary.CHECKS:
-            items.append(Item(token, table=_table_name(_argument(token, waiting, "type:table"))))
+            yield Item(token, table=_table_name(_argument(token, waiting, "type:table")))
         elif name in vocabulary.ONLY_IN_MAIN_CF:
             argument = _argument(token, waiting, "an argument")
-            items.append(Item(token, argument=argument, fault=f"{token} works in main.cf only"))
+            yield Item(token, argument=argument, fault=f"{token} works in main.cf only")
         elif name in vocabulary.WITH_DOMAIN:
-            items.append(_with_domain(token, _argument(token, waiting, "an argument")))
+            yield _with_domain(token, _argument(token, waiting, "an argument"))
         elif ":" in token:
-            items.append(Item("", table=_table_name(token)))
+            yield Item("", table=_table_name(token))
         else:
-            items.append(Item(token))
-    return tuple(items)
+            yield Item(token)
 
 
 def _argument(name: str, waiting: Iterable[str], expected: str) -> str:
@@ -255,12 +266,13 @@ def _table_name(text: str) -> TableName:
     return TableName(kind, name)
 
 
-def _require_fit(check: str, table: TableName) -> None:
+def _require_fit(item: str, table: TableName, check: str) -> None:
     """Whether a table of the directory's own can serve that check; raises InputError."""
-    if table.type in ("directory", "recipient") and check:
-        serves = IDENTITY_TABLES.get((table.type, table.name))
-        if serves is not None and vocabulary.CHECKS[check.lower()] not in serves:
-            raise InputError(f"{check} cannot use {table}, which serves {', '.join(sorted(serves))} checks")
+    serves = IDENTITY_TABLES.get((table.type, table.name))
+    if serves is not None and check not in serves:
+        raise InputError(
+            f"{item!r} checks the {check}, but {table} serves {', '.join(sorted(serves))} checks"
+        )
 
 
 def parse_static(name: str) -> Action:
@@ -295,7 +307,7 @@ def parse_policy(entry: Entry) -> Policy:
     for name, attribute in LISTS.items():
         text = _one(entry, attribute)
         if text:
-            lists[name] = _within(attribute, parse_list, text)
+            lists[name] = _within(attribute, partial(parse_list, name=name), text)
     parents = _one(entry, "smtpdParentDomainMatchesSubdomains").upper() or "TRUE"
     if parents not in ("TRUE", "FALSE"):
         raise InputError(f"smtpdParentDomainMatchesSubdomains: {parents!r} is neither TRUE nor FALSE")
@@ -315,8 +327,7 @@ def parse_policy(entry: Entry) -> Policy:
 
 def _mynetworks(text: str) -> Mynetworks:
     tokens = split_list(text)
-    fails = any(token.startswith("fail:") for token in tokens)
-    return Mynetworks(tuple(parse_pattern(token) for token in tokens if not token.startswith("fail:")), fails)
+    return Mynetworks(tuple(None if token.startswith("fail:") else parse_pattern(token) for token in tokens))
 
 
 def parse_class(entry: Entry) -> RestrictionClass:
@@ -375,7 +386,9 @@ def _cidr_lines(values_dn: tuple[tuple[str, ...], str]) -> tuple[CidrLine, ...]:
         pattern, _, action = text.replace("\t", " ").partition(" ")
         if not action.strip():
             raise InputError(f"line {value!r} has no action behind its network")
-        lines.append(CidrLine(number, parse_network(pattern), parse_action(action), dn))
+        network = pattern.removeprefix("!")
+        excludes = network != pattern
+        lines.append(CidrLine(number, excludes, parse_network(network), parse_action(action), dn))
     return tuple(lines)
 
 
@@ -384,7 +397,7 @@ def _number(line: str) -> tuple[int | None, str]:
     if not line.startswith("{"):
         return None, line
     number, brace, rest = line[1:].partition("}")
-    if not brace or not (number.isascii() and number.isdigit()):
+    if not brace or not (number.isascii() and number.isdigit() and len(number) < 10):
         raise InputError(f"line {line!r} begins with a brace, expected {{N}}")
     return int(number), rest.strip()
 
@@ -460,7 +473,7 @@ class _Reading:
             if kind:
                 self._take(entry, kind)
         self._keep_vanished()
-        tables = {name: self._join(parts) for name, parts in self.parts.items()}
+        tables = {name: self._join(name, parts) for name, parts in self.parts.items()}
         policies = cast(dict[str, Policy | Broken], self.policies)
         classes = cast(dict[str, RestrictionClass | Broken], self.classes)
         looping = frozenset(_looping(classes))
@@ -480,9 +493,9 @@ class _Reading:
             self.good[entry.key] = parsed
         name = _any_name(entry, parsed)
         if kind == "smtpdPolicy":
-            self._name_once(self.policies, name, parsed)
+            self._name_once(self.policies, self.previous.policies, name, parsed)
         elif kind == "smtpdRestrictionClass":
-            self._name_once(self.classes, name, parsed)
+            self._name_once(self.classes, self.previous.classes, name, parsed)
         else:
             self.parts.setdefault(name.casefold(), []).append(parsed)
 
@@ -504,14 +517,21 @@ class _Reading:
         self._fault(entry.dn, attribute, text + kept)
         return last if last is not None else Broken(entry.dn, str(fault))
 
-    def _name_once(self, named: dict[str, Parsed | Broken], name: str, parsed: Parsed | Broken) -> None:
-        """Files the parsed entry under its name; two of one name make both unusable."""
+    def _name_once(
+        self,
+        named: dict[str, Parsed | Broken],
+        before: Mapping[str, Policy | Broken] | Mapping[str, RestrictionClass | Broken],
+        name: str,
+        parsed: Parsed | Broken,
+    ) -> None:
+        """Files the parsed entry under its name; with two of one name, what was in force stays."""
         if name not in named:
             named[name] = parsed
             return
         for dn in (named[name].dn, parsed.dn):
             self._fault(dn, "cn", f"there are two entries of its kind named {name!r}")
-        named[name] = Broken(parsed.dn, f"there are two entries named {name!r}")
+        last = before.get(name)
+        named[name] = last if last is not None else Broken(parsed.dn, f"there are two entries named {name!r}")
 
     def _keep_vanished(self) -> None:
         """A policy that is gone while the directory answers stays in force, and is told of."""
@@ -521,15 +541,16 @@ class _Reading:
                 self.good[normal_dn(policy.dn)] = policy
                 self._fault(policy.dn, "cn", f"policy {name!r} vanished; its last good form stays in force")
 
-    def _join(self, parts: list[Parsed | Broken]) -> Table | Broken:
-        """One table of all the entries with its name."""
+    def _join(self, name: str, parts: list[Parsed | Broken]) -> Table | Broken:
+        """One table of all the entries with its name; where that cannot be, what was in force stays."""
+        last = self.previous.tables.get(name)
         whole = [part for part in parts if isinstance(part, TablePart)]
         if len(whole) < len(parts):
-            return next(part for part in parts if isinstance(part, Broken))
+            return last or next(part for part in parts if isinstance(part, Broken))
         problem = _conflict(whole)
         if problem:
             self._fault(whole[0].dn, "smtpdAccess", problem)
-            return Broken(whole[0].dn, problem)
+            return last or Broken(whole[0].dn, problem)
         cidr = sorted((line for part in whole for line in part.cidr), key=lambda line: line.order)
         return Table(whole[0].name, tuple(whole), tuple(cidr))
 

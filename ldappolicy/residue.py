@@ -44,17 +44,21 @@ class End(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A known refusal: an action with its own code or text, or list items (`items`) that Postfix words."""
+    """A known refusal: an action with its own code or text, or list items (`items`) that Postfix words.
+
+    `before` are items that have to stand before those when nothing else does.
+    """
 
     wire: str
     temporary: bool
     items: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
     is_error: bool = False
 
     @property
     def alone(self) -> str:
         """The reply when nothing stands before it."""
-        return join(self.items) if self.items else self.wire
+        return join((*self.before, *self.items)) if self.items else self.wire
 
     @property
     def as_items(self) -> tuple[str, ...]:
@@ -112,7 +116,7 @@ def compose(
         if outcome.refuses:
             return _refuse(lists[: at + 1])
     if lists and lists[-1].end is End.DISCARDED:
-        return _discard(lists)
+        return _discard(lists, on_unavailable)
     if not any(_is_left(piece) for outcome in lists for piece in outcome.pieces):
         return _known(lists, effects, permit_ok, on_unavailable)
     return _mixed(lists, effects, permit_ok, on_unavailable)
@@ -128,21 +132,38 @@ def _is_left(piece: Piece) -> bool:
 def _refuse(lists: Sequence[ListOutcome]) -> Reply:
     """The last list refuses; what can permit in the earlier ones makes no difference (rule 5)."""
     refusals = [outcome.refusal for outcome in lists if outcome.refusal is not None]
-    refusal = refusals[-1]
+    refusal, ending = refusals[-1], len(lists) - 1
     if any(outcome.can_permit for outcome in lists):
         temporary = next((known for known in refusals if known.temporary), None)
         if temporary is not None:
             return _refused(temporary, temporary.alone)
         refusal = refusals[0]
-    ending = next(at for at, outcome in enumerate(lists) if outcome.refusal is refusal)
+        ending = _last_that_may_defer(lists)
     pieces = [piece for at in range(ending + 1) for piece in _refusing(lists[at], last=at == ending)]
     if not refusal.items and _can_go(pieces, refusal):
         return _refused(refusal, refusal.wire)
-    return _refused(refusal, join([*(piece.text for piece in pieces), *refusal.as_items]))
+    texts = [piece.text for piece in pieces]
+    before = () if "defer_if_reject" in texts else refusal.before
+    return _refused(refusal, join((*texts, *before, *refusal.as_items)))
+
+
+def _last_that_may_defer(lists: Sequence[ListOutcome]) -> int:
+    """Where the pieces end: at the first refusal, or at the last list that may still refuse for a while.
+
+    That first refusal may not be reached, if Postfix permits before it; then the later pieces decide
+    whether the certain refusal stays a temporary one.
+    """
+    first = next(at for at, outcome in enumerate(lists) if outcome.refusal is not None)
+    later = (
+        at
+        for at in range(len(lists) - 1, first, -1)
+        if any(piece.does is Residue.REFUSES for piece in lists[at].pieces)
+    )
+    return next(later, first)
 
 
 def _refused(refusal: Refusal, action: str) -> Reply:
-    lost = refusal.wire if action != refusal.alone and not refusal.items else ""
+    lost = refusal.wire if action != refusal.wire and not refusal.items else ""
     return Reply(
         action, error="a server configuration error was reached" if refusal.is_error else "", lost=lost
     )
@@ -151,7 +172,7 @@ def _refused(refusal: Refusal, action: str) -> Reply:
 def _refusing(outcome: ListOutcome, *, last: bool) -> list[Piece]:
     """The pieces that still matter when the recipient is refused; defer_if_reject acts in its own list."""
     pieces = [piece for piece in outcome.pieces if piece.does not in (Residue.PERMITS, Flag.DEFER_IF_PERMIT)]
-    while not last and pieces and pieces[-1].does is Flag.DEFER_IF_REJECT:
+    while not last and outcome.name != "relay" and pieces and pieces[-1].does is Flag.DEFER_IF_REJECT:
         pieces.pop()
     return pieces
 
@@ -164,11 +185,13 @@ def _can_go(pieces: Sequence[Piece], refusal: Refusal) -> bool:
 # ---------------------------------------------------------------- nothing left to Postfix
 
 
-def _discard(lists: Sequence[ListOutcome]) -> Reply:
+def _discard(lists: Sequence[ListOutcome], on_unavailable: str) -> Reply:
     """DISCARD ends everything; a defer_if_permit before it still defers this recipient."""
-    pieces = [piece for outcome in lists for piece in outcome.pieces]
+    if any(outcome.end is End.UNAVAILABLE for outcome in lists):
+        return _unavailable(on_unavailable)
+    pieces = [piece for outcome in lists for piece in _trimmed(outcome, last_and_ok=False).pieces]
     if any(map(_is_left, pieces)):
-        return _cannot("DISCARD behind restrictions that are left to Postfix")
+        return _cannot("DISCARD behind restrictions that are left to Postfix", lists)
     deferred = next((piece for piece in pieces if piece.does is Flag.DEFER_IF_PERMIT), None)
     return Reply(_flag_alone(deferred) if deferred else lists[-1].discard)
 
@@ -183,7 +206,9 @@ def _known(
         return Reply(_flag_alone(flags[Flag.DEFER_IF_PERMIT]))
     single = _single_effect(effects)
     if single is None:
-        return _cannot(f"{', '.join(effects)} in one reply")
+        return _cannot(" and ".join(effects), lists)
+    if single and Flag.DEFER_IF_REJECT in flags:
+        return _cannot(f"{single} and DEFER_IF_REJECT", lists)
     if single:
         return Reply(single)
     if Flag.DEFER_IF_REJECT in flags:
@@ -211,8 +236,13 @@ def _unavailable(on_unavailable: str) -> Reply:
     return Reply(TEMPORARY_LOOKUP_FAILURE if on_unavailable == "defer" else "DUNNO", unavailable=True)
 
 
-def _cannot(what: str) -> Reply:
-    return Reply(SERVER_CONFIGURATION_ERROR, error=f"one reply cannot say {what}")
+def _cannot(what: str, lists: Sequence[ListOutcome]) -> Reply:
+    left = "; ".join(
+        f"{known.name}: {', '.join(piece.text for piece in known.pieces)}" for known in lists if known.pieces
+    )
+    return Reply(
+        SERVER_CONFIGURATION_ERROR, error=f"one reply cannot say {what} ({left or 'nothing left to Postfix'})"
+    )
 
 
 # ---------------------------------------------------------------- some known, some left to Postfix
@@ -228,12 +258,14 @@ def _mixed(
     if not any(_is_left(piece) for outcome in kept for piece in outcome.pieces):
         return _known(kept, effects, permit_ok, on_unavailable)
     if effects and not any(map(_defers, kept)):
-        return _cannot(f"{effects[0]} and restrictions that are left to Postfix")
+        return _cannot(f"{effects[0]} and restrictions that are left to Postfix", kept)
     permitting = [outcome for outcome in kept if outcome.can_permit]
     head = _common_head(permitting)
     if head is None:
-        return _cannot("restrictions that can permit in two lists that do not begin with the same ones")
-    items = [piece.text for outcome in kept if not outcome.can_permit for piece in outcome.pieces]
+        what = "restrictions that can permit in two lists that do not begin with the same ones"
+        return _cannot(what, permitting)
+    items = ["defer_if_reject"] if _overtakes_a_deferral(kept) else []
+    items += [piece.text for outcome in kept if not outcome.can_permit for piece in outcome.pieces]
     items += [piece.text for piece in permitting[0].pieces[:head]] if permitting else []
     lost = _append_rests(items, permitting, head)
     if permit_ok and lists[-1].end is End.PERMITTED and not any(known.refusal for known in permitting):
@@ -262,6 +294,21 @@ def _defers(outcome: ListOutcome) -> bool:
         if piece.does is Flag.DEFER_IF_PERMIT:
             return True
     return False
+
+
+def _overtakes_a_deferral(lists: Sequence[ListOutcome]) -> bool:
+    """Whether a list that cannot permit goes before one that natively would have deferred earlier."""
+    deferring = next(
+        (at for at, known in enumerate(lists) if known.can_permit and _may_defer(known)), len(lists)
+    )
+    return any(not known.can_permit and any(map(_is_left, known.pieces)) for known in lists[deferring:])
+
+
+def _may_defer(outcome: ListOutcome) -> bool:
+    """Whether it refuses for a while, or makes what is left to Postfix do so."""
+    if outcome.refusal is not None and outcome.refusal.temporary:
+        return True
+    return any(piece.does is Flag.DEFER_IF_REJECT for piece in outcome.pieces)
 
 
 def _common_head(permitting: Sequence[ListOutcome]) -> int | None:

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from cachetools import TTLCache
 
 from ldappolicy.directory import Directory
-from ldappolicy.directory.plan import Answers, Batch, Planner
+from ldappolicy.directory.plan import Batch, Planner
+from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
 from ldappolicy.facts import Absent, Facts, Found, Lookup, Missed, Outcome
 
+_Asked = dict[Lookup, asyncio.Future[Outcome]]
 
 HOT_SECONDS = 1.0
-"""How long a fresh outcome is used without looking at its age again."""
+"""How long a fresh outcome is used without looking at its age again: at most a tenth of its ttl."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,10 @@ class Resolver:
         self._planner = planner
         self._limits = limits
         self._clock = clock
-        self._found: TTLCache[Lookup, Found] = TTLCache(limits.size, limits.max_stale, clock)
-        self._absent: TTLCache[Lookup, Absent] = TTLCache(limits.size, limits.max_stale, clock)
+        self._found: TTLCache[Lookup, Found] = TTLCache(limits.size, max(limits.ttl, limits.max_stale), clock)
+        self._absent: TTLCache[Lookup, Absent] = TTLCache(
+            limits.size, max(limits.negative_ttl, limits.max_stale), clock
+        )
         self._under_way: dict[Lookup, asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked_again_since = float("-inf")
@@ -55,13 +59,13 @@ class Resolver:
         self.stale_served = 0
 
     def hot(self) -> Facts:
-        """Outcomes that were seen to be fresh within the last second, by one look into a dict.
+        """Outcomes that were seen to be fresh a moment ago, by one look into a dict.
 
         What they lack may still be `known`; asking that adds it here.
         """
         now = self._clock()
         if now >= self._hot_until or len(self._hot_outcomes) > self._limits.size:
-            self._hot_until = now + HOT_SECONDS
+            self._hot_until = now + min(HOT_SECONDS, self._limits.ttl / 10, self._limits.negative_ttl / 10)
             self._forget_hot()
         return self._hot
 
@@ -76,7 +80,7 @@ class Resolver:
 
     def known(self, lookup: Lookup) -> Outcome | None:
         """What the caches can answer now, without asking."""
-        outcome = self._hot_outcomes.get(lookup)
+        outcome = self.hot().get(lookup)
         if outcome is None:
             outcome = self._fresh(lookup)
             if outcome is not None:
@@ -111,58 +115,60 @@ class Resolver:
         await asyncio.wait(waiting.values())
         return {lookup: future.result() for lookup, future in waiting.items()}
 
+    def last_known(self, lookup: Lookup, reason: str) -> Outcome:
+        """The last answer while it is younger than max_stale, else that it is unavailable."""
+        last = self._found.get(lookup) or self._absent.get(lookup)
+        if last is None or self._clock() - last.at >= self._limits.max_stale:
+            return Missed(reason)
+        self.stale_served += 1
+        return last
+
     def _start(self, lookups: list[Lookup]) -> None:
         """Begins the searches; they go on when the request that began them gives up."""
         loop = asyncio.get_running_loop()
-        for lookup in lookups:
-            self._under_way[lookup] = loop.create_future()
-        task = loop.create_task(self._ask(lookups))
+        asked: _Asked = {lookup: loop.create_future() for lookup in lookups}
+        self._under_way.update(asked)
+        task = loop.create_task(self._ask(asked))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _ask(self, lookups: list[Lookup]) -> None:
+    async def _ask(self, asked: _Asked) -> None:
         try:
-            batches = self._planner.plan(lookups)
-            await asyncio.gather(*map(self._ask_batch, batches))
+            batches = self._planner.plan(list(asked))
+            await asyncio.gather(*(self._ask_batch(batch, asked) for batch in batches))
         finally:
-            for lookup in lookups:
-                self._settle(lookup, Missed("the lookup was given up"))
+            for lookup in [lookup for lookup, future in asked.items() if not future.done()]:
+                self._settle(asked, lookup, self.last_known(lookup, "the lookup was given up"))
 
-    async def _ask_batch(self, batch: Batch) -> None:
+    async def _ask_batch(self, batch: Batch, asked: _Asked) -> None:
         asked_at = self._clock()
         try:
             answers = await batch.ask(self.directory)
         except Unavailable as problem:
             for lookup in batch.lookups:
-                self._settle(lookup, self._last_known(lookup, str(problem)))
+                self._settle(asked, lookup, self.last_known(lookup, str(problem)))
             return
-        self._remember(answers, asked_at)
-
-    def _remember(self, answers: Answers, at: float) -> None:
-        """Writes answers to the caches; what was concluded from older ones is forgotten."""
         self._forget_hot()
         for lookup, entries in answers.items():
-            if entries:
-                found = self._found[lookup] = Found(entries, at)
-                self._absent.pop(lookup, None)
-                self._settle(lookup, found)
-            else:
-                absent = self._absent[lookup] = Absent(at)
-                self._found.pop(lookup, None)
-                self._settle(lookup, absent)
+            self._settle(asked, lookup, self._remember(lookup, entries, asked_at))
 
-    def _last_known(self, lookup: Lookup, reason: str) -> Outcome:
-        """The last answer while it is younger than max_stale (older ones have left the caches)."""
-        last = self._found.get(lookup) or self._absent.get(lookup)
-        if last is None:
-            return Missed(reason)
-        self.stale_served += 1
-        return last
+    def _remember(self, lookup: Lookup, entries: tuple[Entry, ...], at: float) -> Outcome:
+        """Writes an answer to its cache."""
+        if entries:
+            self._absent.pop(lookup, None)
+            found = self._found[lookup] = Found(entries, at)
+            return found
+        self._found.pop(lookup, None)
+        absent = self._absent[lookup] = Absent(at)
+        return absent
 
-    def _settle(self, lookup: Lookup, outcome: Outcome) -> None:
-        future = self._under_way.pop(lookup, None)
-        if future is not None and not future.done():
+    def _settle(self, asked: _Asked, lookup: Lookup, outcome: Outcome) -> None:
+        """Tells those who wait; by then the same may be under way again, which is not ours to end."""
+        future = asked[lookup]
+        if not future.done():
             future.set_result(outcome)
+            if self._under_way.get(lookup) is future:
+                del self._under_way[lookup]
 
     @property
     def entries(self) -> int:

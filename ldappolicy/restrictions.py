@@ -13,12 +13,13 @@ from ldappolicy.address import (
     is_address_literal,
     is_host_address,
     is_hostname,
-    is_hostname_or_unicode,
     is_routed,
+    is_unicode_hostname,
     split_address,
     strip_dot,
 )
 from ldappolicy.evaluation import (
+    DEPTH_LIMIT,
     DUNNO,
     OK,
     Evaluation,
@@ -97,34 +98,52 @@ def _truncated(name: str) -> str:
     return name[:-1] if len(name) > 1 and name.endswith(".") and name[-2] != "." else name
 
 
-def _lacks_fqdn(address: str) -> bool:
-    """reject_non_fqdn_address: a domain that is no hostname with a dot; a literal is let through."""
+def _requires_fqdn(name: str, subject: Callable[[Evaluation], str]) -> Step:
+    """reject_non_fqdn_*: a hostname with a dot, or an address literal.
+
+    A name that is not ASCII is good with SMTPUTF8 only, which no request attribute tells: left to Postfix.
+    """
+    refusal = _item_refusal(name, temporary=False)
+
+    def step(evaluation: Evaluation) -> int:
+        domain = _truncated(subject(evaluation))
+        if domain == _GOOD or ("." in domain and is_hostname(domain)):
+            return DUNNO
+        if "." in domain and not domain.isascii() and is_unicode_hostname(domain):
+            return evaluation.leave(name, Residue.REFUSES_FOR_GOOD)
+        return evaluation.refuse(refusal)
+
+    return step
+
+
+_GOOD = "good.example"
+"""Stands for what a test lets through without looking."""
+
+
+def _domain_of(address: str) -> str:
+    """The domain that reject_non_fqdn_address looks at; a literal is let through."""
     domain = address.rpartition("@")[2] if "@" in address else ""
-    if domain.startswith("[") and domain.endswith("]"):
-        return False
-    domain = _truncated(domain)
-    return "." not in domain or not is_hostname_or_unicode(domain)
+    return _GOOD if not address or (domain.startswith("[") and domain.endswith("]")) else domain
 
 
-def _non_fqdn_sender(evaluation: Evaluation) -> bool:
-    return bool(evaluation.request.sender) and _lacks_fqdn(evaluation.request.sender)
+def _sender_domain(evaluation: Evaluation) -> str:
+    return _domain_of(evaluation.request.sender)
 
 
-def _non_fqdn_recipient(evaluation: Evaluation) -> bool:
-    return bool(evaluation.request.recipient) and _lacks_fqdn(evaluation.request.recipient)
+def _recipient_domain(evaluation: Evaluation) -> str:
+    return _domain_of(evaluation.request.recipient)
+
+
+def _helo_domain(evaluation: Evaluation) -> str:
+    name = evaluation.request.helo_name
+    if not name or (name.startswith("[") and not _bad_literal(name)):
+        return _GOOD
+    return "" if name.startswith("[") else name
 
 
 def _bad_literal(name: str) -> bool:
     inner = name[1:-1] if len(name) > 2 and name.endswith("]") else name
     return not is_address_literal(inner)
-
-
-def _non_fqdn_helo(evaluation: Evaluation) -> bool:
-    name = evaluation.request.helo_name
-    if name.startswith("["):
-        return _bad_literal(name)
-    short = _truncated(name)
-    return bool(name) and ("." not in short or not is_hostname_or_unicode(short))
 
 
 def _invalid_helo(evaluation: Evaluation) -> bool:
@@ -140,7 +159,8 @@ def _multi_recipient_bounce(evaluation: Evaluation) -> int:
     request = evaluation.request
     if request.sender or not evaluation.has_sender:
         return DUNNO
-    count = int(request.recipient_count) if request.recipient_count.isdecimal() else 0
+    told = request.recipient_count
+    count = int(told) if told.isdecimal() and len(told) < 10 else 0
     if count == 0:
         return evaluation.leave("reject_multi_recipient_bounce", Residue.REFUSES)
     return evaluation.refuse(_BOUNCE) if count > 1 else DUNNO
@@ -192,19 +212,23 @@ def _login_mismatch(*, authenticated: bool, unauthenticated: bool, known_only: b
 def _permit_mynetworks(mynetworks: Mynetworks | None) -> Step:
     if mynetworks is None:
         return _leaving("permit_mynetworks", Residue.PERMITS)
-    if mynetworks.fails:
-        return _refusing(Refusal("451 4.3.0 Temporary lookup failure", temporary=True))
     patterns = mynetworks.patterns
     matches = lru_cache(maxsize=4096)(lambda name, address: match_client(patterns, name, address))
 
     def step(evaluation: Evaluation) -> int:
         request = evaluation.request
-        if matches(request.client_name.casefold(), request.client_address):
+        found = matches(request.client_name.casefold(), request.client_address)
+        if found:
             return OK
+        if found is None:
+            raise ServerConfigurationError("smtpdMynetworks names a table that failed", _LOOKUP_FAILURE)
         evaluation.reason = "the client is not in smtpdMynetworks"
         return DUNNO
 
     return step
+
+
+_LOOKUP_FAILURE = "451 4.3.0 Temporary lookup failure"
 
 
 class LocalDomains:
@@ -216,6 +240,8 @@ class LocalDomains:
 
     def holds(self, evaluation: Evaluation, domain: str) -> bool:
         """Whether the table has the domain; raises MissedLookup."""
+        if self._name.type == "fail":
+            raise ServerConfigurationError(f"smtpdLocalDomains names {self._name}, a table that failed")
         return self._finder(evaluation, tables.local_domain_subject(domain)) is not None
 
 
@@ -326,11 +352,10 @@ def _never_ok(check: Step) -> Step:
     """Whoever owns the address block chooses that name: Postfix forbids OK."""
 
     def step(evaluation: Evaluation) -> int:
+        left = len(evaluation.outcome.pieces)
         status = check(evaluation)
-        if status == OK and not evaluation.outcome.discard:
-            raise ServerConfigurationError(
-                "check_reverse_client_hostname_access: OK is not allowed, use DUNNO"
-            )
+        if (status == OK and not evaluation.outcome.discard) or _can_permit(evaluation, left):
+            raise ServerConfigurationError("OK is not allowed in check_reverse_client_hostname_access")
         return status
 
     return step
@@ -364,11 +389,26 @@ def _check_recipient(evaluation: Evaluation, finder: Finder, form: str) -> int:
     if action is None:
         evaluation.reason = "no key found"
         return DUNNO
+    left = len(evaluation.outcome.pieces)
     status = evaluation.apply(action, True)
-    if status == OK and not evaluation.outcome.discard and _is_untrusted(evaluation, form):
+    if not _is_untrusted(evaluation, form):
+        return status
+    pieces = evaluation.outcome.pieces
+    while status == DUNNO and len(pieces) > left and pieces[-1].does is Residue.PERMITS:
+        pieces.pop()
+    if _can_permit(evaluation, left):
+        raise ServerConfigurationError(
+            f"what Postfix may permit is no OK for {form!r}, and no reply can say so"
+        )
+    if status == OK and not evaluation.outcome.discard:
         evaluation.reason = "an OK for a recipient with routing in its local part is DUNNO"
         return DUNNO
     return status
+
+
+def _can_permit(evaluation: Evaluation, left: int) -> bool:
+    """Whether anything that was left to Postfix since can permit."""
+    return any(piece.does is Residue.PERMITS for piece in evaluation.outcome.pieces[left:])
 
 
 def _is_untrusted(evaluation: Evaluation, form: str) -> bool:
@@ -480,13 +520,20 @@ class Program:
             return _failing(f"class {name!r} does not parse: {found.dn}: {found.reason}")
         if name in self._policies.looping:
             return _failing(f"class {name!r} reaches itself by names alone")
-        steps = self._class_body(found)
-        return lambda evaluation: evaluation.run(steps)
+
+        def step(evaluation: Evaluation) -> int:
+            if evaluation.depth > DEPTH_LIMIT:
+                raise ServerConfigurationError("classes are nested too deep")
+            return evaluation.run(self._class_body(found))
+
+        return step
 
     def _class_body(self, found: RestrictionClass) -> Steps:
-        if found.name not in self._classes:
-            self._classes[found.name] = self._compile(found.items)
-        return self._classes[found.name]
+        """The compiled body, made when it is first run: a class may name others without end."""
+        steps = self._classes.get(found.name)
+        if steps is None:
+            steps = self._classes[found.name] = self._compile(found.items)
+        return steps
 
 
 def _built_in(policy: Policy, local: LocalDomains | None) -> Mapping[str, Step]:
@@ -507,9 +554,9 @@ def _built_in(policy: Policy, local: LocalDomains | None) -> Mapping[str, Step]:
             local, unauthorized, _refuse_unless_local(unauthorized, temporary=False), Residue.REFUSES
         ),
         later: _destination(local, later, _refuse_unless_local(later, temporary=True), Residue.REFUSES),
-        "reject_non_fqdn_sender": _when(_non_fqdn_sender, "reject_non_fqdn_sender"),
-        "reject_non_fqdn_recipient": _when(_non_fqdn_recipient, "reject_non_fqdn_recipient"),
-        "reject_non_fqdn_helo_hostname": _when(_non_fqdn_helo, "reject_non_fqdn_helo_hostname"),
+        "reject_non_fqdn_sender": _requires_fqdn("reject_non_fqdn_sender", _sender_domain),
+        "reject_non_fqdn_recipient": _requires_fqdn("reject_non_fqdn_recipient", _recipient_domain),
+        "reject_non_fqdn_helo_hostname": _requires_fqdn("reject_non_fqdn_helo_hostname", _helo_domain),
         "reject_invalid_helo_hostname": _when(_invalid_helo, "reject_invalid_helo_hostname"),
         "reject_plaintext_session": _when(_is_plaintext, "reject_plaintext_session", temporary=True),
         "reject_multi_recipient_bounce": _multi_recipient_bounce,

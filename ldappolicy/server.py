@@ -132,7 +132,6 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_blocked",
-        "_decide_now",
         "_deciding",
         "_ending",
         "_heard_all",
@@ -147,7 +146,6 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: "PolicyServer") -> None:
         self._server = server
-        self._decide_now = server.decider.decide_now
         self._reader = RequestReader(server.max_request_bytes)
         self._waiting: deque[Request] = deque()
         self._deciding: asyncio.Task[str | None] | None = None
@@ -235,7 +233,7 @@ class Connection(asyncio.Protocol):
         waiting = self._waiting
         while waiting and self._deciding is None and not self._blocked:
             request = waiting.popleft()
-            action = self._decide_now(request)
+            action = self._server.decider.decide_now(request)
             if action is None:
                 self._deciding = self._server.start(request)
                 self._deciding.add_done_callback(self._decided)

@@ -19,12 +19,20 @@ from ldappolicy.facts import Facts, Lookup, Missed, Outcome
 from ldappolicy.ldap_filter import And, Equality, Or, Present
 from ldappolicy.log import Limited
 from ldappolicy.mapping import Mapping as AttributeMapping
-from ldappolicy.policy import POLICY_ATTRIBUTES, POLICY_CLASSES, Broken, Policy, PolicySet, read_policies
+from ldappolicy.policy import (
+    POLICY_ATTRIBUTES,
+    POLICY_CLASSES,
+    Broken,
+    Policy,
+    PolicySet,
+    object_kind,
+    read_policies,
+)
 from ldappolicy.request import Request
 from ldappolicy.residue import TEMPORARY_LOOKUP_FAILURE
 from ldappolicy.resolver import Resolver
 
-MAX_ROUNDS = 100
+MAX_ROUNDS = 200
 """Every round of lookups goes one level of nesting deeper; no sane directory nests as far."""
 
 _PERMITTING = frozenset(("DUNNO", "OK"))
@@ -58,14 +66,19 @@ class Service:
     def decide_now(self, request: Request) -> str | None:
         """The reply to a request whose lookups are all known; None: use `decide`."""
         if self.evaluator is None:
-            return self._without_policies().action
-        decision = self.evaluator.evaluate(request, self.resolver.hot())
-        if isinstance(decision, Lacking):
-            decision = self.evaluator.evaluate(request, self.resolver.facts())
-            if isinstance(decision, Lacking):
-                return None
+            decision: Decision | Lacking = self._without_policies()
+        else:
+            decision = self._decide_from_cache(self.evaluator, request)
+        if isinstance(decision, Lacking) or decision.action is None:
+            return None
         self._log(request, decision)
         return decision.action
+
+    def _decide_from_cache(self, evaluator: Evaluator, request: Request) -> Decision | Lacking:
+        decision = evaluator.evaluate(request, self.resolver.hot())
+        if isinstance(decision, Lacking):
+            decision = evaluator.evaluate(request, self.resolver.facts())
+        return decision
 
     async def decide(self, request: Request) -> str | None:
         """The reply to a request; None: close the connection."""
@@ -80,13 +93,16 @@ class Service:
             return self._without_policies()
         here: dict[Lookup, Outcome] = {}
         deadline = asyncio.get_running_loop().time() + self.settings.request_timeout
-        for _ in range(MAX_ROUNDS):
+        rounds = 0
+        while True:
             decision = _evaluate(evaluator, request, self.resolver, here, None)
             if isinstance(decision, Decision):
                 break
-            here.update(await self._fetch(decision, deadline))
-        else:
-            raise RuntimeError(f"no decision after {MAX_ROUNDS} rounds of lookups")
+            rounds += 1
+            if rounds < MAX_ROUNDS:
+                here.update(await self._fetch(decision, deadline))
+            else:
+                here.update(dict.fromkeys(decision.lookups, Missed("groups are nested too deep")))
         if trace is not None:
             _evaluate(evaluator, request, self.resolver, here, trace)
         return decision
@@ -97,21 +113,26 @@ class Service:
             async with asyncio.timeout_at(deadline):
                 return await self.resolver.fetch(lacking.lookups)
         except TimeoutError:
-            missed = Missed(f"no answer within the request_timeout of {self.settings.request_timeout:g} s")
-            return dict.fromkeys(lacking.lookups, missed)
+            reason = f"no answer within the request_timeout of {self.settings.request_timeout:g} s"
+            return {lookup: self.resolver.last_known(lookup, reason) for lookup in lacking.lookups}
 
     def _without_policies(self) -> Decision:
         choice = self.settings.choices.on_unavailable
         action = {"defer": TEMPORARY_LOOKUP_FAILURE, "dunno": "DUNNO"}.get(choice)
-        return Decision(action, unavailable=True, notes=("unavailable: no policy has been read yet",))
+        return Decision(action, unavailable=True, outages=("no policy has been read yet",))
 
     def _log(self, request: Request, decision: Decision) -> None:
+        for outage in decision.outages:
+            self._warnings.log(logging.WARNING, f"unavailable: {outage}", key=outage.partition(": ")[2])
+        if decision.error:
+            logger.error(
+                "server configuration error: %s (%s)", decision.error, _description(request, decision)
+            )
         for note in decision.notes:
-            level = logging.ERROR if decision.error else logging.WARNING
-            self._warnings.log(level, f"policy {decision.policy}: {note}")
+            logger.warning("%s (%s)", note, _description(request, decision))
         wanted = self.settings.log_decisions
         if wanted == "all" or (wanted == "rejects" and decision.action not in _PERMITTING):
-            logger.info("%s", _decision_line(request, decision))
+            logger.info("decided: %s", _description(request, decision))
 
     # ------------------------------------------------------------ policies
 
@@ -134,6 +155,8 @@ class Service:
         kinds = Or(tuple(Equality("objectClass", kind) for kind in POLICY_CLASSES))
         search = Search(self.settings.policy_base, Scope.SUB, kinds, POLICY_ATTRIBUTES)
         entries = await self.resolver.directory.search(search)
+        if not any(object_kind(entry) == "smtpdPolicy" for entry in entries):
+            raise ConfigError(self._no_default(None))
         bases = (normal_dn(self.settings.search_base), normal_dn(self.settings.policy_base))
         previous = None if self.evaluator is None else self.evaluator.policies
         return read_policies(entries, bases, previous)
@@ -164,12 +187,17 @@ class Service:
         return f"{found.dn}: the default policy does not parse: {found.reason}"
 
     def proofs(self) -> tuple[Search, ...]:
-        """What a server has to show before it is believed that something is not there."""
-        default = And((Equality("objectClass", "smtpdPolicy"), Equality("cn", self.settings.choices.default)))
-        return (
-            Search(self.settings.search_base, Scope.BASE, Present("objectClass"), ("1.1",)),
-            Search(self.settings.policy_base, Scope.SUB, default, ("1.1",)),
-        )
+        """What a server has to show before it is believed that something is not there.
+
+        The search base always, and the default policy once it has been in force: an empty replica, or
+        an account that lost its rights, shows neither.
+        """
+        base = Search(self.settings.search_base, Scope.BASE, Present("objectClass"), ("1.1",))
+        if self.evaluator is None:
+            return (base,)
+        name = Equality("cn", self.settings.choices.default)
+        default = And((Equality("objectClass", "smtpdPolicy"), name))
+        return (base, Search(self.settings.policy_base, Scope.SUB, default, ("1.1",)))
 
 
 def _evaluate(
@@ -187,8 +215,8 @@ def _evaluate(
     return evaluator.evaluate(request, Facts(get), trace)
 
 
-def _decision_line(request: Request, decision: Decision) -> str:
-    """One line about a decision; every value from outside is in quotes or brackets."""
+def _description(request: Request, decision: Decision) -> str:
+    """A request and its decision in one line; the log escapes what came from outside."""
     fields = {
         "queue_id": request.queue_id or request.instance,
         "state": request.protocol_state,

@@ -6,7 +6,7 @@ a URL. A missing lookup counts as "not found" while everything else that could b
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from ldappolicy import facts, identity
 from ldappolicy.action import Action, parse_action
@@ -125,7 +125,7 @@ def compile_table(name: TableName, policies: PolicySet, check: str) -> Finder:
         return _ldap_finder(name, policies.tables.get(name.name.casefold()))
     if name.type == "static":
         action = parse_static(name.name)
-        return lambda evaluation, subject: _traced(evaluation, name, subject.keys[0], action)
+        return lambda evaluation, subject: _traced(evaluation, name, next(iter(subject.keys), ""), action)
     if name.type == "inline":
         return _inline_finder(name)
     if name.type == "fail":
@@ -192,7 +192,7 @@ def _find_network(evaluation: Evaluation, name: object, table: Table, subject: S
         address = parse_client_address(key)
         if address is not None:
             for line in table.cidr:
-                if address in line.network:
+                if line.matches(address):
                     return _traced(evaluation, name, key, line.action, line.dn)
         evaluation.trace_key(name, key, None)
     return None
@@ -264,7 +264,9 @@ def _ask_access(evaluation: Evaluation, subject: Subject, recipient: bool) -> "_
     own = mapping.recipient_access if recipient else mapping.sender_access
     by_group = mapping.member_recipient_access if recipient else mapping.member_sender_access
     entries, domain = _owners(evaluation, subject)
-    answer = identity.agreed(entries, lambda entry: _access_of(evaluation, entry, own, by_group), "its access")
+    answer = identity.agreed(
+        entries, lambda entry: _access_of(evaluation, entry, own, by_group), "its access"
+    )
     if answer is None and domain:
         answer = _access_of_domain(evaluation, domain, own)
     return answer

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from ldappolicy import __version__
-from ldappolicy.config import Config, load
+from ldappolicy import config as configuration
 from ldappolicy.errors import ConfigError, InputError, LdapPolicyError, Unavailable
 
 EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 64, 65, 69, 75, 78
@@ -28,9 +28,9 @@ class Context:
 
     path: Path
 
-    def load(self) -> Config:
+    def load(self) -> configuration.Config:
         """The configuration; raises ConfigError."""
-        return load(self.path)
+        return configuration.load(self.path)
 
 
 class _Commands(click.Group):

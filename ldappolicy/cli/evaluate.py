@@ -66,8 +66,9 @@ def _read_requests(most: int) -> Iterator[Request]:
         yield from reader.feed(data)
         if reader.error is not None:
             raise InputError(f"standard input: {reader.error}")
-    if not reader.idle:
-        raise InputError("standard input ends within a request, expected an empty line")
+    reader.end()
+    if reader.error is not None:
+        raise InputError(f"standard input: {reader.error}")
 
 
 async def _decide_all(service: Service, requests: Iterable[Request], explain: bool, as_json: bool) -> int:
@@ -111,18 +112,20 @@ def _object(service: Service, decision: Decision, trace: list[dict[str, Any]]) -
         "revision": evaluator.policies.revision if evaluator is not None else "",
         "trace": trace,
         **({"error": decision.error} if decision.error else {}),
-        **({"notes": list(decision.notes)} if decision.notes else {}),
+        **({"notes": [*decision.notes, *decision.outages]} if decision.notes or decision.outages else {}),
     }
 
 
 def _explanation(decision: Decision, trace: list[dict[str, Any]]) -> Iterator[str]:
     """The path, a line an event, indented by how deep the list is nested."""
+    if decision.error:
+        yield f"server configuration error: {decision.error}"
     if not trace:
         return
     yield f"policy {decision.policy}"
     for event in trace:
         yield "  " * (event["depth"] + 1) + _event(event)
-    for note in decision.notes:
+    for note in (*decision.notes, *decision.outages):
         yield f"  note: {note}"
 
 

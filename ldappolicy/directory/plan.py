@@ -6,8 +6,10 @@ full-width letters). Groups are asked for by who is in them, and never send thei
 lookups of groups come together, one search asks whether there is any, and only then each is asked.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TypeVar
 
 from ldappolicy.address import fold, quoted, split_address
@@ -15,7 +17,7 @@ from ldappolicy.directory import Directory, Scope, Search
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.facts import Lookup
-from ldappolicy.ldap_filter import And, Equality, Filter, Or, Present, parse_url
+from ldappolicy.ldap_filter import And, Equality, Filter, LdapUrl, Or, Present, parse_url
 from ldappolicy.mapping import Mapping
 
 OR_TERMS = 50
@@ -70,13 +72,23 @@ class Probe:
         """One search when nothing is found, one more for each lookup otherwise."""
         if not await directory.search(self.search):
             return {lookup: () for lookup in self.lookups}
-        answers: Answers = {}
-        for part in self.parts:
-            answers.update(await part.ask(directory))
-        return answers
+        answers = await asyncio.gather(*(part.ask(directory) for part in self.parts))
+        return {lookup: entries for answer in answers for lookup, entries in answer.items()}
 
 
-Batch = Shared | Probe
+@dataclass(frozen=True, slots=True)
+class Unplanned:
+    """A lookup that cannot be asked: its own trouble, not that of the lookups beside it."""
+
+    lookups: tuple[Lookup, ...]
+    reason: str
+
+    async def ask(self, directory: Directory) -> Answers:
+        """Raises Unavailable."""
+        raise Unavailable(self.reason)
+
+
+Batch = Shared | Probe | Unplanned
 
 
 def _every(entry: Entry, lookup: Lookup) -> bool:
@@ -96,7 +108,7 @@ class Planner:
         kind, *rest = lookup
         if kind == "mail" and self._where.domains:
             return split_address(rest[0])[1] not in self._where.domains
-        return kind == "dynamic" and "memberURL" not in self._mapping.member
+        return kind == "dynamic" and not self._mapping.has_dynamic_groups
 
     def plan(self, lookups: Sequence[Lookup]) -> list[Batch]:
         """Searches that answer all the lookups together."""
@@ -124,7 +136,7 @@ class Planner:
 
     def _by_value(self, lookups: list[Lookup], also: Filter | None) -> list[Batch]:
         batches: list[Batch] = []
-        for chunk in _chunks(lookups):
+        for chunk in _chunks(lookups, lambda lookup: len(self._value_terms(lookup))):
             terms = tuple(term for lookup in chunk for term in self._value_terms(lookup))
             if terms:
                 found: Filter = _either(terms)
@@ -160,7 +172,7 @@ class Planner:
             self._below_base(_either(self._group_terms(lookup)), (lookup,), _every) for lookup in lookups
         ]
         batches: list[Batch] = []
-        for chunk in _chunks(parts):
+        for chunk in _chunks(parts, lambda part: len(self._group_terms(part.lookups[0]))):
             if len(chunk) == 1:
                 batches += chunk
                 continue
@@ -173,9 +185,9 @@ class Planner:
         _, dn, *logins = lookup
         terms: list[Filter] = []
         for name in self._mapping.member:
-            if name == "memberUid":
+            if name.lower() == "memberuid":
                 terms += [Equality(name, login) for login in logins]
-            elif name != "memberURL":
+            elif name.lower() != "memberurl":
                 terms.append(Equality(name, dn))
         return tuple(terms)
 
@@ -192,20 +204,29 @@ class Planner:
 
     def _match(self, lookup: Lookup) -> Batch:
         _, dn, url = lookup
-        return Shared(Search(dn, Scope.BASE, parse_url(url).filter, ("1.1",)), (lookup,), _every)
+        try:
+            covered = parse_url(url).filter
+        except InputError as fault:
+            return Unplanned((lookup,), str(fault))
+        return Shared(Search(dn, Scope.BASE, covered, ("1.1",)), (lookup,), _every)
 
     def _urls(self, lookups: list[Lookup]) -> list[Batch]:
         by_url: dict[str, list[Lookup]] = {}
         for lookup in lookups:
             by_url.setdefault(lookup[1], []).append(lookup)
-        return [self._url(url, chunk) for url, asked in by_url.items() for chunk in _chunks(asked)]
+        batches: list[Batch] = []
+        for text, asked in by_url.items():
+            try:
+                url = parse_url(text)
+            except InputError as fault:
+                batches.append(Unplanned(tuple(asked), str(fault)))
+                continue
+            chunks = _chunks(asked, partial(_url_terms, url))
+            batches += [self._url(url, chunk) for chunk in chunks]
+        return batches
 
-    def _url(self, text: str, lookups: Sequence[Lookup]) -> Batch:
+    def _url(self, url: LdapUrl, lookups: Sequence[Lookup]) -> Batch:
         """The key is tested in the filter; the values that match are all that is looked at."""
-        try:
-            url = parse_url(text)
-        except InputError as fault:
-            raise Unavailable(str(fault)) from None
         keys = dict.fromkeys(form for lookup in lookups for form in (lookup[2], quoted(lookup[2])))
         has_key = _either(tuple(Equality(name, key) for name in url.attributes for key in keys))
 
@@ -218,12 +239,27 @@ class Planner:
         return Shared(search, tuple(lookups), has)
 
 
+def _url_terms(url: LdapUrl, lookup: Lookup) -> int:
+    """Each attribute with the key in both forms."""
+    return 2 * len(url.attributes)
+
+
 def _either(terms: tuple[Filter, ...]) -> Filter:
     return terms[0] if len(terms) == 1 else Or(terms)
 
 
-def _chunks(things: Sequence[_T]) -> list[Sequence[_T]]:
-    return [things[at : at + OR_TERMS] for at in range(0, len(things), OR_TERMS)]
+def _chunks(things: Iterable[_T], terms: Callable[[_T], int]) -> list[list[_T]]:
+    """The things in parts of at most OR_TERMS terms together (one alone may have more)."""
+    chunks: list[list[_T]] = []
+    left = 0
+    for thing in things:
+        weight = terms(thing)
+        if not chunks or weight > left:
+            chunks.append([])
+            left = OR_TERMS
+        chunks[-1].append(thing)
+        left -= weight
+    return chunks
 
 
 def _read_attributes(mapping: Mapping) -> tuple[str, ...]:

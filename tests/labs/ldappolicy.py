@@ -12,7 +12,6 @@ killed where that does not help: nothing stays behind.
 """
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -177,9 +176,8 @@ class Ldappolicy:
     def _is_up(self) -> bool:
         if self.process.poll() is not None:
             raise RuntimeError(f"ended with {self.process.returncode}: {' '.join(self.log()[-5:])}")
-        # The last line that it shows names the port; it is written at once.
-        return bool(self._told_port()) and os.path.exists(self.unix.removeprefix("unix:"))
+        return bool(self._told_port())
 
     def _told_port(self) -> str:
-        told = re.search(r"inet:127\.0\.0\.1:\d+\b", self.stdout())
+        told = re.search(r"inet:127\.0\.0\.1:\d+(?=[\s,])", self.stdout())
         return told[0] if told else ""

@@ -1,0 +1,126 @@
+"""`ldappolicy schema`: the shipped LDIF, to be listed, shown, and brought into the configured server."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ldappolicy import assembly
+from ldappolicy.cli import Context
+from ldappolicy.cli.load import Sourced, bring_in, refuse_ldif, sources
+from ldappolicy.config import NOT_YET
+from ldappolicy.directory.ldap import installing
+from ldappolicy.directory.ldap.writing import Writer, connect
+from ldappolicy.errors import ConfigError, InputError
+from ldappolicy.ldif import Record
+from ldappolicy.log import escaped
+from ldappolicy.schema_files import SCHEMA_FILES, SchemaFile
+
+SHIPPED_BASE = "ou=policy,dc=example,dc=com"
+"""The base in classes.ldif that is to be filled in."""
+
+NAME = click.Choice(list(SCHEMA_FILES))
+LATER = ("389ds", "active_directory")
+
+
+@click.group("schema", no_args_is_help=False)
+def command() -> None:
+    """The schema, the restriction classes and the example that come with ldappolicy."""
+
+
+@command.command("list")
+def list_files() -> None:
+    """Lists what there is to show and to install."""
+    table = Table.grid(padding=(0, 2))
+    for shipped in SCHEMA_FILES.values():
+        table.add_row(shipped.name, shipped.file, escape(shipped.description))
+    Console(file=sys.stdout, highlight=False, soft_wrap=True).print(table)
+
+
+@command.command("show")
+@click.argument("name", type=NAME, metavar="NAME")
+def show(name: str) -> None:
+    """Prints a shipped file as it is."""
+    click.echo(SCHEMA_FILES[name].read(), nl=False)
+
+
+@command.command("install")
+@click.argument("name", type=NAME, metavar="[NAME]", required=False)
+@click.pass_obj
+def install(context: Context, name: str | None) -> None:
+    """Imports a shipped file over LDAP into the configured server.
+
+    Without NAME it is the schema of the kind of server that answers. classes goes below the configured
+    policy_base. What is there already is left as it is.
+    """
+    _refuse(name)
+    config = context.load()
+    refuse_ldif(context, config, "schema install")
+    with connect(assembly.ldap_settings(config)) as writer:
+        name = name or _kind(writer)
+        _refuse(name)
+        shipped = SCHEMA_FILES[name]
+        records = sources(shipped.read(), shipped.file)
+        if name == "openldap":
+            _install_schema(records, writer)
+        elif name == "classes":
+            moved = list(_below(config.directory.policy_base, records, writer, shipped))
+            bring_in(moved, writer, replace=False, dry_run=False)
+        else:
+            bring_in(records, writer, replace=False, dry_run=False)
+
+
+def _refuse(name: str | None) -> None:
+    if name == "slapd":
+        raise click.UsageError(
+            "the form for slapd.conf cannot be installed over LDAP, expected 'openldap' (cn=config), "
+            "or an include line in slapd.conf"
+        )
+    if name in LATER:
+        raise ConfigError(f"installing {name!r} {NOT_YET}: see ldappolicy schema show {name}")
+
+
+def _kind(writer: Writer) -> str:
+    """Which of the schemas the server takes, by its root DSE."""
+    root = writer.root_dse()
+    if "openldaprootdse" in map(str.lower, root.get("objectclass", ())) or "configcontext" in root:
+        return "openldap"
+    if "rootdomainnamingcontext" in root:
+        return "active_directory"
+    if any("389" in vendor for vendor in root.get("vendorname", ())):
+        return "389ds"
+    raise click.UsageError(f"{writer.uri} does not say what kind of server it is, expected NAME")
+
+
+def _install_schema(records: list[Sourced], writer: Writer) -> None:
+    (config_base,) = writer.root_dse().get("configcontext", ("cn=config",))
+    ((_, shipped),) = records
+    lines = installing.install(writer, shipped, config_base)
+    for line in lines:
+        click.echo(escaped(line))
+    if all(line.startswith("left:") for line in lines):
+        click.echo("nothing to do")
+
+
+def _below(base: str, records: list[Sourced], writer: Writer, shipped: SchemaFile) -> Iterator[Sourced]:
+    """The records with the configured base in place of the shipped one; the base itself only if missing."""
+    (source, top), *others = records
+    if writer.read(base) is None:
+        yield source, _top(base, top)
+    for source, record in others:
+        if not record.dn.endswith(SHIPPED_BASE):
+            raise InputError(f"{shipped.file}: {record.dn!r}, expected it below {SHIPPED_BASE!r}")
+        yield source, replace(record, dn=record.dn.removesuffix(SHIPPED_BASE) + base)
+
+
+def _top(base: str, shipped: Record) -> Record:
+    """The base as an organizationalUnit, which only an `ou=` can be."""
+    rdn = base.partition(",")[0]
+    kind, _, name = rdn.partition("=")
+    if kind.strip().lower() != "ou" or not name or set(name) & set('\\+"#'):
+        raise InputError(f"{base}: is not there, expected the entry of policy_base")
+    return replace(shipped, dn=base, attributes={**shipped.attributes, "ou": (name.strip(),)})

@@ -1,0 +1,386 @@
+"""Addresses: keys in access(5) order, extensions, quoting, rewriting, and Postfix's syntax tests."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ldappolicy.address import (
+    address_keys,
+    client_keys,
+    domain_keys,
+    fold,
+    is_address_literal,
+    is_host_address,
+    is_hostname,
+    is_routed,
+    is_unicode_hostname,
+    local_domain_keys,
+    parent_domains,
+    quoted,
+    rewrite,
+    split_address,
+    strip_dot,
+    unquoted,
+    without_extension,
+)
+
+# ---------------------------------------------------------------- keys
+
+
+@pytest.mark.parametrize(
+    ("address", "delimiter", "expected"),
+    [
+        pytest.param("u@b.example", "", "u@b.example b.example example u@", id="plain"),
+        pytest.param(
+            "u+x@m.b.example",
+            "+",
+            "u+x@m.b.example u@m.b.example m.b.example b.example example u+x@ u@",
+            id="extension",
+        ),
+        pytest.param("u+x@b.example", "", "u+x@b.example b.example example u+x@", id="no delimiter"),
+        pytest.param("u+x+y@b", "+", "u+x+y@b u@b b u+x+y@ u@", id="first delimiter"),
+        pytest.param("u-x+y@b", "+-", "u-x+y@b u@b b u-x+y@ u@", id="any of several delimiters"),
+        pytest.param("+x@b", "+", "+x@b b +x@", id="an extension alone is none"),
+        pytest.param(
+            "postmaster+x@b", "+", "postmaster+x@b postmaster@b b postmaster+x@ postmaster@", id="pm+"
+        ),
+        pytest.param("double-bounce@b", "-", "double-bounce@b b double-bounce@", id="double-bounce"),
+        pytest.param("mailer-daemon@b", "-", "mailer-daemon@b b mailer-daemon@", id="mailer-daemon"),
+        pytest.param("owner-list@b", "-", "owner-list@b b owner-list@", id="owner-"),
+        pytest.param("list-request@b", "-", "list-request@b b list-request@", id="-request"),
+        pytest.param("list-x@b", "-", "list-x@b list@b b list-x@ list@", id="minus"),
+        pytest.param(
+            "u@[192.0.2.1]",
+            "",
+            "u@[192.0.2.1] [192.0.2.1] 0.2.1] 2.1] 1] u@",
+            id="literal as Postfix cuts it",
+        ),
+        pytest.param("u", "+", "u", id="no domain"),
+        pytest.param(
+            "bücher@bücher.example", "", "bücher@bücher.example bücher.example example bücher@", id="u"
+        ),
+    ],
+)
+def test_address_keys(address: str, delimiter: str, expected: str) -> None:
+    """The full address, without extension, the domain and its parents, the local part alone."""
+    assert tuple(expected.split()) == address_keys(address, delimiter, parents=True).keys
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        pytest.param(
+            "john doe@b", ('"john doe"@b', "john doe@b", "b", '"john doe"@', "john doe@"), id="space"
+        ),
+        pytest.param("a..b@b", ('"a..b"@b', "a..b@b", "b", '"a..b"@', "a..b@"), id="two dots"),
+        pytest.param(".a@b", ('".a"@b', ".a@b", "b", '".a"@', ".a@"), id="leading dot"),
+        pytest.param("a@c@b", ('"a@c"@b', "a@c@b", "b", '"a@c"@', "a@c@"), id="at"),
+        pytest.param('a"@b', ('"a\\""@b', 'a"@b', "b", '"a\\""@', 'a"@'), id="quote"),
+        pytest.param("o'brien@b", ("o'brien@b", "b", "o'brien@"), id="apostrophe needs none"),
+    ],
+)
+def test_quoted_form_first(address: str, expected: tuple[str, ...]) -> None:
+    """Each key with a local part comes in quoted form first, where that differs."""
+    assert expected == address_keys(address, "", parents=True).keys
+
+
+def test_dotted_parents() -> None:
+    """Without parent_domain_matches_subdomains a parent has a leading dot, the domain itself none."""
+    expected = ("u@m.b.example", "m.b.example", ".b.example", ".example", "u@")
+    assert expected == address_keys("u@m.b.example", "", parents=False).keys
+
+
+def test_exact_forms() -> None:
+    """Entries may have an address with its extension and without, in internal form."""
+    assert ("john doe+x@b", "john doe@b") == address_keys("john doe+x@b", "+", parents=True).exact
+
+
+@pytest.mark.parametrize(
+    ("address", "delimiters", "expected"),
+    [
+        ("u+x@b", "+", "u@b"),
+        ("u@b", "+", None),
+        ("u+x@b", "", None),
+        ("+x@b", "+", None),
+        ("u+@b", "+", "u@b"),
+        ("u-x@b", "+", None),
+        ("postmaster@b", "m", None),
+    ],
+)
+def test_without_extension(address: str, delimiters: str, expected: str | None) -> None:
+    """An extension begins at the first delimiter and leaves something before it."""
+    assert expected == without_extension(address, delimiters)
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "expected"),
+    [
+        pytest.param(
+            "mail.b.example",
+            "192.0.2.10",
+            "mail.b.example b.example example 192.0.2.10 192.0.2 192.0 192",
+            id="IPv4",
+        ),
+        pytest.param(
+            "unknown",
+            "2001:db8::1",
+            "unknown 2001:db8::1 2001:db8: 2001:db8 2001",
+            id="IPv6 as Postfix cuts it",
+        ),
+        pytest.param(
+            "192.0.2.10", "192.0.2.10", "192.0.2.10 192.0.2.10 192.0.2 192.0 192", id="numeric name"
+        ),
+        pytest.param("", "192.0.2.10", "192.0.2.10 192.0.2 192.0 192", id="no name"),
+    ],
+)
+def test_client_keys(name: str, address: str, expected: str) -> None:
+    """Hostname and parents, then the address and its networks by octet or hextet."""
+    assert tuple(expected.split()) == client_keys(name, address, parents=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "parents", "expected"),
+    [
+        pytest.param("foo.bar.example", True, "foo.bar.example bar.example example", id="parents"),
+        pytest.param("foo.bar.example", False, "foo.bar.example .bar.example .example", id="dotted"),
+        pytest.param("foo.bar.", True, "foo.bar. bar.", id="a trailing dot stays"),
+        pytest.param("192.0.2.1", True, "192.0.2.1", id="an address has no parents"),
+        pytest.param("2001:db8::1", True, "2001:db8::1", id="nor has IPv6"),
+        pytest.param("[192.0.2.1]", True, "[192.0.2.1] 0.2.1] 2.1] 1]", id="a literal is no address"),
+    ],
+)
+def test_domain_keys(name: str, parents: bool, expected: str) -> None:
+    """A HELO or ETRN name as it stands, then its parents."""
+    assert tuple(expected.split()) == domain_keys(name, parents)
+
+
+def test_local_domain_keys() -> None:
+    """A domain as it stands, then its parents with a leading dot: only smtpdLocalDomains does so."""
+    assert ("a.b.example", ".b.example", ".example") == local_domain_keys("a.b.example")
+
+
+def test_parent_domains() -> None:
+    """The domain, then its parents."""
+    assert ("a.b.example", "b.example", "example") == parent_domains("a.b.example")
+
+
+# ---------------------------------------------------------------- forms
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("u@b", ("u", "b")),
+        ("a@c@b", ("a@c", "b")),
+        ("u", ("u", "")),
+        ("@b", ("", "b")),
+        ("u@", ("u", "")),
+        ("", ("", "")),
+    ],
+)
+def test_split_address(address: str, expected: tuple[str, str]) -> None:
+    """The local part is everything before the last at sign."""
+    assert expected == split_address(address)
+
+
+@pytest.mark.parametrize(
+    ("spelled", "expected"),
+    [
+        ("U@B.Example", "u@b.example"),
+        ('"U"@B', "u@b"),
+        ('"john doe"@b', "john doe@b"),
+        ('"a\\"b"@b', 'a"b@b'),
+        ('"@b', '"@b'),
+        ("STRASSE@b", "strasse@b"),
+        ("Straße@b", "strasse@b"),
+        ("ΣΊΣΥΦΟΣ@b", "σίσυφοσ@b"),
+        ("ａｍｙ@b", "ａｍｙ@b"),
+        ("", ""),
+    ],
+)
+def test_fold(spelled: str, expected: str) -> None:
+    """Addresses are compared case-folded and unquoted, and no wider: full-width letters are others."""
+    assert expected == fold(spelled)
+
+
+@given(st.text(alphabet='ab."\\ @+\x00é', max_size=12))
+def test_quoting_is_undone(local: str) -> None:
+    """What was quoted reads back as it was."""
+    address = f"{local}@b"
+    expected = unquoted(address) if address == quoted(address) else address
+    assert expected == unquoted(quoted(address))
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("u@b.", "u@b"),
+        ("u@b..", "u@b.."),
+        ("u@.", "u@."),
+        ("u@b", "u@b"),
+        ("", ""),
+    ],
+)
+def test_strip_dot(address: str, expected: str) -> None:
+    """One trailing dot of the domain goes, not one of two, not the only one."""
+    assert expected == strip_dot(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("a%b@c", True),
+        ("a!b@c", True),
+        ("a@b@c", True),
+        ("a@b!c", False),
+        ("a@b", False),
+        ("a%b", True),
+        ("a", False),
+    ],
+)
+def test_is_routed(address: str, expected: bool) -> None:
+    """Routing stands in the local part, not in the domain."""
+    assert expected == is_routed(address)
+
+
+# ---------------------------------------------------------------- rewriting
+
+
+@pytest.mark.parametrize(
+    ("received", "expected"),
+    [
+        pytest.param("all@my.domain", "all@my.domain", id="plain"),
+        pytest.param("all@my.domain.", "all@my.domain", id="trailing dot"),
+        pytest.param("all%my.domain@my.domain", "all@my.domain", id="percent"),
+        pytest.param("my.domain!all@my.domain", "all@my.domain", id="bang"),
+        pytest.param("all@my.domain@my.domain", "all@my.domain", id="at"),
+        pytest.param("all", "all@my.domain", id="bare"),
+        pytest.param("my.domain!all", "all@my.domain", id="bare bang"),
+        pytest.param("all%my.domain", "all@my.domain", id="bare percent"),
+        pytest.param("all%my.domain.@my.domain.", "all@my.domain", id="dots and percent"),
+        pytest.param("all%my.domain%my.domain@my.domain", "all@my.domain", id="twice"),
+        pytest.param("my.domain!my.domain!all@my.domain", "all@my.domain", id="bang twice"),
+        pytest.param("a%other.example@my.domain", "a@other.example", id="away"),
+        pytest.param("other.example!a@my.domain", "a@other.example", id="bang away"),
+        pytest.param("a@other.example@my.domain", "a@other.example", id="at away"),
+        pytest.param("a%b@other.example", "a%b@other.example", id="not ours: stays"),
+        pytest.param("a@b@other.example", "a@b@other.example", id="not ours: at stays"),
+        pytest.param("a!b%my.domain@my.domain", "b%my.domain@a", id="the bang goes before the percent"),
+        pytest.param("a%b%my.domain", "a%b@my.domain->a@b", id="the last percent"),
+        pytest.param("a@my.domain..", "a@my.domain..", id="two dots stay"),
+    ],
+)
+def test_rewrite(received: str, expected: str) -> None:
+    """An address means what Postfix would deliver to, its own domains being taken off."""
+    assert expected.rpartition("->")[2] == rewrite(
+        received, "my.domain", lambda domain: domain == "my.domain"
+    )
+
+
+def test_rewrite_without_myorigin() -> None:
+    """Without myorigin an address without a domain is looked up as it stands."""
+    assert "all" == rewrite("all", "", lambda domain: True)
+    assert "all" == rewrite("all@my.domain@my.domain", "", lambda domain: True).removesuffix("@my.domain")
+
+
+def test_rewrite_folds_myorigin() -> None:
+    """The domain that is added is folded as the address is."""
+    assert "all@my.domain" == rewrite("all", "My.Domain", lambda domain: False)
+
+
+@pytest.mark.parametrize("times", [1, 49, 50, 51, 60, 150])
+def test_rewrite_to_the_end(times: int) -> None:
+    """However often it is routed through us, the address is what comes out at last (resolve.c does as much)."""
+    received = "all" + "%my.domain" * times + "@my.domain"
+    assert "all@my.domain" == rewrite(received, "", lambda domain: domain == "my.domain")
+
+
+@given(st.text(alphabet="ab.%!@[]", max_size=40), st.sampled_from(["", "my.domain"]))
+def test_rewrite_ends(received: str, myorigin: str) -> None:
+    """Rewriting ends for every address, also where every domain is ours, and is then done."""
+    once = rewrite(received, myorigin, lambda domain: True)
+    assert once == rewrite(once, myorigin, lambda domain: True)
+
+
+# ---------------------------------------------------------------- syntax
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mail.example", True),
+        ("localhost", True),
+        ("my_host.example", True),
+        ("a-b.example", True),
+        ("1a.example", True),
+        ("", False),
+        (".example", False),
+        ("a..b", False),
+        ("a.", False),
+        ("-a.example", False),
+        ("a-.example", False),
+        ("a b.example", False),
+        ("bücher.example", False),
+        ("192.0.2.1", False),
+        ("1", False),
+        ("1.2-3", True),
+        ("a" * 63 + ".example", True),
+        ("a" * 64 + ".example", False),
+        (".".join(["a" * 50] * 5), True),
+        (".".join(["a" * 51] * 5), False),
+    ],
+)
+def test_is_hostname(text: str, expected: bool) -> None:
+    """valid_hostname(3): letters, digits, inner hyphens, underscores, and not digits alone."""
+    assert expected == is_hostname(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("bücher.example", True), ("bü cher.example", False), ("\udcff.example", False)],
+)
+def test_is_unicode_hostname(text: str, expected: bool) -> None:
+    """valid_utf8_hostname(3): labels that have an ASCII form will do."""
+    assert expected == is_unicode_hostname(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("192.0.2.1", True),
+        ("192.0.2.256", False),
+        ("192.0.2", False),
+        ("192.0.2.1.", False),
+        ("0.0.0.0", True),
+        ("0.1.2.3", False),
+        ("192.00.02.01", True),
+        ("2001:db8::1", True),
+        ("::1", True),
+        ("::ffff:192.0.2.1", True),
+        ("2001:db8::1::2", False),
+        ("fe80::1%eth0", False),
+        ("", False),
+        ("mail.example", False),
+        ("[192.0.2.1]", False),
+    ],
+)
+def test_is_host_address(text: str, expected: bool) -> None:
+    """valid_hostaddr(3), with its rule about a leading zero octet."""
+    assert expected == is_host_address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("192.0.2.1", True),
+        ("IPv6:2001:db8::1", True),
+        ("ipv6:2001:db8::1", True),
+        ("2001:db8::1", False),
+        ("IPv6:192.0.2.1", False),
+        ("mail.example", False),
+        ("", False),
+    ],
+)
+def test_is_address_literal(text: str, expected: bool) -> None:
+    """valid_mailhost_addr(3): IPv6 needs its prefix, IPv4 has none."""
+    assert expected == is_address_literal(text)

@@ -1,0 +1,396 @@
+"""Lookups become searches, and what comes back is matched to them: tables of both."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from ldappolicy import facts
+from ldappolicy.directory import Scope, Search
+from ldappolicy.directory.ldif import LdifDirectory
+from ldappolicy.directory.plan import OR_TERMS, Answers, Batch, Planner, Probe, Where
+from ldappolicy.entry import Entry
+from ldappolicy.errors import Unavailable
+from ldappolicy.facts import Lookup
+from ldappolicy.ldap_filter import And, Equality, Filter, Or, parse, to_text
+from ldappolicy.mapping import Mapping
+
+BASE = "dc=example,dc=com"
+AMY = f"uid=amy,ou=people,{BASE}"
+LIST = f"cn=list,ou=groups,{BASE}"
+SMALL = Mapping(
+    mail=("mail", "mailLocalAddress"),
+    login=("uid",),
+    domain=("associatedDomain",),
+    member=("member", "memberUid"),
+)
+SERVICE = "(!(employeeType=service))"
+URL = f"ldap:///ou=people,{BASE}?mail,uid?one?(title=boss)"
+
+
+def planner(*, owners: str = "", domains: Sequence[str] = (), mapping: Mapping = SMALL) -> Planner:
+    """One over the example base."""
+    return Planner(Where(BASE, parse(owners) if owners else None, frozenset(domains)), mapping)
+
+
+def texts(batches: Sequence[Batch]) -> list[str]:
+    """Every search that may be asked, a probe's first: base, scope, filter."""
+    searches = [batch.search for batch in batches]
+    searches += [part.search for batch in batches if isinstance(batch, Probe) for part in batch.parts]
+    return [_text(search) for search in searches]
+
+
+def _text(search: Search) -> str:
+    base = search.base.removesuffix(BASE) or "base"
+    return f"{base} {search.scope.name.lower()} {to_text(search.filter)}"
+
+
+def equalities(tree: Filter) -> int:
+    """How many there are in a filter."""
+    match tree:
+        case And(parts) | Or(parts):
+            return sum(map(equalities, parts))
+        case Equality():
+            return 1
+    return 0
+
+
+class Counting:
+    """A directory of some entries that remembers what it was asked."""
+
+    def __init__(self, *entries: Entry) -> None:
+        self.asked: list[Search] = []
+        self._tree = LdifDirectory((Entry(BASE, {"objectClass": ["organization"]}), *entries))
+
+    async def search(self, search: Search) -> Sequence[Entry]:
+        self.asked.append(search)
+        return await self._tree.search(search)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def answers(plan: Planner, directory: Counting, *lookups: Lookup) -> dict[Lookup, list[str]]:
+    """The DNs that belong to each lookup, without what all DNs end in."""
+
+    async def story() -> Answers:
+        found: Answers = {}
+        for batch in plan.plan(lookups):
+            found.update(await batch.ask(directory))
+        return found
+
+    found = asyncio.run(story())
+    return {lookup: [entry.dn.partition(",")[0] for entry in found[lookup]] for lookup in lookups}
+
+
+# --- what is asked --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lookups", "expected"),
+    [
+        ([], []),
+        ([facts.mail("amy@x.org")], ["base sub (|(mail=amy@x.org)(mailLocalAddress=amy@x.org))"]),
+        ([facts.login("amy")], ["base sub (uid=amy)"]),
+        ([facts.domain("x.org")], ["base sub (associatedDomain=x.org)"]),
+        (
+            [facts.mail("amy@x.org"), facts.domain("x.org"), facts.login("amy")],
+            ["base sub (|(mail=amy@x.org)(mailLocalAddress=amy@x.org)(uid=amy)(associatedDomain=x.org))"],
+        ),
+        (
+            [facts.mail("a b@x")],
+            [
+                'base sub (|(mail=a b@x)(mail="a b"@x)'
+                '(mailLocalAddress=a b@x)(mailLocalAddress="a b"@x))'
+            ],
+        ),
+        (
+            [facts.mail('a"b@x')],
+            [
+                'base sub (|(mail=a"b@x)(mail="a\\5c"b"@x)'
+                '(mailLocalAddress=a"b@x)(mailLocalAddress="a\\5c"b"@x))'
+            ],
+        ),
+        (
+            [facts.login("*)(uid=*"), facts.domain("\\")],
+            ["base sub (|(uid=\\2a\\29\\28uid=\\2a)(associatedDomain=\\5c))"],
+        ),
+        ([facts.mail("nobody")], ["base sub (|(mail=nobody)(mailLocalAddress=nobody))"]),
+        ([facts.entry(AMY)], ["uid=amy,ou=people, base (objectClass=*)"]),
+        ([facts.groups(AMY, ())], [f"base sub (member={AMY})"]),
+        (
+            [facts.groups(AMY, ("amy", "a2"))],
+            [f"base sub (|(member={AMY})(memberUid=amy)(memberUid=a2))"],
+        ),
+        (
+            [facts.groups("cn=a*(b),dc=x", ())],
+            ["base sub (member=cn=a\\2a\\28b\\29,dc=x)"],
+        ),
+        (
+            [facts.groups(AMY, ("amy",)), facts.groups(LIST, ())],
+            [
+                f"base sub (|(|(member={AMY})(memberUid=amy))(member={LIST}))",
+                f"base sub (|(member={AMY})(memberUid=amy))",
+                f"base sub (member={LIST})",
+            ],
+        ),
+        ([facts.dynamic()], ["base sub (memberURL=*)"]),
+        (
+            [facts.match(AMY, f"ldap:///{BASE}??sub?(&(title=boss)(!(l=x)))")],
+            ["uid=amy,ou=people, base (&(title=boss)(!(l=x)))"],
+        ),
+        (
+            [facts.url(URL, "amy@x"), facts.url(URL, "x")],
+            ["ou=people, one (&(title=boss)(|(mail=amy@x)(mail=x)(uid=amy@x)(uid=x)))"],
+        ),
+        (
+            [facts.url(f"ldap:///{BASE}?cn??(a=b)", "*")],
+            ["base base (&(a=b)(cn=\\2a))"],
+        ),
+        (
+            [facts.mail("a@x"), facts.groups(AMY, ()), facts.dynamic()],
+            [
+                "base sub (|(mail=a@x)(mailLocalAddress=a@x))",
+                f"base sub (member={AMY})",
+                "base sub (memberURL=*)",
+            ],
+        ),
+    ],
+)
+def test_lookups_become_searches(lookups: list[Lookup], expected: list[str]) -> None:
+    """As few as it takes, every value escaped."""
+    assert expected == texts(planner().plan(lookups))
+
+
+@pytest.mark.parametrize(
+    ("lookups", "expected"),
+    [
+        (
+            [facts.mail("a@x"), facts.login("amy"), facts.domain("x")],
+            [
+                f"base sub (&{SERVICE}(|(mail=a@x)(mailLocalAddress=a@x)))",
+                "base sub (|(uid=amy)(associatedDomain=x))",
+            ],
+        ),
+        ([facts.login("amy")], ["base sub (uid=amy)"]),
+        ([facts.groups(AMY, ())], [f"base sub (member={AMY})"]),
+        ([facts.entry(AMY)], ["uid=amy,ou=people, base (objectClass=*)"]),
+        ([facts.url(URL, "k")], ["ou=people, one (&(title=boss)(|(mail=k)(uid=k)))"]),
+    ],
+)
+def test_the_filter_is_for_owners_of_addresses(lookups: list[Lookup], expected: list[str]) -> None:
+    """Logins, domains, groups, entries and URLs are asked for without it."""
+    assert expected == texts(planner(owners=SERVICE).plan(lookups))
+
+
+@pytest.mark.parametrize(
+    ("lookup", "expected"),
+    [
+        (facts.mail("amy@my.domain"), False),
+        (facts.mail("amy@b@my.domain"), False),
+        (facts.mail("amy@sub.my.domain"), True),
+        (facts.mail("amy@notmy.domain"), True),
+        (facts.mail("amy@my.domain.evil.example"), True),
+        (facts.mail("amy"), True),
+        (facts.mail("my.domain"), True),
+        (facts.login("amy@elsewhere.example"), False),
+        (facts.domain("elsewhere.example"), False),
+        (facts.groups(AMY, ()), False),
+    ],
+)
+def test_addresses_in_other_domains_are_never_asked_for(lookup: Lookup, expected: bool) -> None:
+    """`domain` is compared whole; logins, domains and groups are asked for all the same."""
+    assert expected is planner(domains=["my.domain"]).known_absent(lookup)
+    assert planner().known_absent(lookup) is False
+
+
+def test_dynamic_groups_are_not_asked_for_where_none_are_mapped() -> None:
+    """A site without memberURL pays nothing for it."""
+    assert planner().known_absent(facts.dynamic())
+    assert not planner(mapping=Mapping()).known_absent(facts.dynamic())
+
+
+def test_members_are_never_downloaded() -> None:
+    """What groups answer is everything that decisions use, but not who is in them."""
+    [search] = [batch.search for batch in planner(mapping=Mapping()).plan([facts.groups(AMY, ("amy",))])]
+    assert {"mail", "uid", "memberOf", "smtpdPriority", "owner"} <= set(search.attributes)
+    assert {"member", "uniqueMember", "memberUid", "memberURL"}.isdisjoint(search.attributes)
+
+
+def test_a_probe_and_a_match_ask_for_no_attribute() -> None:
+    """RFC 4511's 1.1: whether there is one is the whole question."""
+    probe, match = planner().plan(
+        [facts.groups(AMY, ()), facts.groups(LIST, ()), facts.match(AMY, f"ldap:///{BASE}??sub?(a=b)")]
+    )
+    assert [probe.search.attributes, match.search.attributes] == [("1.1",), ("1.1",)]
+
+
+MANY = [f"u{n}" for n in range(3 * OR_TERMS)]
+
+
+@pytest.mark.parametrize(
+    "lookups",
+    [
+        [facts.mail(f"{name}@x") for name in MANY],
+        [facts.mail(f"{name} z@x") for name in MANY],
+        [facts.login(name) for name in MANY],
+        [facts.domain(name) for name in MANY],
+        [facts.url(f"ldap:///{BASE}?mail,uid?one", name) for name in MANY],
+        [facts.groups(f"uid={name},{BASE}", (name,)) for name in MANY],
+        [lookup for name in MANY for lookup in (facts.mail(name), facts.login(name), facts.domain(name))],
+    ],
+    ids=["mail", "quoted mail", "login", "domain", "url", "groups", "mixed"],
+)
+@pytest.mark.parametrize("mapping", [SMALL, Mapping()], ids=["small", "generic"])
+def test_an_or_is_bounded(mapping: Mapping, lookups: list[Lookup]) -> None:
+    """At most OR_TERMS equalities in one search, and each lookup in one batch."""
+    batches = planner(mapping=mapping).plan(lookups)
+    assert max(equalities(batch.search.filter) for batch in batches) <= OR_TERMS
+    assert sorted(lookups) == sorted(lookup for batch in batches for lookup in batch.lookups)
+
+
+# --- what comes back ------------------------------------------------------------------------------
+
+PEOPLE = (
+    Entry(AMY, {"uid": ["amy"], "mail": ["Amy@My.Domain", "a@other"], "objectClass": ["person"]}),
+    Entry(f"uid=bob,{BASE}", {"uid": ["bob"], "mail": ["bob@my.domain"], "employeeType": ["service"]}),
+    Entry(f"uid=john,{BASE}", {"uid": ["john"], "mail": ['"John Doe"@my.domain']}),
+    Entry(f"uid=jane,{BASE}", {"uid": ["jane"], "mailLocalAddress": ["jane doe@my.domain"]}),
+    Entry(f"uid=x,{BASE}", {"uid": ["amy@my.domain"], "cn": ["amy@my.domain"]}),
+    Entry(f"ou=d,{BASE}", {"associatedDomain": ["My.Domain"]}),
+    Entry(f"cn=one,{BASE}", {"member": [AMY, f"uid=bob,{BASE}"]}),
+    Entry(f"cn=two,{BASE}", {"memberUid": ["amy"]}),
+)
+
+
+@pytest.mark.parametrize(
+    ("lookup", "expected"),
+    [
+        (facts.mail("amy@my.domain"), ["uid=amy"]),
+        (facts.mail("a@other"), ["uid=amy"]),
+        (facts.mail("nobody@my.domain"), []),
+        (facts.mail("john doe@my.domain"), ["uid=john"]),
+        (facts.mail("jane doe@my.domain"), ["uid=jane"]),
+        (facts.login("amy@my.domain"), ["uid=x"]),
+        (facts.login("bob"), ["uid=bob"]),
+        (facts.domain("my.domain"), ["ou=d"]),
+        (facts.domain("domain"), []),
+        (facts.entry(AMY.upper()), ["uid=amy"]),
+        (facts.entry(f"uid=nobody,{BASE}"), []),
+        (facts.groups(AMY, ()), ["cn=one"]),
+        (facts.groups(AMY, ("amy",)), ["cn=one", "cn=two"]),
+        (facts.groups(f"uid=jane,{BASE}", ("jane",)), []),
+        (facts.match(AMY, "ldap:///??sub?(objectClass=person)"), ["uid=amy"]),
+        (facts.match(AMY, "ldap:///??sub?(objectClass=device)"), []),
+        (facts.match(f"uid=nobody,{BASE}", "ldap:///??sub"), []),
+        (facts.url(f"ldap:///{BASE}?mail?sub", "amy@my.domain"), ["uid=amy"]),
+        (facts.url(f"ldap:///{BASE}?mail?sub", "john doe@my.domain"), ["uid=john"]),
+        (facts.url(f"ldap:///{BASE}?mail?sub?(uid=bob)", "amy@my.domain"), []),
+        (facts.url(f"ldap:///{BASE}?cn,uid?sub", "amy@my.domain"), ["uid=x"]),
+    ],
+)
+def test_an_answer_is_what_belongs_to_the_lookup(lookup: Lookup, expected: list[str]) -> None:
+    """Alone, and amid all the others."""
+    directory = Counting(*PEOPLE)
+    assert {lookup: expected} == answers(planner(), directory, lookup)
+    others = [facts.mail("bob@my.domain"), facts.login("amy"), facts.groups(f"uid=bob,{BASE}", ("bob",))]
+    assert expected == answers(planner(), directory, *others, lookup)[lookup]
+
+
+def test_an_entry_belongs_to_the_lookup_that_it_matches_only() -> None:
+    """One search for three lookups; who has the address as a login does not have the address."""
+    directory = Counting(*PEOPLE)
+    lookups = (facts.mail("amy@my.domain"), facts.login("amy@my.domain"), facts.domain("my.domain"))
+    assert [["uid=amy"], ["uid=x"], ["ou=d"]] == list(answers(planner(), directory, *lookups).values())
+    assert len(directory.asked) == 1
+
+
+def test_the_filter_hides_owners_of_addresses_only() -> None:
+    """Who is filtered out has no address, but still a login."""
+    lookups = (facts.mail("bob@my.domain"), facts.login("bob"))
+    found = answers(planner(owners=SERVICE), Counting(*PEOPLE), *lookups)
+    assert [[], ["uid=bob"]] == list(found.values())
+
+
+class Wide:
+    """A directory whose matching rules are so wide that every entry matches everything."""
+
+    async def search(self, search: Search) -> Sequence[Entry]:
+        return [
+            Entry("uid=amy,dc=x", {"mail": ["amy@my.domain"], "uid": ["amy"]}),
+            Entry("uid=wide,dc=x", {"mail": ["\uff41\uff4d\uff59@my.domain"], "uid": ["\uff41\uff4d\uff59"]}),
+            Entry("ou=d,dc=x", {"associatedDomain": ["my.domain", "x"], "mail": []}),
+            Entry("cn=other,dc=x", {"cn": ["amy@my.domain"], "description": ["amy"]}),
+        ]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize(
+    ("lookup", "expected"),
+    [
+        (facts.mail("amy@my.domain"), ["uid=amy"]),
+        (facts.mail("\uff41\uff4d\uff59@my.domain"), ["uid=wide"]),
+        (facts.mail("am@my.domain"), []),
+        (facts.login("amy"), ["uid=amy"]),
+        (facts.login("\uff41\uff4d\uff59"), ["uid=wide"]),
+        (facts.domain("my.domain"), ["ou=d"]),
+        (facts.domain("my"), []),
+        (facts.url("ldap:///dc=x?mail", "amy@my.domain"), ["uid=amy"]),
+        (facts.url("ldap:///dc=x?cn", "amy@my.domain"), ["cn=other"]),
+    ],
+)
+def test_what_comes_back_is_compared_by_us(lookup: Lookup, expected: list[str]) -> None:
+    """A server's rule may be wider than casefold: slapd finds `amy` for full-width letters."""
+
+    async def story() -> Answers:
+        [batch] = planner().plan([lookup])
+        return await batch.ask(Wide())
+
+    assert expected == [entry.dn.partition(",")[0] for entry in asyncio.run(story())[lookup]]
+
+
+@pytest.mark.parametrize(
+    ("who", "searches"),
+    [(["nobody", "nil", "none"], 1), (["nobody", "amy"], 3), (["amy"], 1), (["nobody"], 1)],
+)
+def test_a_probe_spares_searches_where_nothing_is_found(who: list[str], searches: int) -> None:
+    """Several groups: one search says that there is none, and only else each is asked."""
+    directory = Counting(*PEOPLE)
+    lookups = [facts.groups(f"uid={name},ou=people,{BASE}", ()) for name in who]
+    found = answers(planner(), directory, *lookups)
+    assert [["cn=one"] if name == "amy" else [] for name in who] == list(found.values())
+    assert searches == len(directory.asked)
+
+
+def test_a_concept_that_is_switched_off_is_absent() -> None:
+    """An empty mapping finds nothing, alone or beside others."""
+    plan = planner(mapping=Mapping(login=(), member=("memberUid",)))
+    lookups = (facts.login("amy"), facts.mail("a@other"), facts.groups(AMY, ()))
+    assert [[], ["uid=amy"], []] == list(answers(plan, Counting(*PEOPLE), *lookups).values())
+    assert answers(plan, Counting(*PEOPLE), facts.login("amy")) == {facts.login("amy"): []}
+
+
+@pytest.mark.parametrize("name", ["memberUid", "memberuid", "MEMBERUID"])
+def test_attribute_names_have_no_case(name: str) -> None:
+    """A site may write them as it likes in [directory.attributes]."""
+    plan = planner(mapping=Mapping(member=("MEMBER", name)))
+    [search] = [batch.search for batch in plan.plan([facts.groups(AMY, ("amy",))])]
+    assert to_text(search.filter) == f"(|(MEMBER={AMY})({name}=amy))"
+
+
+def test_a_base_that_is_not_there_is_unavailable() -> None:
+    """Of a subtree search, that is; a single entry may be absent."""
+    plan = Planner(Where("dc=elsewhere"), SMALL)
+    with pytest.raises(Unavailable):
+        answers(plan, Counting(), facts.mail("a@x"))
+
+
+def test_scopes_of_a_url() -> None:
+    """The numbers of RFC 4511."""
+    scopes = [
+        planner().plan([facts.url(f"ldap:///{BASE}?cn?{scope}", "k")])[0].search.scope
+        for scope in ("base", "one", "sub", "")
+    ]
+    assert scopes == [Scope.BASE, Scope.ONE, Scope.SUB, Scope.BASE]

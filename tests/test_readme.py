@@ -1,0 +1,576 @@
+"""README.md is held to the program: what it shows is run, and its tables are the code's.
+
+Comments in the README name the blocks and the tables that are read here: `<!-- test: NAME -->` above a
+block, `<!-- table: NAME -->` above a table.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import click
+import pytest
+
+from ldappolicy import cli, config, ldif, mapping, vocabulary
+from ldappolicy.entry import Entry
+from ldappolicy.errors import ConfigError
+from ldappolicy.vocabulary import Residue
+from tests import test_schema
+from tests.labs.ldappolicy import Ldappolicy, program
+from tests.labs.postfix import Postfix, require_postfix
+from tests.labs.slapd import CONFIG_DN, PLAIN, ROOT_PW, Slapd, require_slapd
+from tests.test_house import FLOORS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROSE = re.sub(r"(?ms)^```.*?^```$", "", README)
+
+
+# --- reading it -----------------------------------------------------------------------------------
+
+
+def blocks(mark: str) -> list[str]:
+    """The blocks under `<!-- test: MARK -->`."""
+    found = re.findall(rf"(?ms)^<!-- test: {re.escape(mark)} -->\n```\w*\n(.*?)^```$", README)
+    assert found, f"no block {mark!r}"
+    return found
+
+
+def block(mark: str) -> str:
+    """The only one."""
+    (found,) = blocks(mark)
+    return found
+
+
+def table(mark: str) -> list[list[str]]:
+    """The rows of the table under `<!-- table: MARK -->`, without its head."""
+    found = re.search(rf"(?m)^<!-- table: {re.escape(mark)} -->\n((?:\|.*\n)+)", README)
+    assert found, f"no table {mark!r}"
+    rows = [
+        [cell.strip() for cell in line.strip().strip("|").split("|")] for line in found[1].splitlines()[2:]
+    ]
+    assert len({len(row) for row in rows}) == 1, f"{mark}: rows of different length"
+    return rows
+
+
+def quoted(text: str) -> list[str]:
+    """What stands between backquotes."""
+    return re.findall(r"`([^`]+)`", text)
+
+
+def section(title: str) -> str:
+    """The text under a heading."""
+    found = re.search(rf"(?ms)^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README)
+    assert found, f"no section {title!r}"
+    return found[1]
+
+
+def test_every_mark_is_read() -> None:
+    """A mark that no test reads holds nothing to anything."""
+    here = Path(__file__).read_text(encoding="utf-8")
+    marks = re.findall(r"<!-- (test|table): (\S+) -->", README)
+    assert [] == [mark for _, mark in marks if f'"{mark}")' not in here]
+
+
+# --- what it shows ----------------------------------------------------------------------------------
+
+
+def shown() -> Iterator[tuple[str, str]]:
+    """Each command of the console blocks, and what it prints."""
+    for text in blocks("run"):
+        for command in re.split(r"(?m)^\$ ", text)[1:]:
+            line, _, output = command.partition("\n")
+            yield line, output
+
+
+SHOWN = list(shown())
+
+
+@pytest.mark.parametrize(("command", "output"), SHOWN, ids=[command for command, _ in SHOWN])
+def test_console(command: str, output: str) -> None:
+    """What is shown as typed prints what is shown below it."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    typed = command.replace(".venv/bin/ldappolicy", shlex.quote(program()))
+    done = subprocess.run(
+        ["sh", "-c", typed],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
+    )
+    actual = without_ages(done.stdout)
+    if not re.fullmatch(pattern(output), actual):
+        assert without_ages(output) == actual
+
+
+def without_ages(text: str) -> str:
+    """How old an answer is differs from run to run."""
+    return re.sub(r"\b[0-9.e-]+ s old\b", "N s old", text)
+
+
+def pattern(output: str) -> str:
+    """`...` alone on a line is any lines, everything else is itself."""
+    lines = without_ages(output).splitlines()
+    return "".join("(?:.*\n)*" if line == "..." else re.escape(line) + "\n" for line in lines)
+
+
+def test_paths_exist() -> None:
+    """What is named of the checkout is there."""
+    tops = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    named = {word for text in quoted(PROSE) for word in re.findall(r"[\w.-]+/[\w./-]*", text)}
+    named |= set(re.findall(r"\]\(([^)#:]+)\)", README))
+    named |= set(re.findall(r"-c (\S+\.toml)", README))
+    ours = {path for path in named if path.split("/")[0] in tops - {".venv"}}
+    assert len(ours) > 5
+    assert [] == sorted(path for path in ours if not (ROOT / path).exists())
+
+
+# --- the recipes ------------------------------------------------------------------------------------
+
+
+def named_entries(ldif_file: Path, kind: str) -> dict[str, Entry]:
+    """The entries of an object class, by cn."""
+    records = ldif.read_records(ldif_file.read_bytes(), ldif_file.name)
+    entries = [Entry(record.dn, record.attributes) for record in records]
+    return {entry.values("cn")[0]: entry for entry in entries if kind in entry.values("objectClass")}
+
+
+def test_policy_of_the_example(example_ldif: Path) -> None:
+    """The policy that is shown is the one that is served."""
+    (record,) = ldif.read_records(block("entry").encode(), "README.md")
+    assert named_entries(example_ldif, "smtpdPolicy")["default"] == Entry(record.dn, record.attributes)
+
+
+def test_recipes_name_classes(example_ldif: Path) -> None:
+    """The recipes are made of the classes of the example, all of them, and of built-in restrictions."""
+    classes = named_entries(example_ldif, "smtpdRestrictionClass").keys()
+    attributes = {each.name for each in test_schema.SOURCE.attributes}
+    words: set[str] = set()
+    for _, how, proof in table("recipes"):
+        for text in quoted(how + proof):
+            name, _, value = text.rpartition(": ")
+            assert not name or name in attributes, text
+            words |= (
+                set(re.findall(r"\b[a-z]+(?:_[a-z]+)*\b(?!:)", value)) if name != "smtpdModerator" else set()
+            )
+    tables = named_entries(example_ldif, "smtpdAccessTable").keys()
+    others = vocabulary.BUILT_IN | tables | set(policy_tables()) | {"postsuper", "members", "recipient"}
+    assert set(classes) == words - others
+
+
+def policy_tables() -> list[str]:
+    """The types of tables, and what `recipient:` and `directory:` can name."""
+    return [word for row in table("tables") for text in quoted(row[0]) for word in re.findall("[a-z]+", text)]
+
+
+def test_recipes_are_tested() -> None:
+    """Each recipe rests on a proof that is named, and has tests of its own."""
+    tests = (ROOT / "tests" / "test_recipes.py").read_text(encoding="utf-8")
+    tested = {
+        number for name in re.findall(r"def test_([\d_and]+)", tests) for number in re.findall(r"\d", name)
+    }
+    rows = table("recipes")
+    assert [str(number) for number in range(1, 8)] == [name.split(".")[0] for name, _, _ in rows]
+    assert tested >= {name[0] for name, _, _ in rows}
+    assert all(proof for _, _, proof in rows)
+
+
+# --- the language -----------------------------------------------------------------------------------
+
+DECIDED = {
+    "here": vocabulary.EVALUATED | vocabulary.CHECKS.keys(),
+    "left to Postfix; can permit": {
+        name for name, kind in vocabulary.LEFT_TO_POSTFIX.items() if kind is Residue.PERMITS
+    },
+    "left to Postfix; can only refuse": {
+        name for name, kind in vocabulary.LEFT_TO_POSTFIX.items() if kind is Residue.REFUSES
+    },
+    "left to Postfix; can only refuse, always permanently": {
+        name for name, kind in vocabulary.LEFT_TO_POSTFIX.items() if kind is Residue.REFUSES_FOR_GOOD
+    },
+    "an error": vocabulary.ONLY_IN_MAIN_CF,
+    "old names": vocabulary.OLD_NAMES.keys(),
+}
+
+
+def test_restrictions() -> None:
+    """Every restriction stands in the table, once, where it is decided."""
+    found: dict[str, set[str]] = {where: set() for where in DECIDED}
+    seen: list[str] = []
+    for names, decided in table("restrictions"):
+        # Longest first: one text begins with another.
+        where = next(text for text in sorted(DECIDED, key=len, reverse=True) if decided.startswith(text))
+        names = re.sub(r" \([^)]*\)", "", names)
+        found[where].update(quoted(names))
+        seen += quoted(names)
+    assert {where: set(names) for where, names in DECIDED.items()} == found
+    assert len(seen) == len(set(seen))
+
+
+def test_old_names() -> None:
+    """Behind each old name stands the one that it means."""
+    (row,) = [names for names, decided in table("restrictions") if decided == "old names"]
+    assert vocabulary.OLD_NAMES == dict(re.findall(r"`(\w+)` \(`(\w+)`\)", row))
+
+
+def test_mapping() -> None:
+    """The table of the mapping is the default of both profiles."""
+    rows = {quoted(key)[0]: tuple(quoted(names)) for key, names in table("mapping")}
+    assert {key: getattr(mapping.Mapping(), key) for key in mapping.KEYS} == rows
+    assert {"generic", "openldap"} == set(mapping.PROFILES)
+    assert len({tuple(dataclasses.astuple(profile)) for profile in mapping.PROFILES.values()}) == 1
+
+
+# --- the schema -------------------------------------------------------------------------------------
+
+KINDS = {
+    test_schema.STRING: "string",
+    test_schema.DN: "DN",
+    test_schema.BOOLEAN: "boolean",
+    test_schema.INTEGER: "integer",
+}
+OF = {"smtpdPolicy": "policy", "smtpdRestrictionClass": "class", "smtpdAccessTable": "table"}
+
+
+def test_attribute_types() -> None:
+    """Every attribute type is explained, with the object it stands on and the values it takes."""
+    may = {
+        name: OF.get(each.name, "entry")
+        for each in test_schema.SOURCE.classes
+        for name in each.may | each.must
+    }
+    expected = {
+        each.name: (may[each.name], KINDS[each.syntax] + "s" * (not each.single))
+        for each in test_schema.SOURCE.attributes
+    }
+    rows = [(name, (of, value)) for names, of, value, _ in table("attributes") for name in quoted(names)]
+    assert expected == dict(rows)
+    assert len(rows) == len(expected)
+    assert all(meaning for *_, meaning in table("attributes"))
+
+
+def test_object_classes() -> None:
+    """Every object class is there, with what it must and may have."""
+    ours = {each.name for each in test_schema.SOURCE.attributes}
+    expected = {
+        each.name: (each.kind.lower(), set(each.must), set(each.may) - ours)
+        for each in test_schema.SOURCE.classes
+    }
+    rows = {
+        quoted(name)[0]: (kind, set(quoted(must)), set(quoted(may)))
+        for name, kind, must, may in table("classes")
+    }
+    assert expected == rows
+
+
+# --- the configuration ------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A key of the configuration, as the README has it."""
+
+    section: str
+    name: str
+    default: str
+    meaning: str
+
+    def __str__(self) -> str:
+        return f"[{self.section}] {self.name}"
+
+
+def keys() -> Iterator[Key]:
+    """The rows of the table, one for each key; an empty section is the one above."""
+    name = ""
+    for row in table("configuration"):
+        name = row[0] or name
+        for key in quoted(row[1]):
+            yield Key(name, key, quoted(row[2])[0], row[3])
+
+
+KEYS = list(keys())
+every_key = pytest.mark.parametrize("key", KEYS, ids=map(str, KEYS))
+
+
+def test_keys() -> None:
+    """The table has every key, in the order of the code, and no other."""
+    expected = [
+        f"[{part.name}] {key.name}"
+        for part in dataclasses.fields(config.Config)
+        for key in dataclasses.fields(getattr(config.Config(), part.name))
+    ]
+    assert expected == [str(key) for key in KEYS]
+
+
+@every_key
+def test_default(key: Key) -> None:
+    """The default in the table means what the code has."""
+    told = config.parse(f"[{key.section}]\n{key.name} = {key.default}\n", "README.md")
+    assert getattr(getattr(config.Config(), key.section), key.name) == value_of(told, key)
+
+
+@every_key
+def test_not_available_yet(key: Key) -> None:
+    """What asks for a later version is marked, value by value; nothing else is."""
+    later = {value for value in candidates(key) if is_later(key, value)}
+    assert (bool(later) or key.name == "mirror_max_entries") == ("not available yet" in key.meaning)
+    assert {value for value in later if isinstance(value, str)} - {"x"} <= set(quoted(key.meaning))
+
+
+def candidates(key: Key) -> set[str | int | bool]:
+    """Values of every kind, those that the key names among them."""
+    kind = typing.get_type_hints(type(getattr(config.Config(), key.section)), include_extras=True)[key.name]
+    return {*literals(kind), "x", 2, True}
+
+
+def literals(kind: object) -> Iterator[str]:
+    """The strings in a Literal, however deep."""
+    for part in typing.get_args(kind):
+        if typing.get_origin(kind) is typing.Literal:
+            yield part
+        else:
+            yield from literals(part)
+
+
+def is_later(key: Key, value: str | int | bool) -> bool:
+    """Whether the program refuses the value for now."""
+    try:
+        config.parse(f"[{key.section}]\n{key.name} = {json.dumps(value)}\n", "x")
+    except ConfigError as problem:
+        return config.NOT_YET in str(problem)
+    return False
+
+
+def value_of(told: config.Config, key: Key) -> object:
+    """What a configuration says of the key."""
+    return getattr(getattr(told, key.section), key.name)
+
+
+def test_configuration_of_a_site() -> None:
+    """The example configuration is one."""
+    told = config.parse(block("config"), "/etc/ldappolicy/config.toml")
+    assert ("simple", "/etc/ldappolicy/password") == (told.directory.bind, told.directory.bind_pw_file)
+
+
+# --- the command line -------------------------------------------------------------------------------
+
+
+def commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, by its words."""
+    with click.Context(group) as context:
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None, name
+            if isinstance(command, click.Group):
+                yield from commands(command, f"{before}{name} ")
+            else:
+                yield before + name, command
+
+
+def options(command: click.Command) -> set[str]:
+    """The long options of a command; --help is everywhere."""
+    spelled = [
+        spelling for option in command.params if isinstance(option, click.Option) for spelling in option.opts
+    ]
+    return {spelling for spelling in spelled if spelling.startswith("--")} - {"--help"}
+
+
+def test_commands() -> None:
+    """The table has every command and every option, and no other."""
+    rows = {}
+    for typed, does in table("commands"):
+        (words,) = quoted(typed)
+        name = re.match(r"[a-z]+(?: [a-z]+)*", words)
+        assert name, words
+        rows[name[0]] = set(re.findall(r"--[a-z-]+", does))
+    assert {name: options(command) for name, command in commands(cli.cli)} == rows
+
+
+def test_arguments() -> None:
+    """An argument that has to be given stands behind its command, one that need not in brackets."""
+    typed = [quoted(cell)[0] for cell, _ in table("commands")]
+    for name, command in commands(cli.cli):
+        arguments = [each for each in command.params if isinstance(each, click.Argument)]
+        (line,) = [text for text in typed if re.match(rf"{name}(?![a-z])(?! [a-z])", text)]
+        assert bool(arguments) == (line != name), line
+        assert any(not each.required for each in arguments) == ("[" in line), line
+
+
+def test_options_before_the_command() -> None:
+    """The options of the program itself are explained above or below the table."""
+    said = set(re.findall(r"(?<![\w-])--?[a-z]+", section("Commands")))
+    spelled = {spelling for option in cli.cli.params for spelling in option.opts}
+    assert {"-c", "--version"} <= said & spelled
+    assert cli.DEFAULT_CONFIG in section("Commands")
+
+
+def test_exit_status() -> None:
+    """Every exit status that the command line has a name for is in the list."""
+    named = {value for name, value in vars(cli).items() if name.startswith("EX_")}
+    (sentence,) = re.findall(r"(?s)Exit status, .*?\n\n", section("Commands"))
+    assert named == {int(number) for number in re.findall(r"\b\d\d\b", sentence)}
+
+
+# --- the house --------------------------------------------------------------------------------------
+
+
+def test_house() -> None:
+    """The picture of the house has every room of every floor."""
+    rooms: dict[int, set[str]] = {}
+    for floor, modules, owns in table("house"):
+        rooms[int(floor)] = set(quoted(modules))
+        assert owns, floor
+    expected: dict[int, set[str]] = {floor: rooms - {""} for floor, rooms in enumerate(FLOORS)}
+    assert expected == rooms
+
+
+# --- slapd ------------------------------------------------------------------------------------------
+
+# What slapd has to index by itself for the README to be right: Debian's postinst does.
+DEBIANS = "objectClass eq", "cn,uid eq", "uidNumber,gidNumber eq", "member,memberUid eq"
+MAIN_DATABASE = "dn: olcDatabase={1}mdb,cn=config\nchangetype: modify\n"
+REQUEST = {"sender": "dave@my.domain", "sasl_username": "dave", "recipient": "sales@my.domain"}
+
+
+@pytest.fixture
+def slapd(example_ldif: Path) -> Iterator[Slapd]:
+    """A slapd with Debian's indexes, and the example company in it."""
+    require_slapd()
+    indexes = "".join(f"olcDbIndex: {index}\n" for index in DEBIANS)
+    with Slapd(schema="ldappolicy", overlays=PLAIN, size_limit="500") as slapd:
+        slapd.configure(f"{MAIN_DATABASE}replace: olcDbIndex\n{indexes}-\n")
+        slapd.load(example_ldif)
+        yield slapd
+
+
+def asked(slapd: Slapd) -> set[tuple[str, str]]:
+    """The attributes in the filters that slapd gets while the service works, and the index each wants."""
+    before = len(slapd.log.read_text("utf-8", "replace"))
+    with Ldappolicy({"directory": {"uri": [slapd.uri], "profile": "openldap"}}) as service:
+        assert service.ask(**REQUEST) == "reject,"
+    said = slapd.log.read_text("utf-8", "replace")[before:]
+    filters = " ".join(re.findall(r' SRCH base=.* scope=[12] .* filter="(.*)"', said))
+    # slapd writes "?name" for an attribute that it does not know.
+    assertions = re.findall(r"\(([A-Za-z]\w*)=(\*\))?", filters)
+    return {(name.lower(), "pres" if any_value else "eq") for name, any_value in assertions}
+
+
+def indexed(slapd: Slapd) -> set[tuple[str, str]]:
+    """The attributes that the main database has an index for, and of which kind."""
+    command = ["ldapsearch", "-x", "-LLL", "-o", "ldif-wrap=no", "-H", slapd.ldapi_uri]
+    who = ["-D", CONFIG_DN, "-w", ROOT_PW, "-b", "olcDatabase={1}mdb,cn=config", "-s", "base"]
+    done = subprocess.run([*command, *who, "olcDbIndex"], capture_output=True, text=True, check=True)
+    lines = re.findall(r"(?m)^olcDbIndex: (\S+) (\S+)$", done.stdout)
+    return {(name.lower(), kind) for names, kind in lines for name in names.split(",")}
+
+
+def test_indexes(slapd: Slapd) -> None:
+    """Every attribute that the service searches by has an index, and without the record had none."""
+    asks = asked(slapd)
+    lacking = asks - indexed(slapd)
+    slapd.configure(block("slapd"))
+    assert added_indexes() == lacking
+    assert set() == asks - indexed(slapd)
+
+
+def added_indexes() -> set[tuple[str, str]]:
+    """What the record in the README adds."""
+    lines = re.findall(r"(?m)^olcDbIndex: (\S+) (\S+)$", block("slapd"))
+    return {(name.lower(), kind) for name, kind in lines}
+
+
+def test_indexes_of_the_mapping() -> None:
+    """What is searched by is indexed by the record, or by Debian, or is not in OpenLDAP's schema."""
+    names = mapping.Mapping()
+    searched = {*names.mail, *names.login, *names.domain, *names.member, "objectClass", "cn"}
+    own = {name for index in DEBIANS for name in index.split()[0].split(",")}
+    there = {name.lower() for name in own} | {name for name, _ in added_indexes()}
+    assert {"mailAlternateAddress"} == {name for name in searched if name.lower() not in there}
+
+
+def test_limits(slapd: Slapd) -> None:
+    """Whom the record names gets more than 500 entries, others do not."""
+    slapd.configure(block("slapd"))
+    slapd.load(account() + "".join(people(600)))
+    assert 0 == search(slapd, "cn=ldappolicy,dc=example,dc=com")
+    assert 4 == search(slapd, "cn=other,dc=example,dc=com")
+
+
+def account() -> str:
+    """The service's own entry, and another one."""
+    return "".join(
+        f"dn: cn={name},dc=example,dc=com\nobjectClass: organizationalRole\n"
+        f"objectClass: simpleSecurityObject\ncn: {name}\nuserPassword: secret\n\n"
+        for name in ("ldappolicy", "other")
+    )
+
+
+def people(count: int) -> Iterator[str]:
+    """Entries, as many."""
+    for number in range(count):
+        yield f"dn: ou={number},dc=example,dc=com\nobjectClass: organizationalUnit\nou: {number}\n\n"
+
+
+def search(slapd: Slapd, who: str) -> int:
+    """The result code of a search for everything."""
+    command = [
+        "ldapsearch",
+        "-x",
+        "-LLL",
+        "-H",
+        slapd.uri,
+        "-D",
+        who,
+        "-w",
+        "secret",
+        "-b",
+        "dc=example,dc=com",
+    ]
+    return subprocess.run([*command, "1.1"], capture_output=True, check=False).returncode
+
+
+# --- Postfix ----------------------------------------------------------------------------------------
+
+MAIN_CF = blocks("main.cf")
+FRIEND = "friend@elsewhere.example"
+
+
+def parameters(text: str) -> Mapping[str, str]:
+    """The parameters of a piece of main.cf."""
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
+
+
+@pytest.mark.parametrize("text", MAIN_CF, ids=["one call", "a call for each list"])
+def test_main_cf(text: str) -> None:
+    """Postfix takes what is shown for main.cf, without a warning, and the policy is in force."""
+    require_postfix()
+    with Ldappolicy() as service:
+        called = parameters(text.replace("inet:127.0.0.1:10040", service.inet))
+        with Postfix({"in": {}}, called) as postfix:
+            assert "554 5.7.1 <all@my.domain>: Recipient address rejected: Access denied" == rcpt(
+                postfix, "stranger@elsewhere.example", "all@my.domain"
+            )
+            assert "250 2.1.5 Ok" == rcpt(postfix, "joe@my.domain", "all@my.domain")
+            assert rcpt(postfix, "amy@my.domain", FRIEND, login="amy").startswith("554 5.7.1 <")
+            assert "554 5.7.1 <" + FRIEND + ">: Relay access denied" == rcpt(postfix, "a@b.example", FRIEND)
+            assert [] == postfix.log("warning|fatal")
+
+
+def rcpt(postfix: Postfix, sender: str, recipient: str, **client: str) -> str:
+    """The reply to RCPT, in a session from outside."""
+    with postfix.session("in", name="mail.outside.example", addr="198.51.100.7", **client) as session:
+        session.ehlo()
+        session.mail(sender)
+        return session.rcpt(recipient)

@@ -1,0 +1,474 @@
+"""The cache in front of a directory: what is remembered, for how long, and who waits for whom.
+
+The directory is a fake at the edge, whose answers come when the test says so.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
+
+import pytest
+
+from ldappolicy import facts
+from ldappolicy.directory import Search
+from ldappolicy.directory.plan import Planner, Where
+from ldappolicy.entry import Entry
+from ldappolicy.errors import Unavailable
+from ldappolicy.facts import Absent, Found, Lookup, Missed, Outcome
+from ldappolicy.ldap_filter import to_text
+from ldappolicy.mapping import Mapping
+from ldappolicy.resolver import Limits, Resolver
+
+T = TypeVar("T")
+
+BASE = "dc=example,dc=com"
+MAPPING = Mapping(mail=("mail",), login=("uid",), domain=("associatedDomain",), member=("member",))
+LIMITS = Limits(size=100, ttl=300.0, negative_ttl=60.0, max_stale=3600.0)
+
+AMY = Entry(f"uid=amy,{BASE}", {"mail": ["amy@x"], "uid": ["amy"]})
+BOB = Entry(f"uid=bob,{BASE}", {"mail": ["bob@x"], "uid": ["bob"]})
+GROUP = Entry(f"cn=g,{BASE}", {"cn": ["g"]})
+
+
+class Fake:
+    """A directory: every search returns `entries`, once `gate` is open; `down` is why it does not."""
+
+    def __init__(self, *entries: Entry) -> None:
+        self.entries: Sequence[Entry] = entries
+        self.down = ""
+        self.refuse = ""  # what a filter must hold for its search to be unavailable
+        self.bug: Exception | None = None
+        self.asked: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def search(self, search: Search) -> Sequence[Entry]:
+        text = to_text(search.filter)
+        self.asked.append(text)
+        await self.gate.wait()
+        if self.bug is not None:
+            raise self.bug
+        if self.down or (self.refuse and self.refuse in text):
+            raise Unavailable(self.down or "refused")
+        return self.entries
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Stage:
+    """A resolver with its fake directory and its clock."""
+
+    def __init__(self, *entries: Entry, limits: Limits = LIMITS, domains: Iterable[str] = ()) -> None:
+        self.directory = Fake(*entries)
+        self.clock = Clock()
+        planner = Planner(Where(BASE, None, frozenset(domains)), MAPPING)
+        self.resolver = Resolver(self.directory, planner, limits, self.clock)
+
+    async def ask(self, lookup: Lookup) -> Outcome:
+        """As a request does it: what is known, else what is fetched."""
+        known = self.resolver.known(lookup)
+        return known if known is not None else (await self.resolver.fetch([lookup]))[lookup]
+
+    @property
+    def searches(self) -> int:
+        """How many the directory was asked."""
+        return len(self.directory.asked)
+
+
+def run(story: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a story in an event loop of its own."""
+    return asyncio.run(story())
+
+
+async def turns() -> None:
+    """Let everything that can go on do so."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def names(outcome: Outcome) -> list[str]:
+    """Which entries were found."""
+    assert isinstance(outcome, Found)
+    return [entry.dn.partition(",")[0] for entry in outcome.entries]
+
+
+A, B = facts.mail("amy@x"), facts.mail("bob@x")
+NOBODY = facts.mail("nobody@x")
+
+
+# --- what is remembered ---------------------------------------------------------------------------
+
+
+def test_found_and_absent_are_two_answers_of_one_search() -> None:
+    """An entry that came belongs to its lookup; the other lookup has none, which is known as well."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        assert stage.resolver.known(A) is None
+        outcomes = await stage.resolver.fetch([A, NOBODY])
+        assert {A: Found((AMY,), 1000.0), NOBODY: Absent(1000.0)} == outcomes
+        assert outcomes == {lookup: stage.resolver.known(lookup) for lookup in (A, NOBODY)}
+        assert (stage.searches, stage.resolver.entries) == (1, 2)
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("lookup", "age", "known"),
+    [
+        (A, 0.0, True),
+        (A, 299.9, True),
+        (A, 300.0, False),
+        (A, 5000.0, False),
+        (NOBODY, 0.0, True),
+        (NOBODY, 59.9, True),
+        (NOBODY, 60.0, False),
+        (NOBODY, 299.0, False),
+    ],
+)
+def test_an_answer_is_trusted_for_its_time(lookup: Lookup, age: float, known: bool) -> None:
+    """ttl for what is found, negative_ttl for what is not; then the directory is asked again."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        first = await stage.ask(lookup)
+        stage.clock.passes(age)
+        assert (stage.resolver.known(lookup) is not None) is known
+        again = await stage.ask(lookup)
+        assert stage.searches == (1 if known else 2)
+        assert (again == first) is known
+        assert type(again) is type(first)
+
+    run(story)
+
+
+def test_the_age_of_an_answer_is_counted_from_the_question() -> None:
+    """What a slow directory says was true when it was asked, at best."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        stage.directory.gate.clear()
+        asked = asyncio.ensure_future(stage.ask(A))
+        await turns()
+        stage.clock.passes(200)
+        stage.directory.gate.set()
+        assert await asked == Found((AMY,), 1000.0)
+        stage.clock.passes(100)
+        assert stage.resolver.known(A) is None
+
+    run(story)
+
+
+def test_an_entry_that_goes_and_comes_is_one_or_the_other() -> None:
+    """The last answer of the directory replaces the one before, in both directions."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        assert names(await stage.ask(A)) == ["uid=amy"]
+        stage.directory.entries = ()
+        stage.clock.passes(301)
+        assert isinstance(await stage.ask(A), Absent)
+        assert isinstance(stage.resolver.known(A), Absent)
+        stage.directory.entries = (AMY,)
+        stage.clock.passes(61)
+        assert names(await stage.ask(A)) == ["uid=amy"]
+        assert isinstance(stage.resolver.known(A), Found)
+        assert stage.resolver.entries == 1
+
+    run(story)
+
+
+def test_what_the_configuration_rules_out_is_never_asked_for() -> None:
+    """An address in a domain that is not in `domain` is absent without a search."""
+
+    async def story() -> None:
+        stage = Stage(AMY, domains=["y"])
+        assert await stage.ask(A) == Absent(1000.0)
+        assert (stage.searches, stage.resolver.entries) == (0, 0)
+
+    run(story)
+
+
+def test_a_flood_of_absent_keys_leaves_the_found_ones() -> None:
+    """Spammers choose the absent keys: they push out one another, and nothing else."""
+
+    async def story() -> None:
+        stage = Stage(AMY, limits=Limits(size=10))
+        await stage.ask(A)
+        for n in range(500):
+            assert isinstance(await stage.ask(facts.mail(f"n{n}@x")), Absent)
+        assert names(await stage.ask(A)) == ["uid=amy"]
+        assert stage.resolver.entries == 11
+        assert stage.searches == 501
+
+    run(story)
+
+
+def test_found_entries_are_bounded_too() -> None:
+    """The one that was asked for last stays."""
+
+    async def story() -> None:
+        people = [Entry(f"uid=u{n},{BASE}", {"mail": [f"u{n}@x"]}) for n in range(50)]
+        stage = Stage(*people, limits=Limits(size=10))
+        for n in range(50):
+            assert names(await stage.ask(facts.mail(f"u{n}@x"))) == [f"uid=u{n}"]
+        assert stage.resolver.entries == 10
+        assert stage.resolver.known(facts.mail("u49@x")) is not None
+        assert stage.resolver.known(facts.mail("u0@x")) is None
+
+    run(story)
+
+
+@pytest.mark.parametrize("max_stale", [0.0, 10.0])
+def test_answers_are_trusted_for_ttl_whatever_max_stale_is(max_stale: float) -> None:
+    """max_stale is about outages: a site that wants no stale answers still has a cache."""
+
+    async def story() -> None:
+        stage = Stage(AMY, limits=Limits(10, ttl=300.0, negative_ttl=60.0, max_stale=max_stale))
+        await stage.resolver.fetch([A, NOBODY])
+        stage.clock.passes(50)
+        assert names(await stage.ask(A)) == ["uid=amy"]
+        assert isinstance(await stage.ask(NOBODY), Absent)
+        assert stage.searches == 1
+        stage.directory.down = "down"
+        stage.clock.passes(250)
+        assert await stage.ask(A) == Missed("down")
+
+    run(story)
+
+
+# --- who waits for whom ---------------------------------------------------------------------------
+
+
+def test_two_requests_share_one_search() -> None:
+    """The second waits for the answer to the first one's question."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        stage.directory.gate.clear()
+        both = asyncio.gather(stage.ask(A), stage.ask(A))
+        await turns()
+        assert stage.searches == 1
+        stage.directory.gate.set()
+        first, second = await both
+        assert first is second
+        assert names(first) == ["uid=amy"]
+
+    run(story)
+
+
+def test_requests_share_what_they_have_in_common() -> None:
+    """Only what nobody has asked for yet is asked for."""
+
+    async def story() -> None:
+        stage = Stage(AMY, BOB)
+        stage.directory.gate.clear()
+        first = asyncio.ensure_future(stage.resolver.fetch([A]))
+        await turns()
+        second = asyncio.ensure_future(stage.resolver.fetch([A, B]))
+        await turns()
+        assert stage.directory.asked == ["(mail=amy@x)", "(mail=bob@x)"]
+        stage.directory.gate.set()
+        assert [*await first] == [A]
+        assert {A: ["uid=amy"], B: ["uid=bob"]} == {key: names(value) for key, value in (await second).items()}
+
+    run(story)
+
+
+@pytest.mark.parametrize("others", [0, 1, 20])
+def test_a_request_that_gives_up_does_not_lose_the_search(others: int) -> None:
+    """Its answer is for whoever waits as well, and for whoever comes later."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        stage.directory.gate.clear()
+        first = asyncio.ensure_future(stage.ask(A))
+        waiting = [asyncio.ensure_future(stage.ask(A)) for _ in range(others)]
+        await turns()
+        first.cancel()
+        await turns()
+        assert first.cancelled()
+        assert not any(task.done() for task in waiting)
+        stage.directory.gate.set()
+        assert [["uid=amy"]] * others == [names(outcome) for outcome in await asyncio.gather(*waiting)]
+        await turns()
+        assert names(await stage.ask(A)) == ["uid=amy"]
+        assert stage.searches == 1
+
+    run(story)
+
+
+def test_a_second_question_while_the_first_is_answered_is_new() -> None:
+    """Nothing stays under way: the next fetch after an answer is a search again."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        for count in (1, 2, 3):
+            await stage.resolver.fetch([A])
+            assert stage.searches == count
+
+    run(story)
+
+
+# --- when the directory does not answer -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("lookup", [A, NOBODY])
+@pytest.mark.parametrize(
+    ("age", "expected"), [(301.0, True), (3599.0, True), (3600.0, False), (9999.0, False)]
+)
+def test_the_last_answer_serves_while_it_is_young_enough(lookup: Lookup, age: float, expected: bool) -> None:
+    """What was found stays found, what was absent stays absent, until it is max_stale old."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        first = await stage.ask(lookup)
+        stage.directory.down = "connection lost"
+        stage.clock.passes(age)
+        assert await stage.ask(lookup) == (first if expected else Missed("connection lost"))
+        assert (stage.searches, stage.resolver.stale_served) == (2, int(expected))
+
+    run(story)
+
+
+def test_a_stale_answer_is_not_fresh_again() -> None:
+    """Every request asks the directory anew; the answer does not get younger by being served."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        first = await stage.ask(A)
+        stage.directory.down = "down"
+        stage.clock.passes(400)
+        for count in (2, 3, 4):
+            assert await stage.ask(A) is first
+            assert stage.searches == count
+        stage.clock.passes(3200)
+        assert await stage.ask(A) == Missed("down")
+
+    run(story)
+
+
+def test_what_was_never_known_is_unavailable_and_not_remembered() -> None:
+    """As soon as the directory is back, it is asked."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        stage.directory.down = "no route to host"
+        assert await stage.ask(A) == Missed("no route to host")
+        assert (stage.resolver.known(A), stage.resolver.entries) == (None, 0)
+        stage.directory.down = ""
+        assert names(await stage.ask(A)) == ["uid=amy"]
+
+    run(story)
+
+
+def test_one_search_of_several_that_fails_is_its_own_trouble() -> None:
+    """The other lookups of the same request have their answers, and keep them."""
+    group = facts.groups(AMY.dn, ())
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        stage.directory.refuse = "member="
+        outcomes = await stage.resolver.fetch([A, NOBODY, group])
+        assert {A: Found((AMY,), 1000.0), NOBODY: Absent(1000.0), group: Missed("refused")} == outcomes
+        assert stage.resolver.known(A) is not None
+        assert stage.resolver.known(group) is None
+
+    run(story)
+
+
+def test_a_stale_and_an_unknown_lookup_in_one_request() -> None:
+    """Each has what is known of it."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        await stage.ask(A)
+        stage.directory.down = "down"
+        stage.clock.passes(400)
+        assert {A: Found((AMY,), 1000.0), B: Missed("down")} == await stage.resolver.fetch([A, B])
+
+    run(story)
+
+
+def test_ask_again_trusts_nothing_and_forgets_nothing() -> None:
+    """After SIGHUP every answer is asked for anew, and serves while the directory does not answer."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        await stage.resolver.fetch([A, NOBODY])
+        stage.clock.passes(1)
+        stage.resolver.ask_again()
+        assert [stage.resolver.known(lookup) for lookup in (A, NOBODY)] == [None, None]
+        stage.directory.down = "down"
+        assert {A: Found((AMY,), 1000.0), NOBODY: Absent(1000.0)} == await stage.resolver.fetch([A, NOBODY])
+        stage.directory.down = ""
+        assert await stage.ask(A) == Found((AMY,), 1001.0)
+        assert stage.resolver.known(A) == Found((AMY,), 1001.0)
+
+    run(story)
+
+
+def test_an_answer_to_a_question_from_before_is_not_trusted_after() -> None:
+    """A search that was under way when everything was to be asked again may be of the old state."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        stage.directory.gate.clear()
+        asked = asyncio.ensure_future(stage.ask(A))
+        await turns()
+        stage.clock.passes(1)
+        stage.resolver.ask_again()
+        stage.directory.gate.set()
+        await asked
+        assert stage.resolver.known(A) is None
+
+    run(story)
+
+
+def test_a_bug_leaves_nobody_waiting() -> None:
+    """Whatever is raised, each waiter has an outcome, none of them "absent", and the next search is made."""
+    group = facts.groups(AMY.dn, ())
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        reported: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda loop, context: reported.append(repr(context.get("exception")))
+        )
+        stage.directory.bug = ZeroDivisionError("a bug")
+        first, second = await asyncio.gather(stage.resolver.fetch([A, group]), stage.resolver.fetch([A]))
+        assert {type(outcome) for outcome in (*first.values(), *second.values())} == {Missed}
+        stage.directory.bug = None
+        await turns()
+        assert names(await stage.ask(A)) == ["uid=amy"]
+        assert reported == ["ZeroDivisionError('a bug')"]
+
+    run(story)
+
+
+def test_a_lookup_that_cannot_be_planned_is_its_own_trouble() -> None:
+    """A URL that is none makes its own lookup unavailable, not those beside it."""
+    bad = facts.url("ldap://elsewhere.example/dc=x?mail", "amy@x")
+    worse = facts.match(AMY.dn, "http://elsewhere.example")
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        outcomes = await stage.resolver.fetch([A, bad, worse])
+        assert names(outcomes[A]) == ["uid=amy"]
+        assert {type(outcomes[bad]), type(outcomes[worse])} == {Missed}
+
+    run(story)

@@ -14,7 +14,10 @@ from functools import lru_cache
 from ldappolicy.errors import InputError
 
 ACTION_WORDS = frozenset(
-    "OK RELAY DUNNO REJECT DEFER DEFER_IF_PERMIT DEFER_IF_REJECT HOLD DISCARD FILTER REDIRECT BCC PREPEND INFO WARN HANGUP".split()
+    (
+        *("OK", "RELAY", "DUNNO", "REJECT", "DEFER", "DEFER_IF_PERMIT", "DEFER_IF_REJECT", "INFO", "WARN"),
+        *("HOLD", "DISCARD", "FILTER", "REDIRECT", "BCC", "PREPEND", "HANGUP"),
+    )
 )
 """Names that mean an action wherever they stand alone; no class can have one of them."""
 

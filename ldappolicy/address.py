@@ -58,10 +58,10 @@ def is_routed(address: str) -> bool:
     return not ROUTING.isdisjoint(split_address(address)[0])
 
 
-def quoted(address: str) -> str:
-    """External form (RFC 5321 Quoted-string) where the local part needs it."""
+def quoted(address: str, *, always: bool = False) -> str:
+    """External form (RFC 5321 Quoted-string) where the local part needs it, or always."""
     local, at, domain = address.rpartition("@")
-    if not at or _DOT_STRING.fullmatch(local):
+    if not at or (_DOT_STRING.fullmatch(local) and not always):
         return address
     return '"' + _QUOTED_SPECIALS.sub(r"\\\1", local) + '"@' + domain
 
@@ -70,7 +70,7 @@ def unquoted(address: str) -> str:
     """Internal form of an address that may be written with a quoted local part."""
     local, at, domain = address.rpartition("@")
     if at and len(local) > 1 and local[0] == local[-1] == '"':
-        return re.sub(r"\\(.)", r"\1", local[1:-1], flags=re.S) + "@" + domain
+        return re.sub(r"\\(.)", r"\1", local[1:-1], flags=re.DOTALL) + "@" + domain
     return address
 
 

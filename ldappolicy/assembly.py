@@ -24,7 +24,12 @@ from ldappolicy.service import Service, Settings
 def open_directory(config: Config) -> Directory:
     """The directory that the configuration names; an LDAP server is not contacted yet."""
     path = config.directory.ldif
-    return read_ldif(path) if path is not None else LdapDirectory(ldap_settings(config))
+    if path is None:
+        return LdapDirectory(ldap_settings(config))
+    directory = read_ldif(path)
+    mapping = mapping_for(config.directory.profile, config.directory.attributes)
+    directory.prepare((*mapping.mail, *mapping.login, *mapping.domain, *mapping.member, "objectClass"))
+    return directory
 
 
 def read_ldif(path: Path) -> LdifDirectory:
@@ -63,10 +68,8 @@ def build_service(config: Config, directory: Directory) -> Service:
     where = Where(settings.search_base, _filter(config), frozenset(config.directory.domain))
     cache = config.cache
     limits = Limits(cache.size, cache.ttl, cache.negative_ttl, cache.max_stale)
-    service = Service(Resolver(directory, Planner(where, settings.mapping), limits, time.monotonic), settings)
-    if isinstance(directory, LdapDirectory):
-        directory.set_proofs(service.proofs())
-    return service
+    resolver = Resolver(directory, Planner(where, settings.mapping), limits, time.monotonic)
+    return Service(resolver, settings)
 
 
 def service_settings(config: Config) -> Settings:

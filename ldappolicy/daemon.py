@@ -13,7 +13,6 @@ from pathlib import Path
 from ldappolicy import assembly
 from ldappolicy.config import Config
 from ldappolicy.directory import Directory
-from ldappolicy.directory.ldap import LdapDirectory
 from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.log import Limited, set_up
 from ldappolicy.server import PolicyServer
@@ -63,15 +62,17 @@ class Daemon:
         await self._first_policies()
         await self.server.start_listening()
         started(self)
-        tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._obey_sighup())]
-        tasks.append(asyncio.create_task(self._watch_file()))
-        await self._stop.wait()
+        work = (self._stop.wait(), self._poll(), self._obey_sighup(), self._watch_file())
+        tasks = [asyncio.create_task(step) for step in work]
+        ended, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         logger.info("stopping")
-        for task in (*tasks, *self._leaving):
+        for task in (*running, *self._leaving):
             task.cancel()
-        await asyncio.wait([*tasks, *self._leaving])
+        await asyncio.wait(tasks)
         await self.server.stop()
         await self.directory.close()
+        for task in ended:
+            task.result()  # a bug in one of them ends the service, and is seen
 
     # ------------------------------------------------------------ policies
 
@@ -79,7 +80,6 @@ class Daemon:
         """A directory that is down at start is waited for while requests are deferred."""
         try:
             await self.service.reload()
-            self._require_proofs()
         except Unavailable as problem:
             logger.error("no policies yet: %s", problem)
 
@@ -95,17 +95,11 @@ class Daemon:
         """Reads the policies again; on any fault the old ones stay."""
         try:
             if await self.service.reload():
-                self._require_proofs()
                 logger.info("policies in force: revision %s", self._revision())
         except Unavailable as problem:
             self._warnings.log(logging.ERROR, f"policies cannot be read: {problem}")
         except ConfigError as problem:
             self._warnings.log(logging.ERROR, f"policies refused, the old ones stay in force: {problem}")
-
-    def _require_proofs(self) -> None:
-        """From now on a server has to show the policies before it is believed."""
-        if isinstance(self.directory, LdapDirectory):
-            self.directory.set_proofs(self.service.proofs())
 
     def _revision(self) -> str:
         evaluator = self.service.evaluator
@@ -137,7 +131,7 @@ class Daemon:
 
     async def _open_anew(self, config: Config, *, keep_forms: bool) -> None:
         """Swaps to a directory of its own; `keep_forms`: what no longer parses keeps its last good form."""
-        directory = assembly.open_directory(config)
+        directory = await asyncio.to_thread(assembly.open_directory, config)
         try:
             service = assembly.build_service(config, directory)
             if keep_forms:
@@ -153,7 +147,6 @@ class Daemon:
         self.config, self.directory, self.service = config, directory, service
         self.server.decider = service
         set_up(config.log.format, config.log.level)
-        self._require_proofs()
         if old is not directory:
             leaving = asyncio.create_task(self._leave(old))
             self._leaving.add(leaving)

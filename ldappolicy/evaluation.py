@@ -66,14 +66,11 @@ class Steps:
 class Surroundings(Protocol):
     """What a policy looks like to its steps (see `restrictions.Program`)."""
 
-    @property
-    def myorigin(self) -> str: ...
-    @property
-    def delimiter(self) -> str: ...
-    @property
-    def parents(self) -> bool: ...
-    @property
-    def knows_local_domains(self) -> bool: ...
+    myorigin: str
+    delimiter: str
+    parents: bool
+    knows_local_domains: bool
+
     def is_local(self, evaluation: "Evaluation", domain: str) -> bool:
         """Whether a domain stands in smtpdLocalDomains; any does when the policy has none."""
         ...

@@ -17,7 +17,7 @@ that another list holds). What is left to Postfix only for odd addresses (a dest
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import chain, product
+from itertools import chain, product, takewhile
 
 from ldappolicy import vocabulary
 from ldappolicy.action import Action, Kind, parse_action
@@ -131,11 +131,12 @@ class Way:
         """This way, and the other behind it."""
         pieces = self.pieces
         for piece in other.pieces:
-            if piece not in pieces[-1:]:
+            if piece.does is Residue.PERMITS or piece not in pieces[-1:]:
                 pieces += (piece,)
         effects = tuple(dict.fromkeys(self.effects + other.effects))
         trail = tuple(dict.fromkeys(self.trail + other.trail))
-        return Way(pieces, effects, other.end, other.refusal, self.plain and other.plain, trail)
+        end = other.end or (End.RAN_OUT if _both_flags(pieces) else None)
+        return Way(pieces, effects, end, other.refusal, self.plain and other.plain, trail)
 
     def outcome(self, name: str) -> ListOutcome:
         """The same as evaluation would have it."""
@@ -146,6 +147,12 @@ class Way:
     def says_something(self) -> bool:
         """Whether it can be in another's way."""
         return bool(self.pieces or self.effects) or self.end is End.DISCARDED
+
+
+def _both_flags(pieces: tuple[Piece, ...]) -> bool:
+    """Whether defer_if_permit and defer_if_reject end the list, as nothing before them can permit."""
+    before = takewhile(lambda piece: piece.does is not Residue.PERMITS, pieces)
+    return {Flag.DEFER_IF_PERMIT, Flag.DEFER_IF_REJECT}.issubset(piece.does for piece in before)
 
 
 Ways = tuple[Way, ...]
@@ -317,10 +324,23 @@ class Foresight:
 
 
 def _open(name: str, ways: Ways, state: str) -> Ways:
-    """The ways that do not certainly refuse; an ETRN has no message that something could be done to."""
+    """The ways that do not certainly refuse, as the lists behind see them.
+
+    An ETRN has no message that something could be done to; defer_if_reject is known in relay and recipient
+    lists only, once the list that raised it is over.
+    """
     if state == "ETRN":
         ways = tuple(replace(way, effects=()) for way in ways)
+    if name not in ("relay", "recipient"):
+        ways = tuple(map(_forgetting, ways))
     return tuple(way for way in ways if not way.outcome(name).refuses)
+
+
+def _forgetting(way: Way) -> Way:
+    pieces = way.pieces
+    while way.end is not End.REFUSED and pieces and pieces[-1].does is Flag.DEFER_IF_REJECT:
+        pieces = pieces[:-1]
+    return replace(way, pieces=pieces)
 
 
 def _left(text: str, does: Residue, warned: bool) -> Ways:

@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\\]")
 
@@ -53,27 +54,49 @@ def set_up(form: str, level: str) -> None:
 
 
 class Limited:
-    """A logger of warnings that may come with every request: one of each kind in `interval` seconds."""
+    """A logger of warnings that may come with every request: `most` of each kind in `seconds`.
+
+    The first line of a kind after such a time says how many there were that are not in the log.
+    """
 
     def __init__(
-        self, logger: logging.Logger, interval: float = 10.0, clock: Callable[[], float] = time.monotonic
+        self,
+        logger: logging.Logger,
+        most: int = 10,
+        seconds: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._logger = logger
-        self._interval = interval
+        self._most = most
+        self._seconds = seconds
         self._clock = clock
-        self._last: dict[str, float] = {}
-        self._left_out = 0
+        self._kinds: dict[str, _Kind] = {}
 
     def log(self, level: int, text: str, key: str = "") -> None:
-        """Logs the text, unless one with the same key (by default, the same text) was a moment ago."""
+        """Logs the text, unless there were too many with its key (by default, the text itself)."""
         now = self._clock()
-        key = key or text
-        if now - self._last.get(key, float("-inf")) < self._interval:
-            self._left_out += 1
-            return
-        if len(self._last) >= 1000:
-            self._last.clear()
-        self._last[key] = now
-        also = f" ({self._left_out} similar lines left out)" if self._left_out else ""
-        self._left_out = 0
-        self._logger.log(level, "%s%s", text, also)
+        kind = self._kinds.get(key or text)
+        if kind is None:
+            if len(self._kinds) >= MOST_KINDS:
+                self._kinds.clear()
+            kind = self._kinds[key or text] = _Kind(now)
+        left_out = 0
+        if now - kind.since >= self._seconds:
+            left_out = max(0, kind.seen - self._most)
+            kind.since, kind.seen = now, 0
+        kind.seen += 1
+        if kind.seen <= self._most:
+            more = f" ({left_out} more like this were not logged)" if left_out else ""
+            self._logger.log(level, "%s%s", text, more)
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Lines of one kind: since when they are counted, and how many came."""
+
+    since: float
+    seen: int = 0
+
+
+MOST_KINDS = 1000
+"""Kinds that are told apart; texts may come from outside."""

@@ -458,14 +458,10 @@ class Program:
         if policy.local_domains is not None:
             finder = tables.compile_table(policy.local_domains, policies, "local domain")
             self._local = LocalDomains(policy.local_domains, finder)
+        self.knows_local_domains = self._local is not None
         self._built_in = _built_in(policy, self._local)
         self.right_hand_side = lru_cache(maxsize=4096)(self._compile_right_hand_side)
         self.lists = {name: self._compile(items) for name, items in policy.lists.items()}
-
-    @property
-    def knows_local_domains(self) -> bool:
-        """Whether the policy has smtpdLocalDomains."""
-        return self._local is not None
 
     def is_local(self, evaluation: Evaluation, domain: str) -> bool:
         """Whether a domain stands in smtpdLocalDomains; any does when the policy has none."""

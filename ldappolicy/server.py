@@ -30,6 +30,7 @@ from typing import Protocol, TypeVarTuple, cast
 
 from ldappolicy.config import Inet, Listener, Unix
 from ldappolicy.errors import ConfigError, ProtocolError
+from ldappolicy.log import Limited
 from ldappolicy.protocol import RequestReader, encode_reply
 from ldappolicy.request import Request
 
@@ -47,8 +48,6 @@ LINGER_SECONDS = 1.0
 IDLE_CHECKS = 8
 """How often within idle_timeout connections are looked at: one timer, and an eighth of inexactness."""
 
-WARNINGS = 10
-WARNINGS_SECONDS = 10.0
 """Of each warning that clients can cause, so many are logged in so much time."""
 
 Arguments = TypeVarTuple("Arguments")
@@ -64,27 +63,6 @@ class Decider(Protocol):
     async def decide(self, request: Request) -> str | None:
         """The action, whatever it takes; None: no reply, the connection is to be closed."""
         ...
-
-
-class Throttle:
-    """Lets through a number of log lines in a time, and counts those that it does not."""
-
-    def __init__(self, most: int = WARNINGS, seconds: float = WARNINGS_SECONDS) -> None:
-        self._most = most
-        self._seconds = seconds
-        self._since = float("-inf")
-        self._seen = 0
-
-    def admit(self, now: float) -> str | None:
-        """None for a line too many, else what to say behind the line: how many were not logged."""
-        dropped = 0
-        if now - self._since >= self._seconds:
-            dropped = max(0, self._seen - self._most)
-            self._since, self._seen = now, 0
-        self._seen += 1
-        if self._seen > self._most:
-            return None
-        return f" ({dropped} more like this were not logged)" if dropped else ""
 
 
 def _closes_on_bug(
@@ -183,7 +161,7 @@ class Connection(asyncio.Protocol):
         self._ending = self._heard_all = True
         return self._in_hand()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone. A decision under way runs to its end: what it fetches is of use."""
         self._cut_off()
         self._ending = True
@@ -323,8 +301,7 @@ class PolicyServer:
         self._stopping = False
         self._sweeper: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
-        self._complaints = Throttle()
-        self._refusals = Throttle()
+        self._warnings = Limited(log)
 
     @property
     def connections(self) -> int:
@@ -368,9 +345,8 @@ class PolicyServer:
         if len(self._open) < self._max_connections:
             self._open.add(connection)
             return True
-        more = self._refusals.admit(self._loop.time())
-        if more is not None:
-            log.warning("connection refused: max_connections %d reached%s", self._max_connections, more)
+        text = f"connection refused: max_connections {self._max_connections} reached"
+        self._warnings.log(logging.WARNING, text)
         return False
 
     def forget(self, connection: Connection) -> None:
@@ -392,9 +368,7 @@ class PolicyServer:
     def complain(self, error: ProtocolError) -> None:
         """Count and log what is not the protocol."""
         self.protocol_errors += 1
-        more = self._complaints.admit(self._loop.time())
-        if more is not None:
-            log.warning("not a policy request: %s%s", error, more)
+        self._warnings.log(logging.WARNING, f"not a policy request: {error}", key="not a policy request")
 
     # What happens in between.
 

@@ -8,7 +8,7 @@ has `request_timeout` for all of it; past that its lookups count as unavailable,
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ldappolicy.directory import Scope, Search
@@ -47,7 +47,7 @@ class Settings:
     search_base: str
     policy_base: str
     mapping: AttributeMapping
-    choices: Choices = Choices()
+    choices: Choices = field(default_factory=Choices)
     request_timeout: float = 5.0
     log_decisions: str = "rejects"
 
@@ -59,7 +59,8 @@ class Service:
         self.resolver = resolver
         self.settings = settings
         self.evaluator: Evaluator | None = None
-        self._warnings = Limited(logger)
+        self._warnings = Limited(logger, most=3)
+        resolver.directory.set_proofs(self.proofs())
 
     # ------------------------------------------------------------ deciding
 
@@ -149,6 +150,7 @@ class Service:
 
     def _put_in_force(self, policies: PolicySet) -> None:
         self.evaluator = Evaluator(policies, self.settings.mapping, self.settings.choices)
+        self.resolver.directory.set_proofs(self.proofs())
 
     async def read_policies(self) -> PolicySet:
         """All policies as the directory has them now; raises Unavailable."""

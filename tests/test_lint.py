@@ -580,14 +580,12 @@ class Counting:
         """Nothing is open."""
 
 
-def people(count: int, value: str = "restricted_{0}") -> Iterable[Entry]:
+def people(count: int) -> Iterable[Entry]:
     """Users with an address, a login and a value of their own, and the policy."""
     yield Entry(f"cn=default,{POLICY_BASE}", {"objectClass": ["smtpdPolicy"], "cn": ["default"]})
     for at in range(count):
-        attributes = {"uid": [f"u{at}"], "mail": [f"u{at}@my.domain"]}
-        if value:
-            attributes["smtpdSenderAccess"] = [value.format(at)]
-        yield Entry(f"uid=u{at},ou=people,{BASE}", attributes)
+        attributes = {"uid": f"u{at}", "mail": f"u{at}@my.domain", "smtpdSenderAccess": f"restricted_{at}"}
+        yield Entry(f"uid=u{at},ou=people,{BASE}", {name: [value] for name, value in attributes.items()})
 
 
 def found_among(directory: Directory, entries: Iterable[Entry]) -> tuple[Fault, ...]:
@@ -604,14 +602,12 @@ def test_one_pass() -> None:
     assert 1 == len(counting.searches)
 
 
-@pytest.mark.parametrize("value", ["", "restricted", "restricted_{0}"])
-def test_hundred_thousand_users(value: str) -> None:
-    """A large directory takes seconds, also when every user has a value of their own."""
-    directory = LdifDirectory(people(100_000, value))
+def test_hundred_thousand_users() -> None:
+    """A large directory takes seconds, also when every user has a value of their own, and a bad one."""
+    directory = LdifDirectory(people(100_000))
     began = time.monotonic()
-    found = found_among(directory, directory)
-    assert (100_000 if value else 0) == len(found)
-    assert time.monotonic() - began < 60  # about 3 s on an idle machine
+    assert 100_000 == len(found_among(directory, directory))
+    assert time.monotonic() - began < 60  # 4 s on an idle machine
 
 
 # ---------------------------------------------------------------- a real server
@@ -628,7 +624,8 @@ def test_slapd_shows_the_same(tmp_path: Path, example_ldif: Path, run_lint) -> N
             "smtpdPolicy",
             cn="bad",
             smtpdClientRestrictions="reject_rbl_client rbl.example",
-            smtpdRecipientRestrictions="check_recipient_access directory:access, nosuch",
+            smtpdRecipientRestrictions="check_recipient_access directory:access",
+            smtpdEtrnRestrictions="nosuch",
         )
         + "".join(
             entry(
@@ -641,7 +638,7 @@ def test_slapd_shows_the_same(tmp_path: Path, example_ldif: Path, run_lint) -> N
                 smtpdModerator=f"uid=gone,ou=people,{BASE}",
                 smtpdRecipientAccess="REDIRECT eve@elsewhere.example",
             ).replace("inetOrgPerson", "inetOrgPerson\nobjectClass: smtpdAccessControl")
-            for uid in ("dora", "paul,a".replace(",a", "a"))
+            for uid in ("dora", "xavier")
         ),
         encoding="utf-8",
     )
@@ -654,17 +651,13 @@ def test_slapd_shows_the_same(tmp_path: Path, example_ldif: Path, run_lint) -> N
     assert 9 == len(from_file[1].splitlines()), from_file[1]
 
 
-def test_slapd_without_policies(tmp_path: Path, run_lint) -> None:  # type: ignore[no-untyped-def]
-    """That the default policy is not there is a finding, not an outage."""
-    tree = tmp_path / "tree.ldif"
-    tree.write_text(
-        entry(BASE, "organization\nobjectClass: dcObject", o="Example", dc="example")
-        + entry(POLICY_BASE, "organizationalUnit", ou="policy")
-    )
+def test_slapd_without_policies(run_lint) -> None:  # type: ignore[no-untyped-def]
+    """A policy_base without any policy is a configuration error; one without the default policy a fault."""
+    tree = entry(BASE, "organization\nobjectClass: dcObject", o="Example", dc="example")
     with Slapd(schema="ldappolicy") as slapd:
-        slapd.load(tree)
-        status, printed, _ = run_lint(slapd.uri)
-    assert (1, f"error: {POLICY_BASE}: cn: there is no policy 'default', the default one\n") == (
-        status,
-        printed,
-    )
+        slapd.load(tree + entry(POLICY_BASE, "organizationalUnit", ou="policy"))
+        without = run_lint(slapd.uri)
+        slapd.load(policy("other"))
+        other = run_lint(slapd.uri)
+    missing = f"error: {POLICY_BASE}: cn: there is no policy 'default', the default one\n"
+    assert [(78, ""), (1, missing)] == [without[:2], other[:2]]

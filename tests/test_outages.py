@@ -174,7 +174,9 @@ def test_comes_back_as_an_empty_replica(slapd: Slapd, example_ldif: Path, left: 
     data = {
         "nothing": "",
         "the base": next(record for record in records if f"dn: {SUFFIX}\n" in record) + "\n",
-        "all but the policies": "\n\n".join(part for part in records if "objectClass: smtpdPolicy" not in part),
+        "all but the policies": "\n\n".join(
+            part for part in records if "objectClass: smtpdPolicy" not in part
+        ),
     }[left]
     with serving(slapd) as service:
         assert service.ask(**KNOWN) == "reject,"

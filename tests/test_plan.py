@@ -99,10 +99,7 @@ def answers(plan: Planner, directory: Counting, *lookups: Lookup) -> dict[Lookup
         ),
         (
             [facts.mail("a b@x")],
-            [
-                'base sub (|(mail=a b@x)(mail="a b"@x)'
-                '(mailLocalAddress=a b@x)(mailLocalAddress="a b"@x))'
-            ],
+            ['base sub (|(mail=a b@x)(mail="a b"@x)(mailLocalAddress=a b@x)(mailLocalAddress="a b"@x))'],
         ),
         (
             [facts.mail('a"b@x')],

@@ -98,20 +98,18 @@ def test_console(command: str, output: str) -> None:
     """What is shown as typed prints what is shown below it."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     typed = command.replace(".venv/bin/ldappolicy", shlex.quote(program()))
-    done = subprocess.run(
-        ["sh", "-c", typed],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        timeout=60,
-        check=False,
-    )
-    actual = without_ages(done.stdout)
+    actual = without_ages(output_of(["sh", "-c", typed], environment))
     if not re.fullmatch(pattern(output), actual):
         assert without_ages(output) == actual
+
+
+def output_of(command: list[str], environment: Mapping[str, str]) -> str:
+    """What a terminal would show."""
+    out, err = subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, check=False
+    )
+    return done.stdout.decode("utf-8")
 
 
 def without_ages(text: str) -> str:
@@ -538,6 +536,50 @@ def search(slapd: Slapd, who: str) -> int:
         "dc=example,dc=com",
     ]
     return subprocess.run([*command, "1.1"], capture_output=True, check=False).returncode
+
+
+def test_steps(example_ldif: Path, tmp_path: Path) -> None:
+    """What is told about a server of one's own brings an empty slapd into service, from schema to lint."""
+    require_slapd()
+    with Slapd(schema="none", overlays=PLAIN, size_limit="500") as slapd:
+        slapd.configure(f"{MAIN_DATABASE}replace: olcDbIndex\nolcDbIndex: {DEBIANS[0]}\n-\n")
+        slapd.configure(ran(["schema", "show", "openldap"]))
+        slapd.configure(block("slapd"))
+        slapd.load(COMPANY + account())
+        administrator = site(tmp_path, "administrator", slapd.uri, slapd.root_dn)
+        service = site(tmp_path, "service", slapd.uri, "cn=ldappolicy,dc=example,dc=com")
+        assert "added: cn=members_only" in ran(["-c", administrator, "schema", "install", "classes"])
+        assert " unchanged" in ran(["-c", administrator, "load", "--replace", str(example_ldif)])
+        assert "" == ran(["-c", service, "lint"])
+        request = ["sender=stranger@elsewhere.example", "recipient=all@my.domain"]
+        assert "action=reject,\n" == ran(["-c", service, "eval", *request])
+
+
+COMPANY = """\
+dn: dc=example,dc=com
+objectClass: dcObject
+objectClass: organization
+dc: example
+o: Example Company
+
+"""
+
+
+def site(folder: Path, name: str, uri: str, who: str) -> str:
+    """The configuration in the README, for this server and this identity."""
+    text = re.sub(r"(?m)^uri = .*$", f'uri = ["{uri}"]', block("config"))
+    text = re.sub(r"(?m)^bind_dn = .*$", f'bind_dn = "{who}"', text)
+    (folder / "password").write_text("secret")
+    path = folder / f"{name}.toml"
+    path.write_text(text.replace("start_tls = true", "start_tls = false"))
+    return str(path)
+
+
+def ran(arguments: list[str]) -> str:
+    """What the command prints, where it ends well."""
+    done = subprocess.run([program(), *arguments], capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr), arguments
+    return done.stdout
 
 
 # --- Postfix ----------------------------------------------------------------------------------------

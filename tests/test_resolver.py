@@ -284,7 +284,9 @@ def test_requests_share_what_they_have_in_common() -> None:
         assert stage.directory.asked == ["(mail=amy@x)", "(mail=bob@x)"]
         stage.directory.gate.set()
         assert [*await first] == [A]
-        assert {A: ["uid=amy"], B: ["uid=bob"]} == {key: names(value) for key, value in (await second).items()}
+        assert {A: ["uid=amy"], B: ["uid=bob"]} == {
+            key: names(value) for key, value in (await second).items()
+        }
 
     run(story)
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from ldappolicy.cli import EX_CONFIG, EX_DATAERR, EX_USAGE, run
+from ldappolicy.cli.schema import kind_of_server
 from ldappolicy.directory import Scope
 from ldappolicy.directory.ldap import LdapSettings
 from ldappolicy.directory.ldap.installing import KINDS
 from ldappolicy.directory.ldap.writing import connect
+from ldappolicy.directory.loading import Attributes
 from ldappolicy.ldif import read_records
 from ldappolicy.schema_files import SCHEMA_FILES
 from tests.labs.slapd import PLAIN, SUFFIX, Slapd, require_slapd
@@ -291,6 +293,27 @@ def by_root(desk: Desk, server: Slapd, *lines: str) -> None:
     (desk.configuration.parent / "password").write_text(server.root_pw)
     simple = ("bind = 'simple'", f"bind_dn = '{server.root_dn}'", "bind_pw_file = 'password'")
     desk.configure(server.uri, *simple, *lines)
+
+
+# Which kind of server
+
+ROOTS: dict[str, tuple[Attributes, str]] = {
+    "OpenLDAP": ({"objectclass": ("top", "OpenLDAProotDSE")}, "openldap"),
+    "OpenLDAP, classes hidden": ({"configcontext": ("cn=config",)}, "openldap"),
+    "389 Directory Server": ({"objectclass": ("top",), "vendorname": ("389 Project",)}, "389ds"),
+    "Active Directory": (
+        {"rootdomainnamingcontext": (SUFFIX,), "schemanamingcontext": (f"CN=Schema,{SUFFIX}",)},
+        "active_directory",
+    ),
+    "another": ({"objectclass": ("top",), "vendorname": ("Somebody",)}, ""),
+    "one that shows nothing": ({}, ""),
+}
+
+
+@pytest.mark.parametrize(("root", "kind"), ROOTS.values(), ids=ROOTS.keys())
+def test_kind_of_server(root: Attributes, kind: str) -> None:
+    """The root DSE tells which schema is meant."""
+    assert kind == kind_of_server(root)
 
 
 # What is refused

@@ -18,7 +18,7 @@ import uvloop
 from ldappolicy.config import Inet, Listener, Unix
 from ldappolicy.errors import ConfigError
 from ldappolicy.request import Request
-from ldappolicy.server import BACKLOG, MOST_WAITING, PolicyServer, Throttle
+from ldappolicy.server import BACKLOG, MOST_WAITING, PolicyServer
 
 ANY_PORT = Inet("127.0.0.1", 0)
 DEADLINE = 10.0
@@ -735,15 +735,3 @@ def test_listeners_that_cannot_be(run: Run, folder: Path, listener: Listener, ex
         assert "\n" not in text
 
     run(main())
-
-
-# --- the throttle -------------------------------------------------------------------------------
-
-
-def test_throttle() -> None:
-    """So many lines in so much time; the first one of the next time tells how many there were."""
-    throttle = Throttle(most=2, seconds=10.0)
-    times = [0.0, 1.0, 2.0, 9.9, 10.0, 10.1, 10.2, 30.0, 50.0]
-    more = " (2 more like this were not logged)"
-    one = " (1 more like this were not logged)"
-    assert [throttle.admit(now) for now in times] == ["", "", None, None, more, "", None, one, ""]

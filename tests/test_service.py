@@ -433,7 +433,9 @@ def test_a_policy_that_vanished_stays_until_it_is_there_again(
             f"{POLICY}: the default policy does not parse: smtpdMynetworks: ",
         ),
         (
-            change(POLICY, "replace: smtpdSenderRestrictions", "smtpdSenderRestrictions: check_sender_access"),
+            change(
+                POLICY, "replace: smtpdSenderRestrictions", "smtpdSenderRestrictions: check_sender_access"
+            ),
             f"{POLICY}: the default policy does not parse: smtpdSenderRestrictions: ",
         ),
     ],

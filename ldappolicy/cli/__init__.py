@@ -9,7 +9,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import click
 
@@ -36,16 +36,21 @@ class Context:
 class _Commands(click.Group):
     """Commands by the module that holds them."""
 
-    names = ("serve", "eval", "lint", "schema", "load")
-    modules = {"eval": "evaluate"}
+    modules: ClassVar = {
+        "serve": "serve",
+        "eval": "evaluate",
+        "lint": "lint",
+        "schema": "schema",
+        "load": "load",
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.names)
+        return list(self.modules)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.names:
+        if cmd_name not in self.modules:
             return None
-        module = importlib.import_module(f"ldappolicy.cli.{self.modules.get(cmd_name, cmd_name)}")
+        module = importlib.import_module(f"ldappolicy.cli.{self.modules[cmd_name]}")
         command: click.Command = module.command
         return command
 

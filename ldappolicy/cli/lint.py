@@ -8,8 +8,6 @@ import click
 from ldappolicy import assembly
 from ldappolicy.cli import Context
 from ldappolicy.config import Config
-from ldappolicy.directory import Directory
-from ldappolicy.directory.ldap import LdapDirectory
 from ldappolicy.directory.plan import Where
 from ldappolicy.ldap_filter import parse
 from ldappolicy.lint import lint
@@ -35,7 +33,6 @@ def command(context: Context, strict: bool) -> int:
 async def _faults(config: Config) -> tuple[Fault, ...]:
     directory = assembly.open_directory(config)
     service = assembly.build_service(config, directory)
-    _ask_no_policy_for_proof(directory)
     settings = service.settings
     found = config.directory
     where = Where(
@@ -45,12 +42,6 @@ async def _faults(config: Config) -> tuple[Fault, ...]:
         return await lint(await service.read_policies(), directory, settings, where)
     finally:
         await directory.close()
-
-
-def _ask_no_policy_for_proof(directory: Directory) -> None:
-    """That the default policy is not there is a finding here."""
-    if isinstance(directory, LdapDirectory):
-        directory.set_proofs(())
 
 
 def _printable(line: str) -> str:

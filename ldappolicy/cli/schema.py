@@ -15,6 +15,7 @@ from ldappolicy.cli.load import Sourced, bring_in, refuse_ldif, sources
 from ldappolicy.config import NOT_YET
 from ldappolicy.directory.ldap import installing
 from ldappolicy.directory.ldap.writing import Writer, connect
+from ldappolicy.directory.loading import Attributes
 from ldappolicy.errors import ConfigError, InputError
 from ldappolicy.ldif import Record
 from ldappolicy.log import escaped
@@ -61,7 +62,9 @@ def install(context: Context, name: str | None) -> None:
     config = context.load()
     refuse_ldif(context, config, "schema install")
     with connect(assembly.ldap_settings(config)) as writer:
-        name = name or _kind(writer)
+        name = name or kind_of_server(writer.root_dse())
+        if not name:
+            raise click.UsageError(f"{writer.uri} does not say what kind of server it is, expected NAME")
         _refuse(name)
         shipped = SCHEMA_FILES[name]
         records = sources(shipped.read(), shipped.file)
@@ -84,16 +87,15 @@ def _refuse(name: str | None) -> None:
         raise ConfigError(f"installing {name!r} {NOT_YET}: see ldappolicy schema show {name}")
 
 
-def _kind(writer: Writer) -> str:
-    """Which of the schemas the server takes, by its root DSE."""
-    root = writer.root_dse()
+def kind_of_server(root: Attributes) -> str:
+    """Which of the schemas a server takes, by its root DSE; empty if that does not tell."""
     if "openldaprootdse" in map(str.lower, root.get("objectclass", ())) or "configcontext" in root:
         return "openldap"
     if "rootdomainnamingcontext" in root:
         return "active_directory"
     if any("389" in vendor for vendor in root.get("vendorname", ())):
         return "389ds"
-    raise click.UsageError(f"{writer.uri} does not say what kind of server it is, expected NAME")
+    return ""
 
 
 def _install_schema(records: list[Sourced], writer: Writer) -> None:

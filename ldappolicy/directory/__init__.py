@@ -43,6 +43,10 @@ class Directory(Protocol):
         """
         ...
 
+    def set_proofs(self, proofs: Sequence[Search]) -> None:
+        """Searches that have to find something before a server is believed that anything is absent."""
+        ...
+
     async def close(self) -> None:
         """Let go of connections; a later search may open them again."""
         ...

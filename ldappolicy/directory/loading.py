@@ -177,7 +177,7 @@ class Rehearsal:
                 content[name.lower()] = after
         self._changed[normal_dn(dn)] = content
 
-    def rename(self, dn: str, new_rdn: str, delete_old_rdn: bool, new_superior: str | None) -> None:  # noqa: ARG002
+    def rename(self, dn: str, new_rdn: str, delete_old_rdn: bool, new_superior: str | None) -> None:
         """See Target."""
         content = dict(self._there(dn))
         above = _parent(dn) if new_superior is None else new_superior

@@ -71,7 +71,7 @@ class Probe:
     async def ask(self, directory: Directory) -> Answers:
         """One search when nothing is found, one more for each lookup otherwise."""
         if not await directory.search(self.search):
-            return {lookup: () for lookup in self.lookups}
+            return dict.fromkeys(self.lookups, ())
         answers = await asyncio.gather(*(part.ask(directory) for part in self.parts))
         return {lookup: entries for answer in answers for lookup, entries in answer.items()}
 
@@ -149,7 +149,7 @@ class Planner:
 
     def _value_terms(self, lookup: Lookup) -> list[Filter]:
         kind, value = lookup[0], lookup[1]
-        forms = dict.fromkeys((value, quoted(value))) if kind == "mail" else (value,)
+        forms = (value, quoted(value, always=True)) if kind == "mail" else (value,)
         return [Equality(name, form) for name in self._names(kind) for form in forms]
 
     def _names(self, kind: str) -> tuple[str, ...]:

@@ -203,7 +203,7 @@ class _Tls(ldap3.Tls):  # type: ignore[misc]  # ldap3 has no types
         self._context = context
         self._host = host
 
-    def wrap_socket(self, connection: Any, do_handshake: bool = False) -> None:  # noqa: ARG002
+    def wrap_socket(self, connection: Any, do_handshake: bool = False) -> None:
         """See ldap3; the handshake comes last, so that the deadline finds the socket that it is on."""
         connection.socket = self._context.wrap_socket(
             connection.socket, server_hostname=self._host, do_handshake_on_connect=False

@@ -1,0 +1,89 @@
+"""What Postfix alone decided, decided through the service: real Postfix, the same replies.
+
+What stands in front of a text (`<a@b>: Sender address rejected: `) is Postfix's, by the list that called
+the service; code, enhanced code and text are compared (`tests.conformance`).
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import conformance
+from tests.conftest import ROOT
+from tests.labs.ldappolicy import Ldappolicy, program
+from tests.labs.postfix import Postfix, require_postfix
+
+VECTORS = conformance.vectors()
+EXCUSED = conformance.excused()
+# These make sense list by list only: main.cf chose another order, or a list runs before RCPT.
+LIST_BY_LIST = {"G04", "G07"}
+
+# The project that this one began in has a runner of its own beside it; a checkout alone has not.
+OTHER_RUNNER = ROOT.parent / "shared" / "conformance" / "through_ldappolicy.py"
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["once", "each-list"])
+def postfix(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postfix]:
+    """One tree, one service, one Postfix an smtpd for each vector that calls once, or from each list."""
+    require_postfix()
+    ldif = tmp_path_factory.mktemp("conformance") / "tree.ldif"
+    ldif.write_text(conformance.tree(VECTORS), "utf-8")
+    bases = {"search_base": conformance.BASE, "policy_base": conformance.POLICY_BASE}
+    with Ldappolicy({"directory": {"uri": [f"ldif:{ldif}"], **bases}}) as service:
+        smtpds = {
+            case.id: case.smtpd(service.inet, request.param or case.id in LIST_BY_LIST) for case in VECTORS
+        }
+        with Postfix(smtpds, conformance.MAIN, conformance.DNS, conformance.SERVFAIL) as running:
+            yield running
+
+
+@pytest.mark.parametrize("case", VECTORS, ids=[case.id for case in VECTORS])
+def test_vector(postfix: Postfix, case: conformance.Vector) -> None:
+    """The reply is the one that Postfix gave with these lists and tables in its main.cf."""
+    expected, got = conformance.says(case.result.removeprefix("MAIL: ")), reply(postfix, case)
+    if case.id in EXCUSED:
+        assert expected != conformance.says(got), f"no longer to be excused: {EXCUSED[case.id]}"
+    else:
+        assert expected == conformance.says(got), f"{case.title}: {got}"
+
+
+def reply(postfix: Postfix, case: conformance.Vector) -> str:
+    """Postfix's reply to RCPT, or to MAIL where that is refused already."""
+    request = case.request
+    client = {
+        "name": request.get("name", "mail.outside.example"),
+        "addr": request.get("addr", "192.0.2.10").removeprefix("IPV6:"),
+    }
+    if "login" in request:
+        client["login"] = request["login"]
+    with postfix.session(case.id, **client) as session:
+        helo = request.get("helo", "helo.client.example")
+        if helo is not None:
+            session.ehlo(helo)
+        answer = session.mail(request["sender"], "SMTPUTF8" if request.get("smtputf8") else "")
+        return session.rcpt(request["rcpt"]) if answer.startswith("250") else answer
+
+
+def test_excused() -> None:
+    """Every excuse belongs to a vector, and there are no more than were agreed upon."""
+    assert {"B10", "I13"} == EXCUSED.keys() & {case.id for case in VECTORS} == EXCUSED.keys()
+
+
+@pytest.mark.skipif(not OTHER_RUNNER.exists(), reason="needs ../shared/conformance beside the checkout")
+def test_other_runner(tmp_path: Path) -> None:
+    """The runner that came with the vectors finds no difference either."""
+    require_postfix()
+    command = [sys.executable, str(OTHER_RUNNER)]
+    if not shutil.which("ip"):
+        pytest.skip("the other runner needs ip(8): apt-get install iproute2")
+    environment = {**os.environ, "LDAPPOLICY": program()}
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False
+    )
+    last = done.stdout.splitlines()[-1:]
+    assert (0, ["115 vectors, 0 differ, 2 excused"]) == (done.returncode, last), done.stdout + done.stderr

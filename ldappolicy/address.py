@@ -30,7 +30,7 @@ _REWRITES = 2048
 
 # RFC 822 atoms as quote_822_local(3) of Postfix sees them: 8-bit clean, dots between atoms.
 _DOT_STRING = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\".\[\]]+(?:\.[^\x00-\x20\x7f()<>@,;:\\\".\[\]]+)*")
-_QUOTED_SPECIALS = re.compile(r'(["\\\r])')
+_QUOTED_SPECIALS = str.maketrans({special: "\\" + special for special in '"\\\r'})
 _PLAIN = re.compile(r"[^@%!]+@[^@]*[^@.]")
 _OCTETS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){3}")
 _UNSPLIT = frozenset(("postmaster", "mailer-daemon", "double-bounce"))
@@ -63,7 +63,7 @@ def quoted(address: str, *, always: bool = False) -> str:
     local, at, domain = address.rpartition("@")
     if not at or (_DOT_STRING.fullmatch(local) and not always):
         return address
-    return '"' + _QUOTED_SPECIALS.sub(r"\\\1", local) + '"@' + domain
+    return '"' + local.translate(_QUOTED_SPECIALS) + '"@' + domain
 
 
 def unquoted(address: str) -> str:

@@ -225,7 +225,10 @@ class Evaluation:
         if self.warned:
             text = f"warn_if_reject {text}"
             does = does if does is Residue.PERMITS else Residue.REFUSES_FOR_GOOD
-        self.outcome.pieces.append(Piece(text, does))
+        piece = Piece(text, does)
+        if does is not Residue.PERMITS or piece not in self.outcome.pieces:
+            # What was tried before in this list and did not permit cannot permit now.
+            self.outcome.pieces.append(piece)
         return DUNNO
 
     def defer_if_permit(self, wire: str) -> int:

@@ -4,7 +4,7 @@ A **lookup** is a question to the directory, as a tuple whose first member says 
 
 ===========================  =====================================================================
 ``("mail", ADDRESS)``        the entries that have the (folded, unquoted) address in a mail attribute
-``("login", LOGIN)``         the entries that have the (folded) login in a login attribute
+``("login", LOGIN, ...)``    the entries that have the (folded) login in a login attribute
 ``("domain", DOMAIN)``       the entries that have the (folded) domain in a domain attribute
 ``("entry", DN)``            the entry with that DN
 ``("groups", DN, UID...)``   the groups that name the entry directly: by DN, or by one of its logins
@@ -69,9 +69,10 @@ def mail(address: str) -> Lookup:
     return ("mail", address)
 
 
-def login(name: str) -> Lookup:
-    """Who logs in under this (folded) name."""
-    return ("login", name)
+def login(name: str, spelled: str = "") -> Lookup:
+    """Who logs in under this (folded) name; `spelled` as the client wrote it, for servers that fold less."""
+    lower = spelled.lower()
+    return ("login", name) if lower in ("", name) else ("login", name, lower)
 
 
 def domain(name: str) -> Lookup:

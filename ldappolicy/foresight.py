@@ -17,7 +17,7 @@ that another list holds). What is left to Postfix only for odd addresses (a dest
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import chain, product, takewhile
+from itertools import chain, combinations, product, takewhile
 
 from ldappolicy import vocabulary
 from ldappolicy.action import Action, Kind, parse_action
@@ -314,13 +314,12 @@ class Foresight:
         for state in STATES:
             names = [name for name in LISTS_OF_STATE[state] if name in self._policy.lists]
             ways = {name: _open(name, self.ways(name), state) for name in names}
-            if not all(ways.values()):
-                continue  # whatever comes is refused, and that can be said
-            told = () if state != "ETRN" else ("client", "helo")  # RCPT has them as well
-            for at, name in enumerate(names):
-                for others in ([], *([later] for later in names[at + 1 :])):
-                    if not {name, *others}.issubset(told):
-                        yield from _between((name, *others), ways)
+            # Behind a list that refuses whatever comes there is nothing, and before it only DISCARD counts.
+            reached = dict(takewhile(lambda item: item[1], ways.items()))
+            told = ("client", "helo") if state == "ETRN" else ()  # RCPT has them as well
+            for pair in chain(combinations(reached, 1), combinations(reached, 2)):
+                if not set(pair).issubset(told):
+                    yield from _between(pair, reached, is_refused=len(reached) < len(ways))
 
 
 def _open(name: str, ways: Ways, state: str) -> Ways:
@@ -358,9 +357,11 @@ def _refused(way: Way, warned: bool) -> Ways:
     return _ON if warned else (way,)
 
 
-def _between(names: tuple[str, ...], ways: Mapping[str, Ways]) -> Iterator[Conflict]:
+def _between(names: tuple[str, ...], ways: Mapping[str, Ways], *, is_refused: bool) -> Iterator[Conflict]:
     """The conflict of one list, or of two: a certain one, else the first that is possible."""
     meeting = [_meeting(name, ways[name], alone=len(names) == 1) for name in names]
+    if is_refused:
+        meeting[-1] = [way for way in meeting[-1] if way.end is End.DISCARDED]
     plain = [[way for way in some if way.plain] for some in meeting]
     for chosen in chain(product(*plain), product(*meeting)):
         problem = _problem(names, chosen)

@@ -41,7 +41,7 @@ def entry_of_login(evaluation: Evaluation) -> Entry | None:
     login = fold(evaluation.request.sasl_username)
     if not login:
         return None
-    entries = evaluation.lookup(facts.login(login))
+    entries = evaluation.lookup(facts.login(login, evaluation.request.sasl_username))
     if not entries and "@" in login:
         entries = evaluation.lookup(facts.mail(login))
     if len(entries) > 1:

@@ -23,8 +23,10 @@ def parse_network(text: str) -> Network:
     inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     address, slash, length = inside.partition("/")
     bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
-    if slash and not (length.isascii() and length.isdigit()):
-        raise InputError(f"{text!r} is not a network: expected the length of a prefix behind the slash")
+    if "%" in text or (slash and not (length.isascii() and length.isdigit())):
+        raise InputError(
+            f"{text!r} is not a network: expected an address, or one with the length of a prefix"
+        )
     try:
         return ipaddress.ip_network(bare + slash + length)
     except ValueError as problem:

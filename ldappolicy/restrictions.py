@@ -355,6 +355,7 @@ def _never_ok(check: Step) -> Step:
         left = len(evaluation.outcome.pieces)
         status = check(evaluation)
         if (status == OK and not evaluation.outcome.discard) or _can_permit(evaluation, left):
+            del evaluation.outcome.pieces[left:]
             raise ServerConfigurationError("OK is not allowed in check_reverse_client_hostname_access")
         return status
 
@@ -397,6 +398,7 @@ def _check_recipient(evaluation: Evaluation, finder: Finder, form: str) -> int:
     while status == DUNNO and len(pieces) > left and pieces[-1].does is Residue.PERMITS:
         pieces.pop()
     if _can_permit(evaluation, left):
+        del pieces[left:]
         raise ServerConfigurationError(
             f"what Postfix may permit is no OK for {form!r}, and no reply can say so"
         )

@@ -187,7 +187,7 @@ def test_what_is_known_of_one_is_not_taken_for_another(uri: str) -> None:
     async def story() -> None:
         async with deciding(uri) as service:
             both = await asyncio.gather(memberships(service, ""), memberships(service, "login"))
-            assert both == [BELONGS, BELONGS]
+            assert list(both) == [BELONGS, BELONGS]
 
     asyncio.run(story())
 

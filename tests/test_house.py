@@ -23,7 +23,7 @@ FLOORS = [
     {"policy"},
     {"evaluate", "evaluation", "identity", "residue", "restrictions", "tables"},
     {"directory", "resolver"},
-    {"lint", "service"},
+    {"foresight", "inventory", "lint", "service"},
     {"assembly", "daemon", "server"},
     {"cli", "__main__"},
 ]

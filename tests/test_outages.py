@@ -159,7 +159,7 @@ def test_answers_with_an_error(slapd: Slapd, error: str) -> None:
 
 @pytest.mark.parametrize("code", [1, 3, 11, 50, 51, 52, 53, 80, 4095])
 def test_answers_with_any_code(example_ldif: Path, code: int) -> None:
-    """At start, by a server that says nothing else: operationsError, busy, unavailable, insufficient rights."""
+    """At start, by a server that says nothing else: operationsError, busy, insufficient rights."""
     with Refusing(code) as server:
         sections: Sections = {"directory": {"uri": [server.uri]}}
         with Ldappolicy(merged(SHORT, sections)) as service:
@@ -169,7 +169,7 @@ def test_answers_with_any_code(example_ldif: Path, code: int) -> None:
 
 @pytest.mark.parametrize("left", ["nothing", "the base", "all but the policies"])
 def test_comes_back_as_an_empty_replica(slapd: Slapd, example_ldif: Path, left: str) -> None:
-    """A server that does not show search_base and the policy is not believed: "no such list" would be a pass."""
+    """A server that does not show base and policy is not believed: "no such list" would be a pass."""
     records = example_ldif.read_text("utf-8").split("\n\n")
     data = {
         "nothing": "",
@@ -257,7 +257,7 @@ def test_a_directory_without_the_policy_is_an_error_at_start(slapd: Slapd, tmp_p
 
 
 def test_a_refused_configuration_leaves_nothing_behind(slapd: Slapd) -> None:
-    """SIGHUP with a policy that is not there: said so, the old one answers, its connection is the only one."""
+    """SIGHUP with a policy that is not there: told, the old one answers on the only connection."""
     with serving(slapd) as service:
         assert service.ask(**KNOWN) == "reject,"
         good = service.sections

@@ -18,7 +18,8 @@ from pathlib import Path
 import click
 import pytest
 
-from ldappolicy import cli, config, ldif, mapping, vocabulary
+from ldappolicy import cli, config, evaluation, ldif, mapping, service, vocabulary
+from ldappolicy.directory import plan
 from ldappolicy.entry import Entry
 from ldappolicy.errors import ConfigError
 from ldappolicy.vocabulary import Residue
@@ -228,6 +229,12 @@ def test_mapping() -> None:
     assert {key: getattr(mapping.Mapping(), key) for key in mapping.KEYS} == rows
     assert {"generic", "openldap"} == set(mapping.PROFILES)
     assert len({tuple(dataclasses.astuple(profile)) for profile in mapping.PROFILES.values()}) == 1
+
+
+def test_limits_that_are_numbers() -> None:
+    """The bounds on what is looked up are those of the code."""
+    bounds = (plan.LONGEST_VALUE, evaluation.MAX_NESTING, service.MAX_ROUNDS)
+    assert bounds == tuple(int(number) for number in re.findall(r"\b\d{3,4}\b(?= [cgd])", section("Limits")))
 
 
 # --- the schema -------------------------------------------------------------------------------------

@@ -55,6 +55,9 @@ class Fake:
     async def close(self) -> None:
         """Nothing is open."""
 
+    def set_proofs(self, proofs: Sequence[Search]) -> None:
+        """It shows what it has."""
+
 
 class Clock:
     """Seconds that pass when the test says so."""
@@ -281,7 +284,7 @@ def test_requests_share_what_they_have_in_common() -> None:
         await turns()
         second = asyncio.ensure_future(stage.resolver.fetch([A, B]))
         await turns()
-        assert stage.directory.asked == ["(mail=amy@x)", "(mail=bob@x)"]
+        assert stage.directory.asked == [f'(|(mail={name}@x)(mail="{name}"@x))' for name in ("amy", "bob")]
         stage.directory.gate.set()
         assert [*await first] == [A]
         assert {A: ["uid=amy"], B: ["uid=bob"]} == {

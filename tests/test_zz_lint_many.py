@@ -501,7 +501,7 @@ def trees(draw: st.DrawFn) -> str:
 
 
 @given(trees())
-@settings(max_examples=4000)
+@settings(max_examples=6000)
 def test_no_conflict_is_missed(tree: str) -> None:
     """Whenever one reply cannot say what a request comes to, lint has told of it before."""
     unsayable = [
@@ -525,7 +525,7 @@ def _decide(tree: str, login: str, sender: str, recipient: str) -> Decision:
 
 
 @given(trees())
-@settings(max_examples=4000)
+@settings(max_examples=6000)
 def test_certain_is_certain(tree: str) -> None:
     """What lint calls certain is the reply to a request from outside that no table knows."""
     policies = read_policies(LdifDirectory.parse(tree.encode(), "test"))

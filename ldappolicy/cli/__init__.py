@@ -5,7 +5,6 @@ its own, imported when it is asked for.
 """
 
 import importlib
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +54,7 @@ class _Commands(click.Group):
         return command
 
 
-@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=_Commands, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ldappolicy")
 @click.option(
     "-c",
@@ -95,10 +94,6 @@ def run(arguments: list[str]) -> int:
         return _say(f"the directory is unavailable: {problem}", EX_UNAVAILABLE)
     except LdapPolicyError as problem:
         return _say(str(problem), 1)
-    except BrokenPipeError:
-        # The reader has seen enough; nothing is to be flushed into the closed pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return status if isinstance(status, int) else 0
 
 

@@ -96,6 +96,8 @@ def _print(service: Service, decision: Decision, trace: list[dict[str, Any]], as
     for event in trace:
         if "known_at" in event:
             event["age"] = round(max(0.0, time.monotonic() - event.pop("known_at")), 3)
+    if decision.error:
+        click.echo(f"ldappolicy: server configuration error: {escaped(decision.error)}", err=True)
     if as_json:
         click.echo(json.dumps(_object(service, decision, trace)))
         return
@@ -118,8 +120,6 @@ def _object(service: Service, decision: Decision, trace: list[dict[str, Any]]) -
 
 def _explanation(decision: Decision, trace: list[dict[str, Any]]) -> Iterator[str]:
     """The path, a line an event, indented by how deep the list is nested."""
-    if decision.error:
-        yield f"server configuration error: {decision.error}"
     if not trace:
         return
     yield f"policy {decision.policy}"

@@ -23,6 +23,15 @@ from ldappolicy.mapping import Mapping
 OR_TERMS = 50
 """Equalities in one search: slapd's time grows faster than their number beyond."""
 
+LONGEST_VALUE = 1000
+"""Characters of an address, login or domain that is asked for.
+
+Postfix takes no longer line than 2048 octets, RFC 4524 bounds mail at 256; OR_TERMS of these stay well
+below what slapd takes in one message of an anonymous client (sockbuf_max_incoming, 256 KiB).
+"""
+
+_VALUES = frozenset(("mail", "login", "domain", "url"))
+
 Answers = dict[Lookup, tuple[Entry, ...]]
 Match = Callable[[Entry, Lookup], bool]
 
@@ -104,8 +113,10 @@ class Planner:
         self.attributes = _read_attributes(mapping)
 
     def known_absent(self, lookup: Lookup) -> bool:
-        """Whether the configuration says not to ask: an address in a domain that is not ours."""
+        """Whether there is no need to ask: no entry can have it, or the configuration says that none has."""
         kind, *rest = lookup
+        if kind in _VALUES and len(rest[-1]) > LONGEST_VALUE:
+            return True
         if kind == "mail" and self._where.domains:
             return split_address(rest[0])[1] not in self._where.domains
         return kind == "dynamic" and not self._mapping.has_dynamic_groups
@@ -149,7 +160,7 @@ class Planner:
 
     def _value_terms(self, lookup: Lookup) -> list[Filter]:
         kind, value = lookup[0], lookup[1]
-        forms = (value, quoted(value, always=True)) if kind == "mail" else (value,)
+        forms = (value, quoted(value, always=True)) if kind == "mail" else lookup[1:]
         return [Equality(name, form) for name in self._names(kind) for form in forms]
 
     def _names(self, kind: str) -> tuple[str, ...]:

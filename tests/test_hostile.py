@@ -8,14 +8,14 @@ import asyncio
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from ldappolicy.ldap_filter import And, Equality, Filter, Or, Present, parse
 from tests.labs.deciding import deciding, rcpt
-from tests.labs.ldappolicy import Ldappolicy
+from tests.labs.ldappolicy import Ldappolicy, Sections
 from tests.labs.slapd import SUFFIX, Slapd, require_slapd
 
 VALUES = [
@@ -162,7 +162,12 @@ def slapd(example_ldif: Path) -> Iterator[Slapd]:
 @pytest.fixture(scope="module")
 def service(slapd: Slapd) -> Iterator[Ldappolicy]:
     """The real command."""
-    with Ldappolicy({"directory": {"uri": [slapd.uri]}, "log": {"decisions": "none"}}) as running:
+    sections: Sections = {
+        "directory": {"uri": [slapd.uri]},
+        "cache": {"size": 1000},
+        "log": {"decisions": "none"},
+    }
+    with Ldappolicy(sections) as running:
         yield running
 
 
@@ -336,16 +341,19 @@ def test_an_odd_name_is_itself_and_nobody_else(
     assert action == ("DUNNO" if owned else f"553 5.7.1 not owned by user {login.rstrip(' ')}")
 
 
-@pytest.mark.parametrize("login", FOLDING)
-@pytest.mark.parametrize("spelled", [str, str.upper, str.lower], ids=["as stored", "upper", "lower"])
-def test_a_login_is_found_however_its_letters_fold(
-    service: Ldappolicy, login: str, spelled: Callable[[str], str]
-) -> None:
-    """A restriction on him holds: slapd lowers letter by letter, where we fold whole words."""
-    written = spelled(login)
-    if written.lower() != login.lower():
-        pytest.skip("upper case has lost a letter: to slapd that is another login")
-    sender = f"folding{FOLDING.index(login)}@my.domain"
+@pytest.mark.parametrize(
+    ("stored", "written"),
+    [
+        *((login, login) for login in FOLDING),
+        ("j\u00f6rg", "J\u00d6RG"),
+        ("\u03bd\u03b9\u03ba\u03bf\u03c2", "\u039d\u0399\u039a\u039f\u03a3"),
+        ("\u0144a", "\u0143A"),
+        ("stra\u00dfe", "Stra\u00dfe"),
+    ],
+)
+def test_a_login_is_found_however_its_letters_fold(service: Ldappolicy, stored: str, written: str) -> None:
+    """What holds for him holds: slapd lowers letter by letter, where we fold whole words."""
+    sender = f"folding{FOLDING.index(stored)}@my.domain"
     [action] = talk(
         service, [request(policy_context="owners", sender=sender, sasl_username=written, recipient="x@y")]
     )
@@ -403,18 +411,18 @@ def test_long_values_are_answered_in_time(
     started = time.monotonic()
     [action] = talk(service, [request(policy_context=context, **attributes)])
     assert time.monotonic() - started < 2
-    assert action == "DUNNO" or action.startswith(("553 5.7.1 not owned by user ", "reject"))
+    assert action == "DUNNO" or action.startswith(("553 5.7.1 not owned by user", "reject"))
     assert len(action) < 600
 
 
 def test_memory_does_not_grow_with_what_senders_choose(service: Ldappolicy) -> None:
-    """Two thousand senders with domains of a thousand characters leave less than 100 MB behind."""
+    """Senders with domains of a thousand characters, of which each label makes a key, leave nothing behind."""
     talk(service, [request(sender="x@y", recipient="z@y")])
     before = resident(service)
-    for first in range(0, 2000, 100):
+    for first in range(0, 600, 100):
         domains = (f"{n}." + "a." * 490 + "example" for n in range(first, first + 100))
         talk(service, [request(sender=f"x@{domain}", recipient="z@y") for domain in domains])
-    assert resident(service) - before < 100
+    assert resident(service) - before < 50
 
 
 def resident(service: Ldappolicy) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.labs.deciding import unread
 from tests.labs.ldappolicy import EXAMPLE, Ldappolicy, Sections, merged, program, toml
 from tests.labs.slapd import SUFFIX, Slapd, free_port, require_slapd, wait_until
 
@@ -315,14 +316,6 @@ def test_a_request_in_hand_survives_a_swap(slapd: Slapd, example_ldif: Path) -> 
         waiting.join(20)
         assert answers == ["reject,"]
         assert service.ask(**KNOWN) == "reject,"
-
-
-def unread(port: int) -> bool:
-    """Whether something waits in a connection to that port that its suspended server has not read."""
-    lines = Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]
-    fields = [line.split() for line in lines]
-    established = [line for line in fields if line[1].endswith(f":{port:04X}") and line[3] == "01"]
-    return any(int(line[4].partition(":")[2], 16) for line in established)
 
 
 # --- one reply each, in order, throughout ---------------------------------------------------------

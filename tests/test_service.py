@@ -16,7 +16,7 @@ from ldappolicy.facts import Found
 from ldappolicy.ldap_filter import to_text
 from ldappolicy.server import PolicyServer
 from ldappolicy.service import Service
-from tests.labs.deciding import deciding, rcpt
+from tests.labs.deciding import deciding, rcpt, unread
 from tests.labs.ldappolicy import Sections
 from tests.labs.slapd import SUFFIX, Slapd, require_slapd
 
@@ -313,7 +313,9 @@ def test_a_request_in_hand_ends_under_the_policies_it_began_with(slapd: Slapd) -
         before = service.evaluator
         slapd.suspend()
         waiting = asyncio.ensure_future(service.decide(rcpt(**STRANGER)))
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(10):
+            while not unread(slapd.port):  # noqa: ASYNC110  # what the kernel holds has no Event
+                await asyncio.sleep(0.005)
         async with deciding(f"ldif:{slapd.home}/other.ldif", reload=False) as other:
             await other.reload()
             service.take_over(other)

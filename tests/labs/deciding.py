@@ -8,6 +8,7 @@ The configuration is the example company's (`tests.labs.ldappolicy`), changed by
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from ldappolicy import assembly
 from ldappolicy.config import Config, parse
@@ -43,3 +44,11 @@ def rcpt(**attributes: str) -> Request:
     if attributes.get("sasl_username"):
         given["sasl_method"] = "PLAIN"
     return Request.from_attributes({**given, **attributes})
+
+
+def unread(port: int) -> bool:
+    """Whether something waits in a connection to that port that its suspended server has not read."""
+    lines = Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]
+    fields = [line.split() for line in lines]
+    established = [line for line in fields if line[1].endswith(f":{port:04X}") and line[3] == "01"]
+    return any(int(line[4].partition(":")[2], 16) for line in established)

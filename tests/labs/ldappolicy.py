@@ -69,16 +69,18 @@ def merged(*layers: Sections) -> dict[str, dict[str, Value]]:
 class Ldappolicy:
     """One service; a context manager that always ends what it started."""
 
-    def __init__(self, sections: Sections | None = None) -> None:
+    def __init__(self, sections: Sections | None = None, *, config: Path | None = None) -> None:
+        """`sections` of the configuration differ from EXAMPLE; or `config` is the file, as it stands."""
         # Not pytest's tmp_path: that is closed to Postfix's user, and its name too long for a socket.
         self.folder = Path(tempfile.mkdtemp(prefix="ldappolicy-"))
         self.folder.chmod(0o755)
         self.unix = f"unix:{self.folder}/policy"
         self.inet = ""
-        self.config = self.folder / "config.toml"
+        self.config = config or self.folder / "config.toml"
         # The port is the kernel's choice, told in the first lines on the terminal.
         listen: Sections = {"server": {"listen": ["inet:127.0.0.1:0", self.unix]}}
-        self.configure(merged(listen, EXAMPLE, sections or {}))
+        if config is None:
+            self.configure(merged(listen, EXAMPLE, sections or {}))
         self._process: subprocess.Popen[bytes] | None = None
 
     def configure(self, sections: Sections) -> None:
@@ -166,9 +168,8 @@ class Ldappolicy:
         """The action for one request; None when the connection was closed without one."""
         given = {"request": "smtpd_access_policy", "protocol_state": "RCPT", **attributes}
         text = "".join(f"{name}={value}\n" for name, value in given.items()) + "\n"
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(DEADLINE)
-            sock.connect(self.unix.removeprefix("unix:"))
+        host, port = self.inet.removeprefix("inet:").split(":")
+        with socket.create_connection((host, int(port)), DEADLINE) as sock:
             sock.sendall(text.encode("utf-8", "surrogateescape"))
             reply = sock.makefile("rb").readline().decode()
         return reply.removeprefix("action=").rstrip("\n") if reply else None

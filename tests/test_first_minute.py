@@ -1,0 +1,282 @@
+"""A stranger's first minute: what `make run` shows, and what the running service does when it is told to.
+
+The configuration is deploy/example.toml and the tree schema/example.ldif, copied side by side as in the
+checkout; only the port is another one.
+"""
+
+import os
+import pty
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.labs.ldappolicy import DEADLINE, Ldappolicy, program
+from tests.labs.slapd import wait_until
+
+PORT = "inet:127.0.0.1:10040"
+VISITOR = {"sender": "a@visitor.example", "recipient": "all@my.domain"}
+# As long as what it replaces: the file keeps its size.
+INSIDER, NEW_INSIDER = "smtpdAccess: partner.example OK", "smtpdAccess: visitor.example OK"
+
+
+def checkout(folder: Path) -> Path:
+    """The configuration in a copy of what it needs, on a port that the kernel chooses."""
+    for name in ("deploy", "schema"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(ROOT / "schema" / "example.ldif", folder / "schema")
+    text = (ROOT / "deploy" / "example.toml").read_text("utf-8")
+    assert PORT in text
+    config = folder / "deploy" / "example.toml"
+    config.write_text(text.replace(f'["{PORT}"]', '["inet:127.0.0.1:0"]'), "utf-8")
+    return config
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Ldappolicy]:
+    """The demonstration, running."""
+    with Ldappolicy(config=checkout(tmp_path)) as running:
+        yield running
+
+
+@pytest.fixture
+def ldif(service: Ldappolicy) -> Path:
+    """The tree that it serves."""
+    return service.config.parent.parent / "schema" / "example.ldif"
+
+
+# --- what is shown ------------------------------------------------------------------------------------
+
+
+def test_make_run() -> None:
+    """`make run` is this demonstration."""
+    if not shutil.which("make"):
+        pytest.skip("make is not installed: apt-get install make")
+    command = ["make", "-n", "--no-print-directory", "run"]
+    planned = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert ".venv/bin/ldappolicy -c deploy/example.toml serve" == planned.splitlines()[-1].strip()
+
+
+CLASSES = (
+    "allowed_only, external_allowed, insiders_only, local_only, members_only, members_only_by_envelope, "
+    "moderated, owners_only, permissive, restrictive"
+)
+
+
+def facts(text: str) -> dict[str, str]:
+    """The table on the terminal: names, and values that may go on in the next line."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in text.partition("Try, ")[0].splitlines()[1:]:
+        first, rest = line[:11].strip(), line[11:].strip()
+        name = first or name
+        found[name] = f"{found.get(name, '')} {rest}".strip()
+    return found
+
+
+def test_what_is_served(service: Ldappolicy, ldif: Path) -> None:
+    """The terminal shows the listener, the directory, policies, classes and tables."""
+    found = facts(service.stdout())
+    assert re.fullmatch("[0-9a-f]+", found.pop("revision"))
+    # A long path is cut where the terminal ends.
+    entries = len(re.findall("(?m)^dn:", ldif.read_text("utf-8")))
+    assert found.pop("directory").endswith(f"example.ldif, {entries} entries")
+    assert {
+        "listening": service.inet,
+        "policies": "default, exercise, plain",
+        "classes": CLASSES,
+        "tables": "ldap:insiders, ldap:local_domains",
+    } == found
+
+
+def lines_to_try(text: str) -> list[str]:
+    """The commands that are shown."""
+    return [line.strip() for line in text.partition("Try, in another terminal:\n")[2].splitlines()]
+
+
+ANSWERS = [
+    "action=reject,",
+    "action=reject,",
+    "action=reject_unknown_sender_domain, reject_unknown_client_hostname",
+    "action=reject,",
+]
+
+
+def outcome(line: str) -> str:
+    """The first line of what a shell prints for a line, which has to succeed without complaint."""
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (0, "") == (done.returncode, done.stderr), line
+    return done.stdout.partition("\n")[0]
+
+
+@pytest.mark.parametrize("name", ["checkout", "it's here", "a$b (copy)"])
+def test_lines_to_try(tmp_path: Path, name: str) -> None:
+    """Each line to try works as it stands, wherever the checkout is."""
+    with Ldappolicy(config=checkout(tmp_path / name)) as service:
+        assert ANSWERS == [outcome(line) for line in lines_to_try(service.stdout())]
+
+
+def test_on_a_terminal(tmp_path: Path) -> None:
+    """On a real terminal a line to try is one line, that can be copied."""
+    command = [program(), "-c", str(checkout(tmp_path)), "serve"]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command, stdout=theirs, stderr=subprocess.PIPE, env={**os.environ, "TERM": "xterm"}
+    ) as process:
+        os.close(theirs)
+        try:
+            shown = read_until(ours, b"head -n 1")
+        finally:
+            process.terminate()
+            os.close(ours)
+    assert process.returncode == 0
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown).replace("\r\n", "\n")
+    tried = lines_to_try(plain)
+    assert len(ANSWERS) == len(tried)
+    assert all(shlex.split(line)[0] in (program(), "bash") for line in tried)
+
+
+def read_until(descriptor: int, end: bytes) -> str:
+    """What comes from a terminal, up to the line with `end`."""
+    got = b""
+    while end not in got or not got.endswith(b"\n"):
+        got += os.read(descriptor, 4096)
+    return got.decode()
+
+
+# --- SIGTERM, SIGINT ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_stops(number: signal.Signals) -> None:
+    """It ends in order: exit status 0, idle connections closed, the socket file gone, nothing but a word."""
+    with Ldappolicy() as service:
+        host, port = service.inet.removeprefix("inet:").split(":")
+        path = Path(service.unix.removeprefix("unix:"))
+        assert path.is_socket()
+        with socket.create_connection((host, int(port)), DEADLINE) as idle:
+            process = service.process
+            process.send_signal(number)
+            assert b"" == idle.recv(1)
+            assert 0 == process.wait(DEADLINE)
+        assert not path.exists()
+        assert ["info: stopping"] == service.log()[-1:]
+        assert [] == service.log("Traceback|error|warning")
+
+
+# --- SIGHUP ---------------------------------------------------------------------------------------------
+
+
+def write_unseen(path: Path, text: str) -> None:
+    """New content under the old size, time and inode: who looks at those sees no change."""
+    before = path.stat()
+    path.write_text(text, "utf-8")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert before.st_size == path.stat().st_size
+
+
+def test_hang_up_reads_the_tree(service: Ldappolicy, ldif: Path) -> None:
+    """SIGHUP swaps the tree, whether its file looks changed or not."""
+    assert "reject," == service.ask(**VISITOR)
+    write_unseen(ldif, ldif.read_text("utf-8").replace(INSIDER, NEW_INSIDER))
+    assert "reject," == service.ask(**VISITOR)
+    service.hang_up()
+    service.wait_for_log("configuration in force")
+    assert "DUNNO" == service.ask(**VISITOR)
+
+
+def test_hang_up_reads_the_configuration(service: Ldappolicy) -> None:
+    """SIGHUP swaps the configuration as a whole."""
+    request = {"client_address": "198.51.100.7", "sender": "a@b.example", "recipient": "internal@my.domain"}
+    assert "reject," == service.ask(**request)
+    text = service.config.read_text("utf-8")
+    service.config.write_text(text.replace('name = "default"', 'name = "plain"'), "utf-8")
+    service.hang_up()
+    service.wait_for_log("configuration in force")
+    assert "permit_mynetworks, reject" == service.ask(**request)
+
+
+BAD_TREES = [
+    ("broken", lambda text: f"{text}\nnonsense\n", r"example\.ldif:\d+: "),
+    ("cut off", lambda text: text[: text.index("dn: cn=insiders")] + "dn: cn=ins", "example.ldif"),
+    ("changes", lambda text: f"{text}\ndn: dc=x\nchangetype: delete\n", r"example\.ldif:\d+: "),
+    ("empty", lambda text: "", "default"),
+    ("no default policy", lambda text: text.replace("cn=default", "cn=other"), "default"),
+    (
+        "a default policy that does not parse",
+        lambda text: text.replace(
+            "smtpdRecipientRestrictions: check_recipient_access directory:access",
+            "smtpdRecipientRestrictions: check_recipient_access",
+        ),
+        "cn=default",
+    ),
+]
+bad_trees = pytest.mark.parametrize(
+    ("change", "complaint"), [row[1:] for row in BAD_TREES], ids=[row[0] for row in BAD_TREES]
+)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ('[policy]\nnmae = "x"\n', "nmae"),
+        ("[policy\n", r"example\.toml"),
+        ('[directory]\nuri = ["ldif:nowhere.ldif"]\nsearch_base = "dc=x"\npolicy_base = "dc=x"\n', "nowhere"),
+    ],
+    ids=["unknown key", "no TOML", "no such file"],
+)
+def test_hang_up_with_a_bad_configuration(service: Ldappolicy, wrong: str, complaint: str) -> None:
+    """A bad configuration is refused, said so, and the old one stays, until there is a good one."""
+    good = service.config.read_text("utf-8")
+    service.config.write_text(wrong, "utf-8")
+    service.hang_up()
+    assert re.search(complaint, service.wait_for_log("refused"))
+    assert "reject," == service.ask(**VISITOR)
+    service.config.write_text(good, "utf-8")
+    service.hang_up()
+    service.wait_for_log("configuration in force")
+    assert "reject," == service.ask(**VISITOR)
+    assert [] == service.log("Traceback")
+
+
+# --- the file is watched ----------------------------------------------------------------------------------
+
+
+def test_change_is_seen(service: Ldappolicy, ldif: Path) -> None:
+    """A change of the file is picked up by itself, once the file has been quiet for a second."""
+    ldif.write_text(ldif.read_text("utf-8").replace(INSIDER, NEW_INSIDER), "utf-8")
+    changed = time.monotonic()
+    wait_until(lambda: service.ask(**VISITOR) == "DUNNO")
+    assert time.monotonic() - changed >= 1.0
+
+
+def test_replacement_is_seen(service: Ldappolicy, ldif: Path) -> None:
+    """So is a file that took its place."""
+    other = ldif.with_suffix(".new")
+    other.write_text(ldif.read_text("utf-8").replace(INSIDER, NEW_INSIDER), "utf-8")
+    other.rename(ldif)
+    wait_until(lambda: service.ask(**VISITOR) == "DUNNO")
+
+
+@bad_trees
+def test_bad_tree_is_refused(
+    service: Ldappolicy, ldif: Path, change: Callable[[str], str], complaint: str
+) -> None:
+    """A bad file is refused, said so, and its old content stays, until there is a good one."""
+    good = ldif.read_text("utf-8")
+    ldif.write_text(change(good), "utf-8")
+    assert re.search(complaint, service.wait_for_log("refused"))
+    assert "reject," == service.ask(**VISITOR)
+    ldif.write_text(good.replace(INSIDER, NEW_INSIDER), "utf-8")
+    wait_until(lambda: service.ask(**VISITOR) == "DUNNO")
+    assert [] == service.log("Traceback")

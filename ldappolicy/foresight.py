@@ -116,6 +116,9 @@ def _distinct(actions: Iterable[Action]) -> tuple[Action, ...]:
 # ---------------------------------------------------------------- ways
 
 
+Flags = frozenset[Flag]
+
+
 @dataclass(frozen=True, slots=True)
 class Way:
     """One way through a list; `end` is None while it goes on, `trail` are the right-hand sides behind it."""
@@ -127,16 +130,26 @@ class Way:
     plain: bool = True
     trail: tuple[str, ...] = field(default=(), compare=False)
 
-    def then(self, other: "Way") -> "Way":
-        """This way, and the other behind it."""
+    def then(self, other: "Way", raised: Flags) -> "Way":
+        """This way, and the other behind it; `raised` are the flags that earlier lists raised."""
         pieces = self.pieces
         for piece in other.pieces:
-            if piece.does is Residue.PERMITS or piece not in pieces[-1:]:
+            # What was tried before in this list and did not permit cannot permit now.
+            if piece not in (pieces if piece.does is Residue.PERMITS else pieces[-1:]):
                 pieces += (piece,)
         effects = tuple(dict.fromkeys(self.effects + other.effects))
         trail = tuple(dict.fromkeys(self.trail + other.trail))
-        end = other.end or (End.RAN_OUT if _both_flags(pieces) else None)
-        return Way(pieces, effects, end, other.refusal, self.plain and other.plain, trail)
+        plain = self.plain and other.plain
+        end = _both_raised(pieces, raised)
+        if end:
+            return Way(pieces[:end], effects, End.RAN_OUT, None, plain and not other.effects, trail)
+        return Way(pieces, effects, other.end, other.refusal, plain, trail)
+
+    @property
+    def raised(self) -> Flags:
+        """The flags that nothing before them can make untrue."""
+        before = takewhile(lambda piece: piece.does is not Residue.PERMITS, self.pieces)
+        return frozenset(piece.does for piece in before if isinstance(piece.does, Flag))
 
     def outcome(self, name: str) -> ListOutcome:
         """The same as evaluation would have it."""
@@ -149,10 +162,16 @@ class Way:
         return bool(self.pieces or self.effects) or self.end is End.DISCARDED
 
 
-def _both_flags(pieces: tuple[Piece, ...]) -> bool:
-    """Whether defer_if_permit and defer_if_reject end the list, as nothing before them can permit."""
-    before = takewhile(lambda piece: piece.does is not Residue.PERMITS, pieces)
-    return {Flag.DEFER_IF_PERMIT, Flag.DEFER_IF_REJECT}.issubset(piece.does for piece in before)
+def _both_raised(pieces: tuple[Piece, ...], raised: Flags) -> int:
+    """Where defer_if_permit and defer_if_reject together end a list: how many pieces until then, or 0."""
+    for at, piece in enumerate(pieces):
+        if piece.does is Residue.PERMITS:
+            return 0
+        if isinstance(piece.does, Flag):
+            raised |= {piece.does}
+            if len(raised) == 2:
+                return at + 1
+    return 0
 
 
 Ways = tuple[Way, ...]
@@ -186,11 +205,13 @@ class Foresight:
         self._contents = contents
         self._mynetworks_fail = policy.mynetworks is not None and policy.mynetworks.patterns[:1] == (None,)
         self._stage = ""
-        self._memory: dict[tuple[str, str, bool], Ways] = {}
+        self._raised: Flags = frozenset()
+        self._memory: dict[tuple[str, Flags, str, bool], Ways] = {}
 
-    def ways(self, name: str) -> Ways:
-        """All ways through a list of the policy."""
+    def ways(self, name: str, raised: Flags = frozenset()) -> Ways:
+        """All ways through a list of the policy; `raised` are the flags that earlier lists raised."""
         self._stage = name
+        self._raised = raised
         return self._list(self._policy.lists[name], warned=False)
 
     def _list(self, items: Iterable[Item], *, warned: bool) -> Ways:
@@ -201,7 +222,9 @@ class Foresight:
                 next_warned = True
                 continue
             after = self._step(item, next_warned)
-            joined = (way.then(more) if way.end is None else way for way in ways for more in after)
+            joined = (
+                way.then(more, self._raised) if way.end is None else way for way in ways for more in after
+            )
             ways = tuple(dict.fromkeys(joined))[:MAX_WAYS]
             next_warned = warned
         return ways
@@ -227,7 +250,7 @@ class Foresight:
 
     def _remembered(self, what: str, items: Iterable[Item], warned: bool) -> Ways:
         """A list that several lead to; one that leads back to itself adds nothing there."""
-        key = (self._stage, what, warned)
+        key = (self._stage, self._raised, what, warned)
         if key not in self._memory:
             self._memory[key] = _ON
             self._memory[key] = self._list(items, warned=warned)
@@ -309,11 +332,26 @@ class Foresight:
 
     # ------------------------------------------------------------ lists together
 
+    def _one_after_another(self, names: Iterable[str]) -> Iterator[tuple[str, Ways]]:
+        """The ways of some lists; flags that one raises are known in those behind it."""
+        befores: dict[tuple[Flags, bool], None] = {(frozenset(), True): None}
+        for name in names:
+            ways: dict[Way, None] = {}
+            afters: dict[tuple[Flags, bool], None] = {}
+            for raised, plain in befores:
+                for way in self.ways(name, raised):
+                    way = replace(way, plain=way.plain and plain)
+                    ways[way] = None
+                    kept = raised | way.raised
+                    afters[kept if name == "relay" else kept - {Flag.DEFER_IF_REJECT}, way.plain] = None
+            befores = afters
+            yield name, tuple(ways)
+
     def conflicts(self) -> Iterator[Conflict]:
         """What one reply cannot say, once at most for each list and for each two of a protocol state."""
         for state in STATES:
             names = [name for name in LISTS_OF_STATE[state] if name in self._policy.lists]
-            ways = {name: _open(name, self.ways(name), state) for name in names}
+            ways = {name: _open(name, some, state) for name, some in self._one_after_another(names)}
             # Behind a list that refuses whatever comes there is nothing, and before it only DISCARD counts.
             reached = dict(takewhile(lambda item: item[1], ways.items()))
             told = ("client", "helo") if state == "ETRN" else ()  # RCPT has them as well

@@ -6,7 +6,7 @@ a URL. A missing lookup counts as "not found" while everything else that could b
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from ldappolicy import facts, identity
 from ldappolicy.action import Action, parse_action
@@ -238,18 +238,15 @@ def _is_member(evaluation: Evaluation, part: TablePart, subject: Subject, key: s
 
 def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -> Action | None:
     """The access attribute of the entry, of a group around it, of its domain or a parent of that."""
-    mapping = evaluation.mapping
-    own = mapping.recipient_access if recipient else mapping.sender_access
-    by_group = mapping.member_recipient_access if recipient else mapping.member_sender_access
-    entries, domain = _owners(evaluation, subject)
-    answer = identity.agreed(
-        entries, lambda entry: _access_of(evaluation, entry, own, by_group), "its access"
-    )
-    if answer is None and domain:
-        answer = _access_of_domain(evaluation, domain, own)
+    key = ("access", recipient, subject.keys[0], evaluation.request.sasl_username if subject.login else None)
+    answer = evaluation.derived.get(key, _UNKNOWN) if evaluation.trace is None else _UNKNOWN
+    if answer is _UNKNOWN:
+        answer = _ask_access(evaluation, subject, recipient)
+        if not evaluation.lacking:
+            evaluation.derived[key] = answer
     if answer is None:
         return None
-    value, dn = answer
+    value, dn = cast(_Access, answer)
     action = _traced(evaluation, "directory:access", subject.keys[0], parse_action(value), dn)
     if action.verb in _EFFECTS:
         raise ServerConfigurationError(

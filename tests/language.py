@@ -154,9 +154,10 @@ class Site:
     def resolve(self, request: Request, trace: list[dict[str, Any]] | None = None) -> Decision:
         """Evaluates, asks for what is lacking, evaluates again."""
         known: dict[Lookup, Outcome] = {}
+        facts = Facts(known.get)
         self.rounds = []
         for _ in range(1000):
-            decision = self.evaluator.evaluate(request, Facts(known.get), trace)
+            decision = self.evaluator.evaluate(request, facts, trace)
             if isinstance(decision, Decision):
                 return decision
             assert isinstance(decision, Lacking)

@@ -210,16 +210,8 @@ BAD_TREES = [
     ("broken", lambda text: f"{text}\nnonsense\n", r"example\.ldif:\d+: "),
     ("cut off", lambda text: text[: text.index("dn: cn=insiders")] + "dn: cn=ins", "example.ldif"),
     ("changes", lambda text: f"{text}\ndn: dc=x\nchangetype: delete\n", r"example\.ldif:\d+: "),
-    ("empty", lambda text: "", "default"),
-    ("no default policy", lambda text: text.replace("cn=default", "cn=other"), "default"),
-    (
-        "a default policy that does not parse",
-        lambda text: text.replace(
-            "smtpdRecipientRestrictions: check_recipient_access directory:access",
-            "smtpdRecipientRestrictions: check_recipient_access",
-        ),
-        "cn=default",
-    ),
+    ("empty", lambda text: "", "ou=policy,dc=example,dc=com"),
+    ("no default policy", lambda text: re.sub("cn(=|: )default", r"cn\1other", text), "'default'"),
 ]
 bad_trees = pytest.mark.parametrize(
     ("change", "complaint"), [row[1:] for row in BAD_TREES], ids=[row[0] for row in BAD_TREES]
@@ -280,3 +272,14 @@ def test_bad_tree_is_refused(
     ldif.write_text(good.replace(INSIDER, NEW_INSIDER), "utf-8")
     wait_until(lambda: service.ask(**VISITOR) == "DUNNO")
     assert [] == service.log("Traceback")
+
+
+def test_bad_policy_stays_as_it_was(service: Ldappolicy, ldif: Path) -> None:
+    """Of a policy that does not parse the last good form stays in force, and the log says so; the rest is taken."""
+    text = ldif.read_text("utf-8").replace(INSIDER, NEW_INSIDER)
+    good, bad = "check_recipient_access directory:access", "check_recipient_access"
+    ldif.write_text(text.replace(f"smtpdRecipientRestrictions: {good}", f"smtpdRecipientRestrictions: {bad}"))
+    wait_until(lambda: service.ask(**VISITOR) == "DUNNO")
+    assert "reject," == service.ask(sender="a@b.example", recipient="all@my.domain")
+    (line,) = service.log("cn=default,ou=policy,dc=example,dc=com: smtpdRecipientRestrictions: ")
+    assert line.startswith("error: cn=default,")

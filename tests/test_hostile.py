@@ -416,7 +416,7 @@ def test_long_values_are_answered_in_time(
 
 
 def test_memory_does_not_grow_with_what_senders_choose(service: Ldappolicy) -> None:
-    """Senders with domains of a thousand characters, of which each label makes a key, leave nothing behind."""
+    """Senders with domains of a thousand characters, where each label makes a key, leave nothing behind."""
     talk(service, [request(sender="x@y", recipient="z@y")])
     before = resident(service)
     for first in range(0, 600, 100):

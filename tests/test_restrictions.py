@@ -3,7 +3,7 @@
 import pytest
 
 from ldappolicy.policy import LISTS
-from ldappolicy.vocabulary import CHECKS, EVALUATED, LEFT_TO_POSTFIX, ONLY_IN_MAIN_CF, OLD_NAMES
+from ldappolicy.vocabulary import CHECKS, EVALUATED, LEFT_TO_POSTFIX, OLD_NAMES, ONLY_IN_MAIN_CF
 from tests.language import CONFIGURATION_ERROR, Site, answer, classes, policy, restriction_class, tables
 
 NEXT = "check_client_access static:{550 5.7.9 NEXT}"
@@ -27,13 +27,37 @@ def test_evaluated_names() -> None:
     assert set(expected.split()) == EVALUATED
 
 
-LEFT = """reject_unknown_client_hostname reject_unknown_reverse_client_hostname reject_unknown_helo_hostname
-    reject_unknown_sender_domain reject_unknown_recipient_domain reject_unverified_sender
-    reject_unverified_recipient reject_unlisted_sender reject_unlisted_recipient reject_unauth_pipelining
-    permit_inet_interfaces permit_mx_backup permit_tls_clientcerts permit_tls_all_clientcerts
-    reject_unknown_client reject_unknown_hostname reject_unknown_address check_recipient_maps""".split()
-LEFT_WITH_ARGUMENT = """reject_rbl_client reject_rhsbl_client reject_rhsbl_reverse_client reject_rhsbl_helo
-    reject_rhsbl_sender reject_rhsbl_recipient permit_dnswl_client permit_rhswl_client reject_rbl""".split()
+LEFT = [
+    "reject_unknown_client_hostname",
+    "reject_unknown_reverse_client_hostname",
+    "reject_unknown_helo_hostname",
+    "reject_unknown_sender_domain",
+    "reject_unknown_recipient_domain",
+    "reject_unverified_sender",
+    "reject_unverified_recipient",
+    "reject_unlisted_sender",
+    "reject_unlisted_recipient",
+    "reject_unauth_pipelining",
+    "permit_inet_interfaces",
+    "permit_mx_backup",
+    "permit_tls_clientcerts",
+    "permit_tls_all_clientcerts",
+    "reject_unknown_client",
+    "reject_unknown_hostname",
+    "reject_unknown_address",
+    "check_recipient_maps",
+]
+LEFT_WITH_ARGUMENT = [
+    "reject_rbl_client",
+    "reject_rhsbl_client",
+    "reject_rhsbl_reverse_client",
+    "reject_rhsbl_helo",
+    "reject_rhsbl_sender",
+    "reject_rhsbl_recipient",
+    "permit_dnswl_client",
+    "permit_rhswl_client",
+    "reject_rbl",
+]
 
 
 def test_names_left_to_postfix() -> None:
@@ -614,4 +638,4 @@ def test_deep_classes(levels: int) -> None:
 
 def test_every_list_has_a_name() -> None:
     """The lists of section 1."""
-    assert "client helo sender relay recipient data end_of_data etrn".split() == list(LISTS)
+    assert ["client", "helo", "sender", "relay", "recipient", "data", "end_of_data", "etrn"] == list(LISTS)

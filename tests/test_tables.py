@@ -222,7 +222,7 @@ ROUNDABOUT = {
     "member": [group("g", [AMY])],
     "uniqueMember": [entry("cn=g,ou=groups", cn="g", uniqueMember=AMY)],
     "memberUid": [entry("cn=g,ou=groups", cn="g", memberUid=["amy", "zoe"])],
-    "memberURL": [entry("cn=g,ou=groups", cn="g", memberURL=f"ldap:///ou=people,dc=example??sub?(uid=amy)")],
+    "memberURL": [entry("cn=g,ou=groups", cn="g", memberURL="ldap:///ou=people,dc=example??sub?(uid=amy)")],
     "memberURL base": [entry("cn=g,ou=groups", cn="g", memberURL=f"ldap:///{AMY}")],
     "memberURL one": [
         entry("cn=g,ou=groups", cn="g", memberURL="ldap:///ou=people,dc=example??one?(uid=amy)")

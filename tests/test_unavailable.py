@@ -51,7 +51,7 @@ def acting(action: str) -> str:
         ),
         pytest.param({"recipient": f"{acting('DUNNO')}, {ASK}"}, LOOKUP_FAILURE, id="reached behind DUNNO"),
         pytest.param(
-            {"recipient": f"check_sasl_access directory:access, reject"},
+            {"recipient": "check_sasl_access directory:access, reject"},
             "reject,",
             id="skipped without login",
         ),

@@ -47,6 +47,7 @@ class Daemon:
         self._load = load
         self._stop = asyncio.Event()
         self._reread = asyncio.Event()
+        self._swapping = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
         self._warnings = Limited(logger)
 
@@ -112,7 +113,8 @@ class Daemon:
             await self._reread.wait()
             self._reread.clear()
             try:
-                await self._replace(self._load())
+                async with self._swapping:
+                    await self._replace(self._load())
             except (ConfigError, Unavailable) as problem:
                 logger.error("configuration refused, the old one stays: %s", problem)
 
@@ -175,7 +177,8 @@ class Daemon:
 
     async def _read_file_again(self) -> None:
         try:
-            await self._open_anew(self.config, keep_forms=True)
+            async with self._swapping:
+                await self._open_anew(self.config, keep_forms=True)
         except (ConfigError, Unavailable) as problem:
             logger.error("file refused, its old content stays in force: %s", problem)
 

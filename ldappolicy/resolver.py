@@ -20,7 +20,7 @@ from ldappolicy.facts import Absent, Facts, Found, Lookup, Missed, Outcome
 
 _Asked = dict[Lookup, asyncio.Future[Outcome]]
 
-HOT_SECONDS = 1.0
+HOT_SECONDS = 5.0
 """How long a fresh outcome is used without looking at its age again: at most a tenth of its ttl."""
 
 
@@ -58,33 +58,32 @@ class Resolver:
         self._forget_hot()
         self.stale_served = 0
 
-    def hot(self) -> Facts:
-        """Outcomes that were seen to be fresh a moment ago, by one look into a dict.
+    def facts(self) -> Facts:
+        """What the caches can answer now, for evaluations until the next call.
 
-        What they lack may still be `known`; asking that adds it here.
+        Outcomes that were seen to be fresh a moment ago are found by one look into a dict, without looking
+        at their age again.
         """
         now = self._clock()
-        if now >= self._hot_until or len(self._hot_outcomes) > self._limits.size:
+        if now >= self._hot_until or len(self._hot) > self._limits.size:
             self._hot_until = now + min(HOT_SECONDS, self._limits.ttl / 10, self._limits.negative_ttl / 10)
             self._forget_hot()
-        return self._hot
+        return self._facts
 
     def _forget_hot(self) -> None:
-        self._hot_outcomes: dict[Lookup, Outcome] = {}
-        self._hot = Facts(self._hot_outcomes.get)
-
-    def facts(self) -> Facts:
-        """The same, looking into the caches for what is not there yet."""
-        hot = self.hot()
-        return Facts(self.known, hot.derived)
+        self._hot: dict[Lookup, Outcome] = {}
+        self._facts = Facts(self._look)
 
     def known(self, lookup: Lookup) -> Outcome | None:
         """What the caches can answer now, without asking."""
-        outcome = self.hot().get(lookup)
+        return self.facts().get(lookup)
+
+    def _look(self, lookup: Lookup) -> Outcome | None:
+        outcome = self._hot.get(lookup)
         if outcome is None:
             outcome = self._fresh(lookup)
             if outcome is not None:
-                self._hot_outcomes[lookup] = outcome
+                self._hot[lookup] = outcome
         return outcome
 
     def _fresh(self, lookup: Lookup) -> Outcome | None:

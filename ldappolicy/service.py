@@ -69,17 +69,11 @@ class Service:
         if self.evaluator is None:
             decision: Decision | Lacking = self._without_policies()
         else:
-            decision = self._decide_from_cache(self.evaluator, request)
+            decision = self.evaluator.evaluate(request, self.resolver.facts())
         if isinstance(decision, Lacking) or decision.action is None:
             return None
         self._log(request, decision)
         return decision.action
-
-    def _decide_from_cache(self, evaluator: Evaluator, request: Request) -> Decision | Lacking:
-        decision = evaluator.evaluate(request, self.resolver.hot())
-        if isinstance(decision, Lacking):
-            decision = evaluator.evaluate(request, self.resolver.facts())
-        return decision
 
     async def decide(self, request: Request) -> str | None:
         """The reply to a request; None: close the connection."""
@@ -157,7 +151,11 @@ class Service:
         kinds = Or(tuple(Equality("objectClass", kind) for kind in POLICY_CLASSES))
         search = Search(self.settings.policy_base, Scope.SUB, kinds, POLICY_ATTRIBUTES)
         entries = await self.resolver.directory.search(search)
-        if not any(object_kind(entry) == "smtpdPolicy" for entry in entries):
+        served = [entry for entry in entries if object_kind(entry) == "smtpdPolicy"]
+        if not any(self.settings.choices.default in entry.values("cn") for entry in served):
+            # It no longer shows what a server has to show (see `proofs`): what it has not got may be there.
+            await self.resolver.directory.close()
+        if not served:
             raise ConfigError(self._no_default(None))
         bases = (normal_dn(self.settings.search_base), normal_dn(self.settings.policy_base))
         previous = None if self.evaluator is None else self.evaluator.policies

@@ -290,7 +290,7 @@ def test_rewrite_folds_myorigin() -> None:
 
 @pytest.mark.parametrize("times", [1, 49, 50, 51, 60, 150])
 def test_rewrite_to_the_end(times: int) -> None:
-    """However often it is routed through us, the address is what comes out at last (resolve.c does as much)."""
+    """However often it is routed through us, the address is what comes out at last, as in resolve.c."""
     received = "all" + "%my.domain" * times + "@my.domain"
     assert "all@my.domain" == rewrite(received, "", lambda domain: domain == "my.domain")
 

@@ -42,7 +42,7 @@ DIRECTORY = [
     *classes(
         a="check_sasl_access recipient:members, check_sender_access ldap:t",
         b="warn_if_reject check_sender_access recipient:allowed, check_recipient_access directory:access",
-        c="check_sender_access recipient:denied, reject_unknown_sender_domain, check_sasl_access recipient:owners",
+        c="check_sender_access recipient:denied, reject_unknown_sender_domain, check_sasl_access ldap:t",
         loop="check_client_access static:loop",
     ),
     table(
@@ -181,8 +181,8 @@ EVERYTHING = Site(
     policy(
         client="permit_mynetworks, check_client_access ldap:t, check_sender_access ldap:t",
         helo="reject_invalid_helo_hostname, reject_non_fqdn_helo_hostname, check_helo_access ldap:t",
-        sender="reject_non_fqdn_sender, check_sasl_access directory:access, check_sender_access directory:access",
-        relay="permit_auth_destination, warn_if_reject reject_non_fqdn_recipient, reject_sender_login_mismatch",
+        sender="reject_non_fqdn_sender, check_sasl_access directory:access, directory:access",
+        relay="permit_auth_destination, reject_non_fqdn_recipient, reject_sender_login_mismatch",
         recipient="check_recipient_access directory:access, check_sender_access recipient:allowed, a, b, c",
         data="reject_multi_recipient_bounce, check_ccert_access ldap:t, check_sasl_access recipient:denied",
         end_of_data="check_reverse_client_hostname_access ldap:t, check_client_access static:{PREPEND X: y}",

@@ -368,7 +368,7 @@ def test_text_that_is_given_up_is_logged() -> None:
 
 
 def test_what_cannot_be_said_is_explained() -> None:
-    """A server configuration error of that kind says what one reply cannot say, and in which list it stands."""
+    """Such an error says what one reply cannot say, and which list holds it."""
     decision = Site(policy(client=acting("HOLD"), recipient=f"{R}, {P}, {R2}")).decide()
     assert all(word in decision.error for word in ("HOLD", "recipient", R))
 
@@ -408,7 +408,7 @@ PEOPLE: Sequence[Entry] = [person("amy", smtpdSenderAccess="REJECT 5.7.1"), grou
 
 
 def is_taken(action: str) -> bool:
-    """Whether smtpd takes the reply for an action or a list of restrictions that it knows (policy_replies.json)."""
+    """Whether smtpd takes the reply for an action, or a list of restrictions that it knows."""
     if action in ("reject", "defer", "OK, reject") or not action.strip() or action != action.strip():
         return False
     parsed = parse_action(action)
@@ -419,7 +419,7 @@ def is_taken(action: str) -> bool:
         if name not in BUILT_IN or name in CHECKS:
             return False
         if name in WITH_DOMAIN:
-            next(waiting)
+            next(waiting, "")
     return True
 
 

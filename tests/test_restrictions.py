@@ -250,7 +250,7 @@ def test_reject_non_fqdn_address(address: str, passes: bool, who: str) -> None:
 
 @pytest.mark.parametrize("name", ["sender", "recipient", "helo_hostname"])
 def test_only_postfix_knows_smtputf8(name: str) -> None:
-    """A name that is valid in Unicode only passes for clients that asked for SMTPUTF8: Postfix knows which."""
+    """A name that needs Unicode passes for clients that asked for SMTPUTF8: Postfix knows which."""
     listed = f"reject_non_fqdn_{name}"
     key, prefix = (name, "u@") if name != "helo_hostname" else ("helo_name", "")
     assert f"{listed}, {listed}" != answer(listed, **{key: f"{prefix}bücher.example"})
@@ -375,7 +375,7 @@ LOCAL = tables(local_domains=["my.domain x", ".sub.domain x"])
     "name", ["permit_auth_destination", "reject_unauth_destination", "defer_unauth_destination"]
 )
 def test_destinations(name: str, recipient: str, local: str) -> None:
-    """The domain is looked up as it stands, then its parents with a leading dot; what only Postfix knows is left."""
+    """The domain is looked up, then its parents with a leading dot; what only Postfix knows is left."""
     site = Site(policy(recipient=f"{name}, {NEXT}", smtpdLocalDomains="ldap:local_domains"), LOCAL)
     verb, _, _ = name.partition("_")
     refusal = f"{name}, {verb}"
@@ -629,7 +629,7 @@ def test_deep_tables(levels: int) -> None:
 
 @pytest.mark.parametrize("levels", [90, 400, 2000])
 def test_deep_classes(levels: int) -> None:
-    """Classes nested by names alone are evaluated to depth 100; deeper ones are at worst an error when reached."""
+    """Classes nested by names are evaluated to depth 100; deeper ones are at worst an error when reached."""
     chain = [restriction_class(f"c{n}", f"c{n + 1}") for n in range(levels)]
     site = Site(policy(recipient="c0", sender="permit, c0"), chain, restriction_class(f"c{levels}", "reject"))
     assert "DUNNO" == site.action(policy_context="default/sender")

@@ -117,7 +117,8 @@ def test_empty_sender(state: str, sender: str, expected: str) -> None:
 def test_empty_recipient(state: str) -> None:
     """Without a recipient its checks are skipped, those of anything else are not."""
     listed = """check_recipient_access static:REJECT, reject_non_fqdn_recipient, reject_unauth_destination,
-        permit_auth_destination, check_sender_access recipient:denied, check_client_access static:{550 5.7.9 NEXT}"""
+        permit_auth_destination, check_sender_access recipient:denied,
+        check_client_access static:{550 5.7.9 NEXT}"""
     site = Site(policy(recipient=listed, smtpdLocalDomains="inline:{x=y}"))
     actual = site.action(protocol_state=state, recipient="", policy_context="default/recipient")
     assert "550 5.7.9 NEXT" == actual

@@ -1,16 +1,20 @@
-"""Tables: keys and their order in every kind of table, members, URLs, and the tables of the directory itself."""
+"""Tables: keys and their order in every kind of table, members, URLs, the tables of the directory itself."""
 
 from collections.abc import Sequence
 
 import pytest
 
 from ldappolicy.entry import Entry
+from ldappolicy.evaluate import Lacking
+from ldappolicy.facts import Facts, Lookup, Outcome
+from ldappolicy.request import Request
 from tests.language import (
     AMY,
     BOB,
     CAL,
     CONFIGURATION_ERROR,
     LOOKUP_FAILURE,
+    REQUEST,
     Site,
     Values,
     answer,
@@ -174,9 +178,10 @@ def test_bad_inline(name: str) -> None:
 PEOPLE = [person("amy", "amy@my.domain", "amy.a@my.domain"), person("bob"), person("cal")]
 
 
-def members(of: Values, *people: Entry, action: str = "REJECT member", **more: Values) -> list[Entry]:
+def members(of: Values, *people: Entry, action: str = "REJECT member", url: Values = ()) -> list[Entry]:
     """A table of the addresses of these entries, and people."""
-    return [table("t", smtpdAccessMember=of, smtpdAccessAction=action, **more), *(people or PEOPLE)]
+    mine = table("t", smtpdAccessMember=of, smtpdAccessURL=url, smtpdAccessAction=action)
+    return [mine, *(people or PEOPLE)]
 
 
 @pytest.mark.parametrize(
@@ -356,9 +361,7 @@ def test_url(sender: str, found: bool) -> None:
 def test_scope_of_url(scope: str) -> None:
     """The scope of a URL counts, base where it has none."""
     url = f"ldap:///dc=example?mail?{scope}?(uid=amy)"
-    assert "DUNNO" == answer(
-        "check_sender_access ldap:t", members(BOB, smtpdAccessURL=url), sender="amy@my.domain"
-    )
+    assert "DUNNO" == answer("check_sender_access ldap:t", members(BOB, url=url), sender="amy@my.domain")
 
 
 def test_line_then_member_then_url() -> None:
@@ -736,6 +739,25 @@ def test_whole_message_actions_in_tables() -> None:
     assert "REDIRECT a@b.example" == answer("check_sender_access ldap:t", action, sender="amy@my.domain")
 
 
+@pytest.mark.parametrize("order", [("plus", "default"), ("default", "plus")])
+def test_conclusions_are_one_policy_s(order: tuple[str, str]) -> None:
+    """What was concluded for one policy does not answer for another that reads addresses differently."""
+    listed = "check_sender_access directory:access"
+    policies = [policy(recipient=listed), policy("plus", recipient=listed, smtpdRecipientDelimiter="+")]
+    site = Site(policies, person("amy", smtpdSenderAccess="REJECT amy"))
+    known: dict[Lookup, Outcome] = {}
+    facts = Facts(known.get)
+    actions = {}
+    for context in order * 2:
+        attributes = {**REQUEST, "sender": "amy+x@my.domain", "policy_context": context}
+        while isinstance(
+            decision := site.evaluator.evaluate(Request.from_attributes(attributes), facts), Lacking
+        ):
+            known.update(site.ask(decision.lookups))
+        actions[context] = decision.action
+    assert {"default": "DUNNO", "plus": "REJECT amy"} == actions
+
+
 # ---------------------------------------------------------------- recipient:
 
 TO = "all@my.domain"
@@ -802,7 +824,7 @@ def test_recipient_tables_by_login(name: str, login: str, found: bool) -> None:
 def test_no_login_is_no_member(name: str) -> None:
     """Who merely says so in the envelope is not a member to check_sasl_access."""
     listed = f"check_sasl_access recipient:{name}, reject"
-    assert "reject," == answer(listed, list(WAYS.values())[0], PEOPLE, **Q, sender="amy@my.domain")
+    assert "reject," == answer(listed, WAYS["members"], PEOPLE, **Q, sender="amy@my.domain")
 
 
 @pytest.mark.parametrize("name", [*WAYS, "denied"])
@@ -1005,7 +1027,7 @@ def test_everything_is_asked_at_once() -> None:
             sender="check_sender_access directory:access, check_sender_access ldap:t",
             recipient="check_sender_access recipient:members, check_recipient_access directory:access",
         ),
-        members(AMY, *PEOPLE, smtpdAccessURL=URL),
+        members(AMY, *PEOPLE, url=URL),
         the_list([AMY]),
     )
     site.action(sender="amy@my.domain", recipient=TO, login="bob")

@@ -1,6 +1,6 @@
 """When the directory does not answer: what is missed, what still stands, and what is said."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -25,11 +25,10 @@ ASK = "check_sender_access directory:access"
 P, R, G = "permit_inet_interfaces", "reject_unknown_sender_domain", "reject_rbl_client x.example"
 
 
-def down(on_unavailable: str = "defer", missed: Callable[[Lookup], bool] = every, **lists: str) -> Site:
+def down(lists: Mapping[str, str], on_unavailable: str = "defer") -> Site:
     """A site whose directory answers no lookup."""
-    return Site(
-        policy(**lists), classes(c=f"{ASK}, reject", d="reject"), missed=missed, on_unavailable=on_unavailable
-    )
+    entries = classes(c=f"{ASK}, reject", d="reject")
+    return Site(policy(**lists), entries, missed=every, on_unavailable=on_unavailable)
 
 
 def acting(action: str) -> str:
@@ -122,7 +121,7 @@ def acting(action: str) -> str:
 )
 def test_defer(lists: dict[str, str], expected: str) -> None:
     """A lookup that is reached ends its list; a later refusal stands; else the whole reply is a deferral."""
-    assert expected == down(**lists).action()
+    assert expected == down(lists).action()
 
 
 @pytest.mark.parametrize(
@@ -144,7 +143,7 @@ def test_defer(lists: dict[str, str], expected: str) -> None:
 )
 def test_other_choices(choice: str, lists: dict[str, str], expected: str | None) -> None:
     """`dunno` and `disconnect` are the whole reply, unless a refusal stands."""
-    decision = down(choice, **lists).decide()
+    decision = down(lists, choice).decide()
     assert expected == decision.action
     stands = expected == "reject," or lists["recipient"].startswith(("permit", "warn"))
     assert stands != decision.unavailable
@@ -152,7 +151,7 @@ def test_other_choices(choice: str, lists: dict[str, str], expected: str | None)
 
 def test_outage_is_told_of() -> None:
     """What was unavailable is said once, and is no error of the configuration."""
-    decision = down(sender=ASK, recipient=ASK).decide()
+    decision = down({"sender": ASK, "recipient": ASK}).decide()
     assert (LOOKUP_FAILURE, True, "") == (decision.action, decision.unavailable, decision.error)
     assert 1 == len(decision.outages)
 

@@ -160,7 +160,7 @@ class Planner:
 
     def _value_terms(self, lookup: Lookup) -> list[Filter]:
         kind, value = lookup[0], lookup[1]
-        forms = (value, quoted(value, always=True)) if kind == "mail" else lookup[1:]
+        forms = dict.fromkeys((value, quoted(value, always=True))) if kind == "mail" else lookup[1:]
         return [Equality(name, form) for name in self._names(kind) for form in forms]
 
     def _names(self, kind: str) -> tuple[str, ...]:

@@ -18,8 +18,11 @@ from ldappolicy.log import Limited, set_up
 from ldappolicy.server import PolicyServer
 from ldappolicy.service import Service
 
-LDIF_LOOK = 0.5
-"""How often the LDIF file is looked at, in seconds; read once it has been quiet for two looks."""
+LDIF_LOOK = 0.25
+"""How often the LDIF file is looked at, in seconds."""
+
+LDIF_QUIET = 1.0
+"""How long it has to be as it is before it is read again."""
 
 RETRY = 1.0
 """How soon policies are asked for again while there are none."""
@@ -166,14 +169,17 @@ class Daemon:
 
     async def _watch_file(self) -> None:
         """Reads the LDIF file again once it has changed and been quiet for a while."""
-        seen = quiet = _stamp(self.config.directory.ldif)
+        loop = asyncio.get_running_loop()
+        read = last = _stamp(self.config.directory.ldif)
+        since = loop.time()
         while True:
             await asyncio.sleep(LDIF_LOOK)
             now = _stamp(self.config.directory.ldif)
-            if now == quiet and now != seen:
-                seen = now
+            if now != last:
+                last, since = now, loop.time()
+            elif now != read and loop.time() - since >= LDIF_QUIET:
+                read = now
                 await self._read_file_again()
-            quiet = now
 
     async def _read_file_again(self) -> None:
         try:

@@ -164,14 +164,15 @@ def _run(evaluation: Evaluation, plan: _Plan, trace: list[dict[str, Any]] | None
             continue  # smtpd_check_helo: nothing is checked before the client has said HELO
         if trace is not None:
             trace.append({"depth": 0, "list": name})
-        if name != "recipient" or not outcomes or outcomes[-1].name != "relay":
+        if evaluation.rejecting is not None and not (name == "recipient" and outcomes[-1].name == "relay"):
             evaluation.forget_defer_if_reject()
         outcome = evaluation.run_list(name, steps)
         outcomes.append(outcome)
-        if not (plan.alone or name in ("relay", "recipient")) and outcome.end is not End.REFUSED:
+        if outcome.end is End.REFUSED or outcome.end is End.DISCARDED:
+            if not evaluation.lacking and (outcome.refuses or outcome.end is End.DISCARDED):
+                break
+        elif outcome.pieces and not (plan.alone or name in ("relay", "recipient")):
             _forget_defer_if_reject(outcome)
-        if not evaluation.lacking and (outcome.refuses or outcome.end is End.DISCARDED):
-            break
     return outcomes
 
 

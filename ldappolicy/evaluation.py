@@ -333,7 +333,10 @@ class Evaluation:
 
     def _trace_lookup(self, lookup: Lookup, outcome: Any) -> None:
         assert self.trace is not None
-        event: dict[str, Any] = {"depth": self.depth, "lookup": _lookup_text(lookup)}
+        text = _lookup_text(lookup)
+        if any(told.get("lookup") == text for told in self.trace):
+            return
+        event: dict[str, Any] = {"depth": self.depth, "lookup": text}
         if isinstance(outcome, Missed):
             event.update(result="unavailable", reason=outcome.reason)
         else:
@@ -350,6 +353,18 @@ class Evaluation:
                 event["result"] = "not found"
             else:
                 event.update(result="found", value=value, dn=[dn] if dn else [])
+            self.trace.append(event)
+
+    def trace_note(self, table: object, dn: str, reason: str) -> None:
+        """Says why an entry that was found does not count."""
+        if self.trace is not None:
+            event = {
+                "depth": self.depth,
+                "table": str(table),
+                "result": "not used",
+                "dn": [dn],
+                "reason": reason,
+            }
             self.trace.append(event)
 
     # ------------------------------------------------------------ addresses

@@ -85,7 +85,7 @@ def agreed(entries: Iterable[Entry], ask: Callable[[Entry], _R], what: str) -> _
 
 
 def _names(entries: Iterable[Entry]) -> str:
-    return "; ".join(entry.dn for entry in entries)
+    return "; ".join(sorted(entry.dn for entry in entries))
 
 
 # ---------------------------------------------------------------- groups

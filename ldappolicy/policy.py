@@ -66,8 +66,13 @@ class Fault:
     attribute: str
     text: str
 
+    @property
+    def what(self) -> str:
+        """Where and what, without how bad it is."""
+        return f"{self.dn}: {self.attribute}: {self.text}"
+
     def __str__(self) -> str:
-        return f"{'error' if self.error else 'warning'}: {self.dn}: {self.attribute}: {self.text}"
+        return f"{'error' if self.error else 'warning'}: {self.what}"
 
 
 @dataclass(frozen=True, slots=True)

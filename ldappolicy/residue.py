@@ -102,6 +102,11 @@ class Reply:
     lost: str = ""
 
 
+_OK = Reply("OK")
+_DUNNO = Reply("DUNNO")
+_LETTING_THROUGH = (End.RAN_OUT, End.PERMITTED)
+
+
 def join(items: Iterable[str]) -> str:
     """List items as a reply; a single word needs a comma, or Postfix may take it for an action."""
     text = ", ".join(items)
@@ -112,6 +117,8 @@ def compose(
     lists: Sequence[ListOutcome], effects: Sequence[str], *, permit_ok: bool, on_unavailable: str
 ) -> Reply:
     """The one reply for all lists, in their order. `effects` are HOLD and its like, as actions."""
+    if not effects and all(not outcome.pieces and outcome.end in _LETTING_THROUGH for outcome in lists):
+        return _OK if permit_ok and lists and lists[-1].end is End.PERMITTED else _DUNNO
     for at, outcome in enumerate(lists):
         if outcome.refuses:
             return _refuse(lists[: at + 1])
@@ -178,8 +185,13 @@ def _refusing(outcome: ListOutcome, *, last: bool) -> list[Piece]:
 
 
 def _can_go(pieces: Sequence[Piece], refusal: Refusal) -> bool:
-    """Whether the pieces before a refusal with its own text can be dropped for it (rule 3)."""
-    return refusal.temporary or all(piece.does is Residue.REFUSES_FOR_GOOD for piece in pieces)
+    """Whether the pieces before a refusal with its own text can be dropped for it (rule 3).
+
+    A bare REJECT has none: as a list item it says the same, and leaves theirs to what stands before it.
+    """
+    if refusal.temporary or not pieces:
+        return True
+    return refusal.wire != "REJECT" and all(piece.does is Residue.REFUSES_FOR_GOOD for piece in pieces)
 
 
 # ---------------------------------------------------------------- nothing left to Postfix
@@ -223,9 +235,10 @@ def _flag_alone(piece: Piece) -> str:
 def _single_effect(effects: Sequence[str]) -> str | None:
     """The one action that says all effects: HOLD twice is HOLD, the last FILTER or REDIRECT wins."""
     last: dict[str, str] = {}
-    for effect in effects:
+    for number, effect in enumerate(effects):
         verb = effect.partition(" ")[0]
         key = verb if verb in ("HOLD", "FILTER", "REDIRECT") else effect
+        key = f"{effect} {number}" if verb == "PREPEND" else key
         last[key] = last.get(key, effect) if verb == "HOLD" else effect
     return None if len(last) > 1 else next(iter(last.values()), "")
 

@@ -325,6 +325,9 @@ _SUBJECTS: Mapping[str, Callable[[Evaluation], Subject | None]] = {
 }
 
 
+_NOTHING = {"sasl": "no login", "helo": "no HELO name", "etrn": "no ETRN domain", "sender": "no sender yet"}
+
+
 def _check(kind: str, finder: Finder) -> Step:
     """A `check_*_access` of that kind."""
     if kind == "recipient":
@@ -341,7 +344,7 @@ def _check(kind: str, finder: Finder) -> Step:
         except MissedLookup as missed:
             return evaluation.unavailable(missed)
         if action is None:
-            evaluation.reason = f"nothing to check: no {kind}" if subject is None else "no key found"
+            evaluation.reason = _NOTHING.get(kind, f"no {kind}") if subject is None else "no key found"
             return DUNNO
         return evaluation.apply(action, about_address)
 
@@ -367,7 +370,7 @@ def _recipient_check(finder: Finder) -> Step:
 
     def step(evaluation: Evaluation) -> int:
         if not evaluation.request.recipient:
-            evaluation.reason = "nothing to check: no recipient"
+            evaluation.reason = "no recipient"
             return DUNNO
         around, status = evaluation.form, DUNNO
         try:

@@ -176,7 +176,7 @@ class Service:
             return False
         for fault in policies.faults:
             if fault not in before.faults:
-                logger.error("%s", fault)
+                logger.log(logging.ERROR if fault.error else logging.WARNING, "%s", fault.what)
         self._put_in_force(policies)
         return True
 

@@ -238,7 +238,7 @@ def _is_member(evaluation: Evaluation, part: TablePart, subject: Subject, key: s
 
 def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -> Action | None:
     """The access attribute of the entry, of a group around it, of its domain or a parent of that."""
-    key = ("access", recipient, subject.keys[0], evaluation.request.sasl_username if subject.login else None)
+    key = ("access", recipient, subject.exact, evaluation.request.sasl_username if subject.login else "")
     answer = evaluation.derived.get(key, _UNKNOWN) if evaluation.trace is None else _UNKNOWN
     if answer is _UNKNOWN:
         answer = _ask_access(evaluation, subject, recipient)
@@ -304,7 +304,9 @@ def _access_of(
     carrying = [group for group in groups if any(group.values(name) for name in by_group)]
     if not carrying:
         return None
-    first = min(carrying, key=lambda group: _rank(evaluation, group))
+    first, *others = sorted(carrying, key=lambda group: _rank(evaluation, group))
+    for group in others:
+        evaluation.trace_note("directory:access", group.dn, f"outranked by {first.dn}")
     return _Access((identity.single_value(first, by_group) or "", first.dn))
 
 

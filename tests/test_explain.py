@@ -21,14 +21,14 @@ GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.txt"))
 PROMPT = "$ "
 
 
-def run(command: str, given: str = "", status: int = 0) -> str:
-    """What a command prints, run at the top of the checkout; it says nothing else."""
+def run(command: str, given: str = "", status: int = 0, complaint: str = "") -> str:
+    """What a command prints, run at the top of the checkout; it complains about nothing else."""
     words = shlex.split(command)
     assert words.pop(0) == "ldappolicy"
     done = subprocess.run(
         [program(), *words], cwd=ROOT, input=given, capture_output=True, text=True, timeout=60, check=False
     )
-    assert (status, "") == (done.returncode, done.stderr), command
+    assert (status, complaint) == (done.returncode, done.stderr), command
     return done.stdout
 
 
@@ -97,7 +97,9 @@ def test_json_stream() -> None:
 
 def test_json_error() -> None:
     """A server configuration error is in the object, with the reason, and in the exit status."""
-    (line,) = run(f"{EVAL} --json policy_context=nowhere {JANE}", status=78).splitlines()
+    complaint = "ldappolicy: server configuration error: there is no policy 'nowhere'\n"
+    printed = run(f"{EVAL} --json policy_context=nowhere {JANE}", status=78, complaint=complaint)
+    (line,) = printed.splitlines()
     found = json.loads(line)
     assert "451 4.3.5 Server configuration error" == found["action"]
     assert "nowhere" in found["error"]

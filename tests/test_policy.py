@@ -132,6 +132,8 @@ def test_line_without_action(line: str) -> None:
         pytest.param({"recipient": ["permit", "reject"]}, id="two lists"),
         pytest.param({"smtpdMynetworks": "192.0.2.1/24"}, id="network"),
         pytest.param({"smtpdMynetworks": "ldap:nets"}, id="table for a network"),
+        pytest.param({"client": "directory:access"}, id="bare directory:access for a client"),
+        pytest.param({"recipient": "recipient:members"}, id="bare recipient: for a recipient"),
         pytest.param({"smtpdLocalDomains": "local_domains"}, id="local domains"),
         pytest.param({"smtpdParentDomainMatchesSubdomains": "maybe"}, id="boolean"),
     ],

@@ -279,6 +279,11 @@ def test_the_page_s_insider() -> None:
         ),
         pytest.param({"client": acting("HOLD"), "recipient": P}, "HOLD", id="HOLD and a P that is dropped"),
         pytest.param(
+            {"recipient": f"{acting('DEFER_IF_REJECT x')}, {acting('HOLD')}"},
+            CONFIGURATION_ERROR,
+            id="HOLD and flag",
+        ),
+        pytest.param(
             {"client": R, "recipient": acting("DISCARD")}, CONFIGURATION_ERROR, id="DISCARD behind R"
         ),
         pytest.param({"recipient": f"{P}, {acting('DISCARD')}"}, CONFIGURATION_ERROR, id="DISCARD behind P"),

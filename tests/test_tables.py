@@ -1007,6 +1007,19 @@ def test_cidr(listed: str, expected: str) -> None:
     assert expected == site.action(login="amy")
 
 
+@pytest.mark.parametrize(
+    ("client", "expected"),
+    [("203.0.113.5", "REJECT second"), ("198.51.100.1", "REJECT first"), ("2001:db8::1", "DUNNO")],
+)
+def test_negated_cidr_line(client: str, expected: str) -> None:
+    """A network behind an exclamation mark stands for all other addresses of its family (cidr_table(5))."""
+    lines = table(
+        "t", "{1} !203.0.113.0/24 REJECT first", "{2} 203.0.113.0/24 REJECT second", smtpdAccessType="cidr"
+    )
+    site = Site(policy(recipient="check_client_access ldap:t"), lines)
+    assert expected == site.action(client_address=client, client_name="unknown")
+
+
 def test_cidr_with_a_helo_address() -> None:
     """A HELO name that is an address is looked up as one, a literal is not."""
     site = Site(

@@ -139,5 +139,6 @@ def _event(event: dict[str, Any]) -> str:
     if "lookup" in event:
         age = f", {event['age']:g} s old" if "age" in event else ""
         return f"    lookup {event['lookup']}: {event['result']}{source}{age}{reason}"
-    value = f": {event['value']!r}" if "value" in event else ": not found"
-    return f"    {event['table']} {event['key']}{value}{source}"
+    value = repr(event["value"]) if "value" in event else event["result"]
+    key = f" {event['key']}" if "key" in event else ""
+    return f"    {event['table']}{key}: {value}{source}{reason}"

@@ -1,6 +1,7 @@
 """`ldappolicy serve`: the policy service, and what it says when it starts."""
 
 import asyncio
+import shlex
 import sys
 
 import click
@@ -37,6 +38,8 @@ def _say_started(daemon: Daemon, context: Context) -> None:
     """What is being served, and lines to try against it."""
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in _facts(daemon):
         table.add_row(name, escape(value))
     console.print("[bold]ldappolicy[/bold] is serving")
@@ -73,7 +76,7 @@ def _directory(daemon: Daemon) -> str:
 
 def _lines_to_try(daemon: Daemon, context: Context) -> list[str]:
     """Requests about the example company: a restricted user, a protected list, the socket itself."""
-    call = f"  {sys.argv[0]} -c {context.path} eval"
+    call = f"  {shlex.join([sys.argv[0], '-c', str(context.path), 'eval'])}"
     lines = [
         f"{call} --explain sasl_username=amy sender=amy@my.domain recipient=friend@elsewhere.example",
         f"{call} sender=stranger@elsewhere.example recipient=all@my.domain",

@@ -179,7 +179,8 @@ class Daemon:
                 last, since = now, loop.time()
             elif now != read and loop.time() - since >= LDIF_QUIET:
                 read = now
-                await self._read_file_again()
+                if self.config.directory.watch != "off":
+                    await self._read_file_again()
 
     async def _read_file_again(self) -> None:
         try:

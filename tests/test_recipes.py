@@ -37,8 +37,6 @@ Client = dict[str, str]
 
 MAIN = {
     "unknown_address_reject_code": "550",
-    # cleanup(8) waits once it has seen 100 messages more than qmgr(8); ours mostly end before DATA.
-    "in_flow_delay": "0",
 }
 
 DNS = {

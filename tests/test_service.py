@@ -354,7 +354,7 @@ def test_a_policy_that_does_not_parse_stays_as_it_was(
         assert await service.decide(rcpt(**STRANGER)) == "reject,"
         assert await service.decide(rcpt(policy_context="plain", **STRANGER)) == "reject,"
         [line] = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-        assert line.startswith(f"error: {POLICY}: smtpdRecipientRestrictions: ")
+        assert line.startswith(f"{POLICY}: smtpdRecipientRestrictions: ")
         assert line.endswith("; the last good form stays in force")
         caplog.clear()
         assert await service.reload() is False
@@ -409,7 +409,7 @@ def test_a_policy_that_vanished_stays_until_it_is_there_again(
         assert await service.reload() is True
         assert await service.decide(request) == "reject,"
         assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
-            f"error: {plain}: cn: policy 'plain' vanished; its last good form stays in force"
+            f"{plain}: cn: policy 'plain' vanished; its last good form stays in force"
         ]
         assert await service.reload() is False
         assert await service.decide(request) == "reject,"

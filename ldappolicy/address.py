@@ -10,7 +10,6 @@ recipient's meaning depends on it. Comparison is by `str.casefold` on both sides
 import ipaddress
 import re
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 NULL_SENDER_KEY = "<>"
@@ -22,7 +21,7 @@ ROUTING = frozenset("@%!")
 _DOMAIN_OCTETS = 255
 """RFC 1035 section 2.3.4."""
 
-_REMEMBERED = 128
+REMEMBERED = 128
 """Keys of longer addresses are made anew each time: senders choose them, and keys grow with the square."""
 
 _REWRITES = 2048
@@ -109,11 +108,6 @@ def address_keys(address: str, delimiters: str, parents: bool) -> AddressKeys:
     `parents` is whether a bare domain matches its subdomains (else `.domain` does). Each key with
     a local part comes in quoted form first, where that differs. Without a domain: as it stands.
     """
-    make = _remembered_keys if len(address) <= _REMEMBERED else _address_keys
-    return make(address, delimiters, parents)
-
-
-def _address_keys(address: str, delimiters: str, parents: bool) -> AddressKeys:
     if "@" not in address:
         return AddressKeys((address,), (address,))
     bare = without_extension(address, delimiters)
@@ -124,9 +118,6 @@ def _address_keys(address: str, delimiters: str, parents: bool) -> AddressKeys:
     middle = tuple(_parents(domain, not parents))
     count = len(exact)
     return AddressKeys((*sum(both[:count], ()), *middle, *sum(both[count:], ())), exact)
-
-
-_remembered_keys = lru_cache(maxsize=16384)(_address_keys)
 
 
 def domain_keys(name: str, parents: bool) -> tuple[str, ...]:

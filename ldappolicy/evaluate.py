@@ -5,7 +5,7 @@ evaluates again; so a request whose lookups are all known never suspends.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ldappolicy.evaluation import Evaluation, Steps
@@ -13,7 +13,7 @@ from ldappolicy.facts import Facts, Lookup
 from ldappolicy.mapping import Mapping as AttributeMapping
 from ldappolicy.policy import LISTS, Broken, Policy, PolicySet
 from ldappolicy.request import Request
-from ldappolicy.residue import SERVER_CONFIGURATION_ERROR, End, Flag, ListOutcome, compose
+from ldappolicy.residue import SERVER_CONFIGURATION_ERROR, End, Flag, ListOutcome, Reply, compose
 from ldappolicy.restrictions import Program
 
 LISTS_OF_STATE: Mapping[str, tuple[str, ...]] = {
@@ -101,6 +101,8 @@ class Evaluator:
         reply = compose(
             outcomes, evaluation.effects, permit_ok=choices.permit_ok, on_unavailable=choices.on_unavailable
         )
+        if reply in plan.answers and not (evaluation.notes or evaluation.outages):
+            return plan.answers[reply]
         notes = evaluation.notes
         if reply.lost:
             notes = [*notes, f"text given up for restrictions left to Postfix: {reply.lost}"]
@@ -109,7 +111,10 @@ class Evaluator:
         )
         name = plan.program.policy.name
         outages = tuple(evaluation.outages)
-        return Decision(reply.action, name, error, reply.unavailable, tuple(notes), outages)
+        decision = Decision(reply.action, name, error, reply.unavailable, tuple(notes), outages)
+        if decision == Decision(reply.action, name) and len(plan.answers) < _MAX_PLANS:
+            plan.answers[reply] = decision
+        return decision
 
     def _plan(self, context: str, state: str) -> "_Plan | Decision":
         """What a context and a protocol state ask for."""
@@ -142,11 +147,12 @@ _MAX_PLANS = 1000
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The lists to run, in order; `alone` when the context names one."""
+    """The lists to run, in order; `alone` when the context names one. `answers` are ready-made ones."""
 
     program: Program
     lists: tuple[tuple[str, Steps], ...]
     alone: bool
+    answers: dict[Reply, Decision] = field(default_factory=dict)
 
 
 def _configuration_error(policy: str, problem: str) -> Decision:

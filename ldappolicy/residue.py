@@ -54,11 +54,12 @@ class Refusal:
     items: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
     is_error: bool = False
+    alone: str = field(init=False)
+    """The reply when nothing stands before it."""
 
-    @property
-    def alone(self) -> str:
-        """The reply when nothing stands before it."""
-        return join((*self.before, *self.items)) if self.items else self.wire
+    def __post_init__(self) -> None:
+        alone = join((*self.before, *self.items)) if self.items else self.wire
+        object.__setattr__(self, "alone", alone)
 
     @property
     def as_items(self) -> tuple[str, ...]:
@@ -104,7 +105,7 @@ class Reply:
 
 _OK = Reply("OK")
 _DUNNO = Reply("DUNNO")
-_LETTING_THROUGH = (End.RAN_OUT, End.PERMITTED)
+_SPECIAL = (End.UNAVAILABLE, End.DISCARDED)
 
 
 def join(items: Iterable[str]) -> str:
@@ -117,8 +118,8 @@ def compose(
     lists: Sequence[ListOutcome], effects: Sequence[str], *, permit_ok: bool, on_unavailable: str
 ) -> Reply:
     """The one reply for all lists, in their order. `effects` are HOLD and its like, as actions."""
-    if not effects and all(not outcome.pieces and outcome.end in _LETTING_THROUGH for outcome in lists):
-        return _OK if permit_ok and lists and lists[-1].end is End.PERMITTED else _DUNNO
+    if not effects and not any(outcome.pieces or outcome.end in _SPECIAL for outcome in lists):
+        return _plain(lists, permit_ok)
     for at, outcome in enumerate(lists):
         if outcome.refuses:
             return _refuse(lists[: at + 1])
@@ -127,6 +128,14 @@ def compose(
     if not any(_is_left(piece) for outcome in lists for piece in outcome.pieces):
         return _known(lists, effects, permit_ok, on_unavailable)
     return _mixed(lists, effects, permit_ok, on_unavailable)
+
+
+def _plain(lists: Sequence[ListOutcome], permit_ok: bool) -> Reply:
+    """Everything was decided here: the refusal that ended the lists, else a permit."""
+    refusal = lists[-1].refusal if lists else None
+    if refusal is not None:
+        return _refused(refusal, refusal.alone)
+    return _OK if permit_ok and lists and lists[-1].end is End.PERMITTED else _DUNNO
 
 
 def _is_left(piece: Piece) -> bool:

@@ -6,12 +6,14 @@ a URL. A missing lookup counts as "not found" while everything else that could b
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple, cast
 
 from ldappolicy import facts, identity
-from ldappolicy.action import Action, parse_action
+from ldappolicy.action import Action, Kind, parse_action
 from ldappolicy.address import (
     NULL_SENDER_KEY,
+    REMEMBERED,
     address_keys,
     client_keys,
     domain_keys,
@@ -61,8 +63,16 @@ _EFFECTS = frozenset(("DISCARD", "FILTER", "REDIRECT", "BCC", "PREPEND"))
 def address_subject(evaluation: Evaluation, address: str) -> Subject:
     """A mail address in rewritten, folded form."""
     around = evaluation.around
-    keys, exact = address_keys(address, around.delimiter, around.parents)
+    make = _remembered_subject if len(address) <= REMEMBERED else _address_subject
+    return make(address, around.delimiter, around.parents)
+
+
+def _address_subject(address: str, delimiter: str, parents: bool) -> Subject:
+    keys, exact = address_keys(address, delimiter, parents)
     return Subject(keys, keys[:1], exact)
+
+
+_remembered_subject = lru_cache(maxsize=16384)(_address_subject)
 
 
 def sender_subject(evaluation: Evaluation) -> Subject | None:
@@ -238,25 +248,20 @@ def _is_member(evaluation: Evaluation, part: TablePart, subject: Subject, key: s
 
 def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -> Action | None:
     """The access attribute of the entry, of a group around it, of its domain or a parent of that."""
+    if evaluation.trace is not None:
+        return _ask_access(evaluation, subject, recipient)
     key = ("access", recipient, subject.exact, evaluation.request.sasl_username if subject.login else "")
-    answer = evaluation.derived.get(key, _UNKNOWN) if evaluation.trace is None else _UNKNOWN
-    if answer is _UNKNOWN:
-        answer = _ask_access(evaluation, subject, recipient)
-        if not evaluation.lacking:
-            evaluation.derived[key] = answer
-    if answer is None:
-        return None
-    value, dn = cast(_Access, answer)
-    action = _traced(evaluation, "directory:access", subject.keys[0], parse_action(value), dn)
-    if action.verb in _EFFECTS:
-        raise ServerConfigurationError(
-            f"{dn}: {action.verb} acts on whole messages: it counts from policy_base only"
-        )
+    known = evaluation.derived.get(key, _UNKNOWN)
+    if known is not _UNKNOWN:
+        return cast(Action | None, known)
+    action = _ask_access(evaluation, subject, recipient)
+    if not evaluation.lacking:
+        evaluation.derived[key] = action
     return action
 
 
-def _ask_access(evaluation: Evaluation, subject: Subject, recipient: bool) -> "_Access | None":
-    """What entry, groups or domain carry; None: nothing."""
+def _ask_access(evaluation: Evaluation, subject: Subject, recipient: bool) -> Action | None:
+    """What entry, groups or domain carry; None: nothing. An action on whole messages is an error there."""
     mapping = evaluation.mapping
     own = mapping.recipient_access if recipient else mapping.sender_access
     by_group = mapping.member_recipient_access if recipient else mapping.member_sender_access
@@ -266,7 +271,14 @@ def _ask_access(evaluation: Evaluation, subject: Subject, recipient: bool) -> "_
     )
     if answer is None and domain:
         answer = _access_of_domain(evaluation, domain, own)
-    return answer
+    if answer is None:
+        return None
+    value, dn = answer
+    action = _traced(evaluation, "directory:access", subject.keys[0], parse_action(value), dn)
+    if action.verb in _EFFECTS:
+        problem = f"{dn}: {action.verb} acts on whole messages: it counts from policy_base only"
+        return Action(Kind.INVALID, value, problem=problem)
+    return action
 
 
 def _owners(evaluation: Evaluation, subject: Subject) -> tuple[tuple[Entry, ...], str]:

@@ -52,7 +52,6 @@ class Action:
     wire: str = ""
     wire_plain: str = ""
     temporary: bool = False
-    plain: bool = False
     tokens: tuple[str, ...] = ()
     problem: str = ""
 
@@ -129,8 +128,7 @@ def _command(value: str) -> tuple[str, str]:
 
 
 def _refusal(value: str, verb: str, rest: str, *, temporary: bool) -> Action:
-    action = _text_action(Kind.REFUSE, value, verb, rest, "Access denied", temporary=temporary)
-    return action if action.wire != "REJECT" else Action(Kind.REFUSE, value, "REJECT", "REJECT", plain=True)
+    return _text_action(Kind.REFUSE, value, verb, rest, "Access denied", temporary=temporary)
 
 
 def _text_action(kind: Kind, value: str, verb: str, rest: str, default: str, *, temporary: bool) -> Action:

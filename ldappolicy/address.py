@@ -2,14 +2,13 @@
 
 Addresses are in Postfix's internal (unquoted) form, as the policy protocol carries them: the local
 part is everything before the last ``@``. Keys follow access(5) and smtpd(8)'s check_mail_access,
-check_domain_access and check_addr_access; rewriting follows trivial-rewrite(8) as far as a
-recipient's meaning depends on it. Comparison is by `str.casefold` on both sides, as in Postfix
+check_domain_access and check_addr_access. Comparison is by `str.casefold` on both sides, as in Postfix
 (a U-label matches a U-label only: no IDNA here).
 """
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 NULL_SENDER_KEY = "<>"
@@ -24,13 +23,9 @@ _DOMAIN_OCTETS = 255
 REMEMBERED = 128
 """Keys of longer addresses are made anew each time: senders choose them, and keys grow with the square."""
 
-_REWRITES = 2048
-"""Each takes a character at least, and Postfix takes no longer line (line_length_limit)."""
-
 # RFC 822 atoms as quote_822_local(3) of Postfix sees them: 8-bit clean, dots between atoms.
 _DOT_STRING = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\".\[\]]+(?:\.[^\x00-\x20\x7f()<>@,;:\\\".\[\]]+)*")
 _QUOTED_SPECIALS = str.maketrans({special: "\\" + special for special in '"\\\r'})
-_PLAIN = re.compile(r"[^@%!]+@[^@]*[^@.]")
 _OCTETS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){3}")
 _UNSPLIT = frozenset(("postmaster", "mailer-daemon", "double-bounce"))
 
@@ -102,6 +97,12 @@ def _parents(name: str, with_dot: bool) -> Iterator[str]:
         name = name[dot:] if with_dot else name[dot + 1 :]
 
 
+def exact_forms(address: str, delimiters: str) -> tuple[str, ...]:
+    """The address, and the one without its extension: what an entry of the directory can have."""
+    bare = without_extension(address, delimiters) if "@" in address else None
+    return (address,) if bare is None else (address, bare)
+
+
 def address_keys(address: str, delimiters: str, parents: bool) -> AddressKeys:
     """Keys of a folded address: full, without extension, domain, parent domains, `user@`.
 
@@ -110,8 +111,7 @@ def address_keys(address: str, delimiters: str, parents: bool) -> AddressKeys:
     """
     if "@" not in address:
         return AddressKeys((address,), (address,))
-    bare = without_extension(address, delimiters)
-    exact = (address,) if bare is None else (address, bare)
+    exact = exact_forms(address, delimiters)
     domain = split_address(address)[1]
     names = (*exact, *(split_address(full)[0] + "@" for full in exact))
     both = [tuple(dict.fromkeys((quoted(name), name))) for name in names]
@@ -146,39 +146,6 @@ def local_domain_keys(domain: str) -> tuple[str, ...]:
 def parent_domains(domain: str) -> tuple[str, ...]:
     """The domain itself, then its parents down to the top."""
     return tuple(_parents(domain, with_dot=False))
-
-
-def rewrite(address: str, myorigin: str, is_local: Callable[[str], bool]) -> str:
-    """The address that Postfix would deliver to (trivial-rewrite(8) with its defaults).
-
-    `address` is folded; `is_local` says of a domain whether Postfix resolves local parts there.
-    Without `myorigin` an address without a domain stays as it stands.
-    """
-    if _PLAIN.fullmatch(address):
-        return address
-    for _ in range(_REWRITES):
-        if "@" not in address:
-            completed = _complete(address, myorigin)
-            if "@" not in completed:
-                return completed
-            address = completed
-        address = strip_dot(address)
-        local, domain = split_address(address)
-        if ROUTING.isdisjoint(local) or not is_local(domain):
-            break
-        address = local
-    return address
-
-
-def _complete(local: str, myorigin: str) -> str:
-    """An address without ``@``: bang path, percent hack, or myorigin."""
-    head, bang, tail = local.partition("!")
-    if bang:
-        return f"{tail}@{head}"
-    head, percent, tail = local.rpartition("%")
-    if percent:
-        return f"{head}@{tail}"
-    return f"{local}@{myorigin.casefold()}" if myorigin else local
 
 
 def strip_dot(address: str) -> str:

@@ -1,7 +1,7 @@
 """Puts a service together from the configuration: directory, caches, policies.
 
 What the configuration alone cannot tell is checked here: whether bases are DNs, the filter a filter, the
-LDIF file readable. Raises ConfigError with every complaint.
+LDIF file readable. Raises ConfigError.
 """
 
 import time
@@ -28,6 +28,9 @@ def open_directory(config: Config) -> Directory:
         return LdapDirectory(ldap_settings(config))
     directory = read_ldif(path)
     mapping = mapping_for(config.directory.profile, config.directory.attributes)
+    base = _base("search_base", config.directory.search_base)
+    if not directory.holds(base):
+        raise ConfigError(f"[directory] search_base: expected a DN that {path} holds, got {base!r}")
     directory.prepare((*mapping.mail, *mapping.login, *mapping.domain, *mapping.member, "objectClass"))
     return directory
 
@@ -69,7 +72,9 @@ def build_service(config: Config, directory: Directory) -> Service:
     cache = config.cache
     limits = Limits(cache.size, cache.ttl, cache.negative_ttl, cache.max_stale)
     resolver = Resolver(directory, Planner(where, settings.mapping), limits, time.monotonic)
-    return Service(resolver, settings)
+    service = Service(resolver, settings)
+    directory.set_proofs(service.proofs())
+    return service
 
 
 def service_settings(config: Config) -> Settings:

@@ -369,6 +369,11 @@ def _check_cleartext(directory: Directory) -> Iterator[tuple[str, str]]:
             yield "uri", f"expected TLS or allow_cleartext for a simple bind, got {uri!r}"
 
 
+def _check_later(directory: Directory) -> Iterator[tuple[str, str]]:
+    if directory.attributes.get("login_required"):
+        yield "attributes", f"'login_required' {NOT_YET}"
+
+
 class _Apart(ValueError):
     """Values that do not go together: (key, what is wrong), each."""
 
@@ -378,7 +383,7 @@ class _Apart(ValueError):
 
 
 def _together(directory: Directory) -> Directory:
-    checks = (_check_uris, _check_bind, _check_tls, _check_cleartext)
+    checks = (_check_uris, _check_bind, _check_tls, _check_cleartext, _check_later)
     if complaints := [complaint for check in checks for complaint in check(directory)]:
         raise _Apart(*complaints)
     return directory

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ldappolicy import assembly
@@ -35,6 +36,7 @@ class Daemon:
 
     def __init__(self, config: Config, load: Callable[[], Config]) -> None:
         self.config = config
+        self._read_at = _stamp(config.directory.ldif)
         self.directory: Directory = assembly.open_directory(config)
         self.service: Service = assembly.build_service(config, self.directory)
         server = config.server
@@ -72,7 +74,7 @@ class Daemon:
         logger.info("stopping")
         for task in (*running, *self._leaving):
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.wait([*tasks, *self._leaving])
         await self.server.stop()
         await self.directory.close()
         for task in ended:
@@ -98,12 +100,15 @@ class Daemon:
     async def _reload(self) -> None:
         """Reads the policies again; on any fault the old ones stay."""
         try:
-            if await self.service.reload():
+            async with self._swapping:
+                changed = await self.service.reload()
+            if changed:
                 logger.info("policies in force: revision %s", self._revision())
         except Unavailable as problem:
             self._warnings.log(logging.ERROR, f"policies cannot be read: {problem}")
         except ConfigError as problem:
-            self._warnings.log(logging.ERROR, f"policies refused, the old ones stay in force: {problem}")
+            kept = "no policies yet" if self.service.evaluator is None else "the old ones stay in force"
+            self._warnings.log(logging.ERROR, f"policies refused, {kept}: {problem}")
 
     def _revision(self) -> str:
         evaluator = self.service.evaluator
@@ -123,8 +128,9 @@ class Daemon:
 
     async def _replace(self, config: Config) -> None:
         """Validates, then swaps; the listeners stay as they are."""
-        if config.server != self.config.server:
-            logger.warning("changes in [server] need a restart")
+        timeout = config.server.request_timeout
+        if config.server != replace(self.config.server, request_timeout=timeout):
+            logger.warning("changes in [server], but for request_timeout, need a restart")
         same = (config.directory, config.cache) == (self.config.directory, self.config.cache)
         if same and config.directory.ldif is None:
             self.service.resolver.ask_again()
@@ -148,20 +154,20 @@ class Daemon:
         await self._swap(config, directory, service)
 
     async def _swap(self, config: Config, directory: Directory, service: Service) -> None:
-        old = self.directory
+        old, timeout = self.directory, self.config.server.request_timeout
         self.config, self.directory, self.service = config, directory, service
         self.server.decider = service
         set_up(config.log.format, config.log.level)
         if old is not directory:
-            leaving = asyncio.create_task(self._leave(old))
+            leaving = asyncio.create_task(self._leave(old, timeout))
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
         logger.info("configuration in force: revision %s", self._revision())
 
-    async def _leave(self, directory: Directory) -> None:
+    async def _leave(self, directory: Directory, after: float) -> None:
         """Closes a directory once no request in hand can need it: none lives longer than its timeout."""
         try:
-            await asyncio.sleep(self.config.server.request_timeout)
+            await asyncio.sleep(after)
         finally:
             await directory.close()
 
@@ -170,7 +176,7 @@ class Daemon:
     async def _watch_file(self) -> None:
         """Reads the LDIF file again once it has changed and been quiet for a while."""
         loop = asyncio.get_running_loop()
-        read = last = _stamp(self.config.directory.ldif)
+        read = last = self._read_at
         since = loop.time()
         while True:
             await asyncio.sleep(LDIF_LOOK)

@@ -17,7 +17,7 @@ class LdapPolicyError(Exception):
 
 
 class ConfigError(LdapPolicyError):
-    """The configuration cannot be used; carries every complaint, one a line item."""
+    """The configuration cannot be used; carries every complaint, one each."""
 
     def __init__(self, *complaints: str) -> None:
         super().__init__("; ".join(complaints))

@@ -101,8 +101,9 @@ class Evaluator:
         reply = compose(
             outcomes, evaluation.effects, permit_ok=choices.permit_ok, on_unavailable=choices.on_unavailable
         )
-        if reply in plan.answers and not (evaluation.notes or evaluation.outages):
-            return plan.answers[reply]
+        known = plan.answers.get(reply)
+        if known is not None and not (evaluation.notes or evaluation.outages):
+            return known
         notes = evaluation.notes
         if reply.lost:
             notes = [*notes, f"text given up for restrictions left to Postfix: {reply.lost}"]
@@ -112,7 +113,7 @@ class Evaluator:
         name = plan.program.policy.name
         outages = tuple(evaluation.outages)
         decision = Decision(reply.action, name, error, reply.unavailable, tuple(notes), outages)
-        if decision == Decision(reply.action, name) and len(plan.answers) < _MAX_PLANS:
+        if not (error or reply.unavailable or notes or outages) and len(plan.answers) < _MAX_ANSWERS:
             plan.answers[reply] = decision
         return decision
 
@@ -140,6 +141,9 @@ class Evaluator:
             return f"policy {name!r} does not parse: {found.dn}: {found.reason}"
         return f"there is no policy {name!r}"
 
+
+_MAX_ANSWERS = 1000
+"""Texts come from the directory."""
 
 _MAX_PLANS = 1000
 """policy_context is the administrator's, but nothing that arrives may grow without bound."""

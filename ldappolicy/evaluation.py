@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ldappolicy.action import Action, Kind
-from ldappolicy.address import fold, is_routed, rewrite, strip_dot
+from ldappolicy.address import fold, is_routed, strip_dot
 from ldappolicy.entry import Entry
+from ldappolicy.errors import InputError
 from ldappolicy.facts import Facts, Found, Lookup, Missed
 from ldappolicy.mapping import Mapping
 from ldappolicy.request import Request
 from ldappolicy.residue import SERVER_CONFIGURATION_ERROR, End, Flag, ListOutcome, Piece, Refusal
+from ldappolicy.rewriting import rewrite
 from ldappolicy.vocabulary import Residue
 
 Step = Callable[["Evaluation"], int]
@@ -29,11 +31,11 @@ DEPTH_LIMIT = 100
 _EARLY_STATES = frozenset(("CONNECT", "XCLIENT", "EHLO", "HELO", "ETRN"))
 """States in which an empty sender means that there is none yet, and in which no message is affected."""
 
+TEMPORARY_FAILURE = "451 4.3.0 Temporary lookup failure"
+"""reject_dict_retry of smtpd(8)."""
+
 SHOWN = 200
 """Of a lookup in a log line or a trace, in characters."""
-
-MAX_NESTING = 1000
-"""Groups around one entry, more than any directory has (recursion_limit of ldap_table(5))."""
 
 
 class MissedLookup(Exception):
@@ -51,6 +53,11 @@ class ServerConfigurationError(Exception):
         self.reply = reply
         self.path: list[str] = []
 
+    def came_from(self, origin: str) -> None:
+        """Adds a DN, or another name, in front of the path."""
+        if origin:
+            self.path.insert(0, origin)
+
     def __str__(self) -> str:
         return ": ".join([*self.path, *map(str, self.args)])
 
@@ -66,10 +73,12 @@ class Steps:
 class Surroundings(Protocol):
     """What a policy looks like to its steps (see `restrictions.Program`)."""
 
+    dn: str
     myorigin: str
     delimiter: str
     parents: bool
     knows_local_domains: bool
+    bases: tuple[str, ...]
 
     def is_local(self, evaluation: "Evaluation", domain: str) -> bool:
         """Whether a domain stands in smtpdLocalDomains; any does when the policy has none."""
@@ -92,13 +101,14 @@ class Evaluation:
             "around",
             "trace",
             "lacking",
+            "origin",
             "notes",
             "outages",
             "reason",
             "effects",
         ),
         *("stage", "outcome", "depth", "warned", "flags", "rejecting", "both", "form"),
-        *("_sender", "_recipients", "has_sender"),
+        *("_sender", "_recipients", "guessed", "has_sender"),
     )
 
     def __init__(
@@ -121,7 +131,6 @@ class Evaluation:
         self.reason = ""
         self.effects: list[str] = []
         self.stage = ""
-        self.outcome = ListOutcome("")
         self.depth = 0
         self.warned = False
         self.flags: set[Residue | Flag] = set()
@@ -131,19 +140,21 @@ class Evaluation:
         self.has_sender = bool(request.sender) or request.protocol_state not in _EARLY_STATES
         self._sender: str | None = None
         self._recipients: tuple[str, ...] | None = None
+        self.guessed = False
 
     # ------------------------------------------------------------ lists
 
     def run_list(self, name: str, steps: Steps) -> ListOutcome:
         """One list of the policy from its beginning."""
         self.stage = name
+        self.origin = ""
         self.outcome = outcome = ListOutcome(name)
         self.depth = 0
         self.warned = False
         try:
             status = self.run(steps)
         except ServerConfigurationError as problem:
-            problem.path.insert(0, name)
+            problem.came_from(f"{self.around.dn}: {name}")
             outcome.problem = str(problem)
             outcome.refusal = Refusal(problem.reply, temporary=True, is_error=True)
             status = REFUSE
@@ -168,7 +179,7 @@ class Evaluation:
                     status = END
                     break
         except ServerConfigurationError as problem:
-            problem.path.insert(0, steps.labels[steps.steps.index(step)])
+            problem.came_from(steps.labels[steps.steps.index(step)])
             raise
         self.depth -= 1
         return status
@@ -187,7 +198,7 @@ class Evaluation:
                 status = step(self)
             except ServerConfigurationError as problem:
                 event.update(result="server configuration error", reason=str(problem))
-                problem.path.insert(0, label)
+                problem.came_from(label)
                 raise
             event["result"] = _result(status, self.outcome, left)
             if self.reason:
@@ -263,14 +274,22 @@ class Evaluation:
         """Ends the list: what is behind a lookup that nobody can answer is not known."""
         if str(missed) not in self.outages:
             self.outages.append(str(missed))
-        self.reason = f"unavailable: {missed}"
+        self.reason = str(missed)
         if self.warned:
             return DUNNO
         self.outcome.end = End.UNAVAILABLE
         return END
 
     def apply(self, action: Action, about_address: bool) -> int:
-        """What the right-hand side of a table asks for."""
+        """What the right-hand side that was just found asks for; an error tells where it stands."""
+        origin = self.origin
+        try:
+            return self._apply(action, about_address)
+        except ServerConfigurationError as problem:
+            problem.came_from(origin)
+            raise
+
+    def _apply(self, action: Action, about_address: bool) -> int:
         kind = action.kind
         if kind is Kind.DUNNO:
             return DUNNO
@@ -280,7 +299,7 @@ class Evaluation:
             return self.run_right_hand_side(action.tokens)
         if kind is Kind.REFUSE:
             return self._refuse_with(action, about_address)
-        wire = action.wire if about_address else action.wire_plain or action.wire
+        wire = action.wire if about_address else action.wire_plain
         if kind is Kind.DEFER_IF_PERMIT:
             return self.defer_if_permit(wire)
         if kind is Kind.DEFER_IF_REJECT:
@@ -288,9 +307,11 @@ class Evaluation:
         return self._apply_rest(action)
 
     def _refuse_with(self, action: Action, about_address: bool) -> int:
-        if action.plain:
-            return self.refuse(Refusal(action.wire, temporary=False))
-        return self.refuse(Refusal(action.wire if about_address else action.wire_plain, action.temporary))
+        wire = action.wire if about_address else action.wire_plain
+        status = self.refuse(Refusal(wire, action.temporary, is_error=bool(action.problem)))
+        if status == REFUSE and action.problem:
+            self.outcome.problem = f"{self.around.dn}: {self.stage}: {action.problem}"
+        return status
 
     def _apply_rest(self, action: Action) -> int:
         if action.kind is Kind.INVALID:
@@ -373,26 +394,46 @@ class Evaluation:
     def sender(self) -> str:
         """The folded sender as Postfix would rewrite it; empty for the null sender."""
         if self._sender is None:
-            sender = fold(self.request.sender)
-            self._sender = self._rewritten(sender) if sender else ""
+            sender = self.request.sender.casefold()
+            self._sender = self._rewritten(sender, self._is_local) if sender else ""
         return self._sender
 
     @property
     def recipients(self) -> tuple[str, ...]:
-        """The forms in which the recipient is checked: rewritten, then as received where that is routed."""
+        """The forms in which the recipient is checked: rewritten, then as received where that is routed.
+
+        Where it depends on more than smtpdLocalDomains says (`guessed`), the widest reading comes first.
+        """
         if self._recipients is None:
-            received = fold(self.request.recipient)
-            rewritten = self._rewritten(received)
-            self._recipients = (rewritten,)
-            if rewritten != received and "@" in received and is_routed(received):
-                self._recipients = tuple(dict.fromkeys((rewritten, strip_dot(received))))
+            received = self.request.recipient.casefold()
+            known = self._rewritten(received, self._is_known_local)
+            self._recipients = (known,)
+            if known != received and "@" in received and is_routed(received):
+                self._recipients += (fold(strip_dot(received)),)
+            if is_routed(known):
+                widest = self._rewritten(received, self._may_be_local)
+                self.guessed = widest != known
+                self._recipients = (widest, *self._recipients)
+            self._recipients = tuple(dict.fromkeys(self._recipients))
         return self._recipients
 
-    def _rewritten(self, address: str) -> str:
-        return rewrite(address, self.around.myorigin, self._is_local)
+    def _rewritten(self, address: str, is_local: Callable[[str], bool]) -> str:
+        """What has more routings than can be followed is refused for a while, as in smtpd(8)."""
+        try:
+            return fold(rewrite(address, self.around.myorigin, is_local))
+        except InputError as problem:
+            raise ServerConfigurationError(str(problem), TEMPORARY_FAILURE) from None
 
     def _is_local(self, domain: str) -> bool:
+        """Whether Postfix resolves local parts of the domain; any, where the policy does not say."""
         return self.around.is_local(self, domain)
+
+    def _is_known_local(self, domain: str) -> bool:
+        return self.around.knows_local_domains and self.around.is_local(self, domain)
+
+    def _may_be_local(self, domain: str) -> bool:
+        """Postfix's own literals and localhost are local as well, and stand in no table."""
+        return domain.startswith("[") or domain == "localhost" or self._is_local(domain)
 
 
 def _result(status: int, outcome: ListOutcome, left: int) -> str:

@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar, cast
 
 from ldappolicy import facts
-from ldappolicy.address import address_keys, fold, parent_domains, split_address
+from ldappolicy.address import exact_forms, fold, parent_domains, split_address
 from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError
-from ldappolicy.evaluation import MAX_NESTING, Evaluation, MissedLookup
+from ldappolicy.evaluation import Evaluation, MissedLookup
 from ldappolicy.ldap_filter import LdapUrl, parse_url
 
 _R = TypeVar("_R")
+
+MAX_NESTING = 1000
+"""Groups around one entry, more than any directory has (recursion_limit of ldap_table(5))."""
 
 Closure = dict[str, Entry | None]
 """Groups by normal DN; None where only the DN is known (a memberOf value without an entry to be seen)."""
@@ -28,12 +31,6 @@ def entries_of_address(evaluation: Evaluation, exact: Sequence[str]) -> tuple[En
         if entries:
             return entries
     return ()
-
-
-def exact_forms(evaluation: Evaluation, address: str) -> tuple[str, ...]:
-    """An address as entries may have it: with and without its extension."""
-    around = evaluation.around
-    return address_keys(address, around.delimiter, around.parents).exact
 
 
 def entry_of_login(evaluation: Evaluation) -> Entry | None:
@@ -53,7 +50,7 @@ def entries_of_recipient(evaluation: Evaluation) -> tuple[Entry, ...]:
     """The entries that the recipient address names, in the form that is being checked."""
     forms = (evaluation.form,) if evaluation.form is not None else evaluation.recipients
     for form in forms:
-        entries = entries_of_address(evaluation, exact_forms(evaluation, form))
+        entries = entries_of_address(evaluation, exact_forms(form, evaluation.around.delimiter))
         if entries:
             return entries
     return ()
@@ -61,7 +58,7 @@ def entries_of_recipient(evaluation: Evaluation) -> tuple[Entry, ...]:
 
 def addresses(evaluation: Evaluation, entry: Entry) -> list[str]:
     """The folded addresses of an entry, the primary one first."""
-    return [fold(value) for name in evaluation.mapping.mail for value in entry.values(name)]
+    return [fold(value.strip(" ")) for name in evaluation.mapping.mail for value in entry.values(name)]
 
 
 def domain_of_login(evaluation: Evaluation, entry: Entry | None) -> str:
@@ -154,8 +151,12 @@ def _url_covers(evaluation: Evaluation, text: str, member: Entry) -> bool:
     try:
         url = parse_url(text)
         inside = _in_scope(url, member.key)
+        bases = evaluation.around.bases
+        allowed = not bases or any(is_below(normal_dn(url.base), base) for base in bases)
     except InputError as fault:
         raise MissedLookup(f"memberURL: {fault}") from None
+    if inside and not allowed:
+        raise MissedLookup(f"memberURL {text!r}: its base is neither below search_base nor below policy_base")
     return inside and bool(evaluation.lookup(facts.match(member.dn, text)))
 
 
@@ -212,7 +213,7 @@ def owns_sender(evaluation: Evaluation, login: Entry | None) -> bool:
 
 
 def _sender_entries(evaluation: Evaluation) -> tuple[Entry, ...]:
-    return entries_of_address(evaluation, exact_forms(evaluation, evaluation.sender))
+    return entries_of_address(evaluation, exact_forms(evaluation.sender, evaluation.around.delimiter))
 
 
 def _domain_owners(evaluation: Evaluation) -> frozenset[str]:

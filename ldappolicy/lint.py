@@ -587,7 +587,7 @@ class _Entries:
 
     def _urls(self, entry: Entry) -> Iterator[Fault]:
         """A memberURL that is none makes every question about membership unavailable."""
-        for text in entry.values("memberURL") if "memberURL" in self._mapping.member else ():
+        for text in entry.values("memberURL") if self._mapping.has_dynamic_groups else ():
             try:
                 base = normal_dn(parse_url(text).base)
             except InputError as problem:

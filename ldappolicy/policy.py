@@ -190,7 +190,7 @@ class PolicySet:
     """All that stands under policy_base, swapped as a whole.
 
     `good` holds the last good form of every entry by its normal DN. `looping` are the classes that
-    reach themselves by names alone.
+    reach themselves by names alone. `bases` are the normal DNs below which URLs may search.
     """
 
     policies: Mapping[str, Policy | Broken] = field(default_factory=dict)
@@ -198,6 +198,7 @@ class PolicySet:
     tables: Mapping[str, Table | Broken] = field(default_factory=dict)
     good: Mapping[str, Parsed] = field(default_factory=dict)
     looping: frozenset[str] = frozenset()
+    bases: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
     revision: str = ""
 
@@ -272,7 +273,7 @@ def _table_name(text: str) -> TableName:
 
 
 def _require_fit(item: str, table: TableName, check: str) -> None:
-    """Whether a table of the directory's own can serve that check; raises InputError."""
+    """Raises InputError unless a table of the directory's own can serve that check."""
     serves = IDENTITY_TABLES.get((table.type, table.name))
     if serves is not None and check not in serves:
         raise InputError(
@@ -460,6 +461,13 @@ def read_policies(
     return _Reading(bases, previous or PolicySet()).read(sorted(entries, key=lambda entry: entry.key))
 
 
+_FORMS: Mapping[str, type] = {
+    "smtpdPolicy": Policy,
+    "smtpdRestrictionClass": RestrictionClass,
+    "smtpdAccessTable": TablePart,
+}
+
+
 class _Reading:
     """Builds one PolicySet."""
 
@@ -486,14 +494,21 @@ class _Reading:
             text = f"class {name!r} reaches itself by names alone"
             self._fault(classes[name].dn, "smtpdRestrictions", text)
         return PolicySet(
-            policies, classes, tables, self.good, looping, tuple(self.faults), _revision(entries)
+            policies=policies,
+            classes=classes,
+            tables=tables,
+            good=self.good,
+            looping=looping,
+            bases=self.bases,
+            faults=tuple(self.faults),
+            revision=_revision(entries),
         )
 
     def _take(self, entry: Entry, kind: str) -> None:
         try:
             parsed: Parsed | Broken = self._parse(entry, kind)
         except InputError as fault:
-            parsed = self._not_parsed(entry, fault)
+            parsed = self._not_parsed(entry, kind, fault)
         if not isinstance(parsed, Broken):
             self.good[entry.key] = parsed
         name = _any_name(entry, parsed)
@@ -514,10 +529,12 @@ class _Reading:
             return policy
         return parse_class(entry) if kind == "smtpdRestrictionClass" else parse_table(entry, self.bases)
 
-    def _not_parsed(self, entry: Entry, fault: InputError) -> Parsed | Broken:
+    def _not_parsed(self, entry: Entry, kind: str, fault: InputError) -> Parsed | Broken:
         """The last good form of an entry that does not parse, if it had one."""
         attribute, _, text = str(fault).partition(": ")
         last = self.previous.good.get(entry.key)
+        if not isinstance(last, _FORMS[kind]):
+            last = None
         kept = "; the last good form stays in force" if last is not None else ""
         self._fault(entry.dn, attribute, text + kept)
         return last if last is not None else Broken(entry.dn, str(fault))
@@ -543,7 +560,7 @@ class _Reading:
         for name, policy in self.previous.policies.items():
             if name not in self.policies and isinstance(policy, Policy):
                 self.policies[name] = policy
-                self.good[normal_dn(policy.dn)] = policy
+                self.good.setdefault(normal_dn(policy.dn), policy)
                 self._fault(policy.dn, "cn", f"policy {name!r} vanished; its last good form stays in force")
 
     def _join(self, name: str, parts: list[Parsed | Broken]) -> Table | Broken:

@@ -7,7 +7,7 @@ up first. What one reply cannot say is a server configuration error, never a gue
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from ldappolicy.vocabulary import Residue
@@ -54,7 +54,7 @@ class Refusal:
     items: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
     is_error: bool = False
-    alone: str = field(init=False)
+    alone: str = field(init=False, compare=False, repr=False)
     """The reply when nothing stands before it."""
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class Reply:
 
 _OK = Reply("OK")
 _DUNNO = Reply("DUNNO")
-_SPECIAL = (End.UNAVAILABLE, End.DISCARDED)
+_NEEDS_A_REPLY = (End.UNAVAILABLE, End.DISCARDED)
 
 
 def join(items: Iterable[str]) -> str:
@@ -118,7 +118,7 @@ def compose(
     lists: Sequence[ListOutcome], effects: Sequence[str], *, permit_ok: bool, on_unavailable: str
 ) -> Reply:
     """The one reply for all lists, in their order. `effects` are HOLD and its like, as actions."""
-    if not effects and not any(outcome.pieces or outcome.end in _SPECIAL for outcome in lists):
+    if not effects and not any(outcome.pieces or outcome.end in _NEEDS_A_REPLY for outcome in lists):
         return _plain(lists, permit_ok)
     for at, outcome in enumerate(lists):
         if outcome.refuses:
@@ -133,8 +133,10 @@ def compose(
 def _plain(lists: Sequence[ListOutcome], permit_ok: bool) -> Reply:
     """Everything was decided here: the refusal that ended the lists, else a permit."""
     refusal = lists[-1].refusal if lists else None
-    if refusal is not None:
-        return _refused(refusal, refusal.alone)
+    return _let_through(lists, permit_ok) if refusal is None else _refused(refusal, refusal.alone)
+
+
+def _let_through(lists: Sequence[ListOutcome], permit_ok: bool) -> Reply:
     return _OK if permit_ok and lists and lists[-1].end is End.PERMITTED else _DUNNO
 
 
@@ -234,7 +236,7 @@ def _known(
         return Reply(single)
     if Flag.DEFER_IF_REJECT in flags:
         return Reply(_flag_alone(flags[Flag.DEFER_IF_REJECT]))
-    return Reply("OK" if permit_ok and lists and lists[-1].end is End.PERMITTED else "DUNNO")
+    return _let_through(lists, permit_ok)
 
 
 def _flag_alone(piece: Piece) -> str:
@@ -300,12 +302,10 @@ def _trimmed(outcome: ListOutcome, last_and_ok: bool) -> ListOutcome:
     pieces = list(outcome.pieces)
     if outcome.end is End.UNAVAILABLE:
         pieces.append(Piece("defer_if_permit", Flag.DEFER_IF_PERMIT, TEMPORARY_LOOKUP_FAILURE))
-    if outcome.end in (End.RAN_OUT, End.PERMITTED):
-        while (
-            pieces and not (last_and_ok and outcome.end is End.RAN_OUT) and pieces[-1].does is Residue.PERMITS
-        ):
-            pieces.pop()
-    return ListOutcome(outcome.name, pieces, outcome.end, outcome.refusal)
+    may_end = outcome.end is End.PERMITTED or (outcome.end is End.RAN_OUT and not last_and_ok)
+    while may_end and pieces and pieces[-1].does is Residue.PERMITS:
+        pieces.pop()
+    return replace(outcome, pieces=pieces)
 
 
 def _defers(outcome: ListOutcome) -> bool:

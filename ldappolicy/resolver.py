@@ -147,7 +147,6 @@ class Resolver:
             for lookup in batch.lookups:
                 self._settle(asked, lookup, self.last_known(lookup, str(problem)))
             return
-        self._forget_hot()
         for lookup, entries in answers.items():
             self._settle(asked, lookup, self._remember(lookup, entries, asked_at))
 

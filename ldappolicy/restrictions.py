@@ -22,6 +22,7 @@ from ldappolicy.evaluation import (
     DEPTH_LIMIT,
     DUNNO,
     OK,
+    TEMPORARY_FAILURE,
     Evaluation,
     MissedLookup,
     ServerConfigurationError,
@@ -221,14 +222,11 @@ def _permit_mynetworks(mynetworks: Mynetworks | None) -> Step:
         if found:
             return OK
         if found is None:
-            raise ServerConfigurationError("smtpdMynetworks names a table that failed", _LOOKUP_FAILURE)
+            raise ServerConfigurationError("smtpdMynetworks names a table that failed", TEMPORARY_FAILURE)
         evaluation.reason = "the client is not in smtpdMynetworks"
         return DUNNO
 
     return step
-
-
-_LOOKUP_FAILURE = "451 4.3.0 Temporary lookup failure"
 
 
 class LocalDomains:
@@ -344,7 +342,7 @@ def _check(kind: str, finder: Finder) -> Step:
         except MissedLookup as missed:
             return evaluation.unavailable(missed)
         if action is None:
-            evaluation.reason = _NOTHING.get(kind, f"no {kind}") if subject is None else "no key found"
+            evaluation.reason = _NOTHING[kind] if subject is None else "no key found"
             return DUNNO
         return evaluation.apply(action, about_address)
 
@@ -395,9 +393,9 @@ def _check_recipient(evaluation: Evaluation, finder: Finder, form: str) -> int:
         return DUNNO
     left = len(evaluation.outcome.pieces)
     status = evaluation.apply(action, True)
-    if not _is_untrusted(evaluation, form):
-        return status
     pieces = evaluation.outcome.pieces
+    if (status != OK and len(pieces) == left) or not _is_untrusted(evaluation, form):
+        return status
     while status == DUNNO and len(pieces) > left and pieces[-1].does is Residue.PERMITS:
         pieces.pop()
     if _can_permit(evaluation, left):
@@ -418,9 +416,7 @@ def _can_permit(evaluation: Evaluation, left: int) -> bool:
 
 def _is_untrusted(evaluation: Evaluation, form: str) -> bool:
     """Whether an OK would trust sender-specified routing, or our guess of how Postfix resolves it."""
-    received = evaluation.request.recipient
-    guessed = "@" in received and is_routed(received) and not evaluation.around.knows_local_domains
-    return guessed or ("@" in form and is_routed(form))
+    return evaluation.guessed or ("@" in form and is_routed(form))
 
 
 def _certificate_check(finder: Finder) -> Step:
@@ -454,9 +450,11 @@ class Program:
 
     def __init__(self, policy: Policy, policies: PolicySet) -> None:
         self.policy = policy
+        self.dn = policy.dn
         self.myorigin = policy.myorigin
         self.delimiter = policy.recipient_delimiter
         self.parents = policy.parent_domain_matches_subdomains
+        self.bases = policies.bases
         self._policies = policies
         self._classes: dict[str, Steps] = {}
         self._local: LocalDomains | None = None
@@ -515,6 +513,8 @@ class Program:
 
     def _class_step(self, name: str) -> Step:
         found = self._policies.classes.get(name)
+        if found is None and name.lower() == "shadow":
+            return _failing("'shadow' is not available yet")
         if found is None:
             return _failing(f"unknown restriction or class {name!r}")
         if isinstance(found, Broken):
@@ -525,7 +525,11 @@ class Program:
         def step(evaluation: Evaluation) -> int:
             if evaluation.depth > DEPTH_LIMIT:
                 raise ServerConfigurationError("classes are nested too deep")
-            return evaluation.run(self._class_body(found))
+            try:
+                return evaluation.run(self._class_body(found))
+            except ServerConfigurationError as problem:
+                problem.came_from(found.dn)
+                raise
 
         return step
 

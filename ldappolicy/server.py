@@ -48,8 +48,6 @@ LINGER_SECONDS = 1.0
 IDLE_CHECKS = 8
 """How often within idle_timeout connections are looked at: one timer, and an eighth of inexactness."""
 
-"""Of each warning that clients can cause, so many are logged in so much time."""
-
 Arguments = TypeVarTuple("Arguments")
 
 

@@ -60,7 +60,6 @@ class Service:
         self.settings = settings
         self.evaluator: Evaluator | None = None
         self._warnings = Limited(logger, most=3)
-        resolver.directory.set_proofs(self.proofs())
 
     # ------------------------------------------------------------ deciding
 
@@ -104,12 +103,14 @@ class Service:
 
     async def _fetch(self, lacking: Lacking, deadline: float) -> Mapping[Lookup, Outcome]:
         """The lacking lookups, or Missed for those that take too long."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await self.resolver.fetch(lacking.lookups)
-        except TimeoutError:
-            reason = f"no answer within the request_timeout of {self.settings.request_timeout:g} s"
-            return {lookup: self.resolver.last_known(lookup, reason) for lookup in lacking.lookups}
+        if asyncio.get_running_loop().time() < deadline:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    return await self.resolver.fetch(lacking.lookups)
+            except TimeoutError:
+                pass
+        reason = f"no answer within the request_timeout of {self.settings.request_timeout:g} s"
+        return {lookup: self.resolver.last_known(lookup, reason) for lookup in lacking.lookups}
 
     def _without_policies(self) -> Decision:
         choice = self.settings.choices.on_unavailable
@@ -144,21 +145,22 @@ class Service:
 
     def _put_in_force(self, policies: PolicySet) -> None:
         self.evaluator = Evaluator(policies, self.settings.mapping, self.settings.choices)
-        self.resolver.directory.set_proofs(self.proofs())
 
     async def read_policies(self) -> PolicySet:
         """All policies as the directory has them now; raises Unavailable."""
         kinds = Or(tuple(Equality("objectClass", kind) for kind in POLICY_CLASSES))
         search = Search(self.settings.policy_base, Scope.SUB, kinds, POLICY_ATTRIBUTES)
+        previous = None if self.evaluator is None else self.evaluator.policies
         entries = await self.resolver.directory.search(search)
         served = [entry for entry in entries if object_kind(entry) == "smtpdPolicy"]
-        if not any(self.settings.choices.default in entry.values("cn") for entry in served):
-            # It no longer shows what a server has to show (see `proofs`): what it has not got may be there.
+        name = self.settings.choices.default
+        was_there = previous is not None and isinstance(previous.policies.get(name), Policy)
+        if was_there and not any(name in entry.values("cn") for entry in served):
+            # It no longer shows what it has to (see `proofs`): what it has not got may be there.
             await self.resolver.directory.close()
         if not served:
             raise ConfigError(self._no_default(None))
         bases = (normal_dn(self.settings.search_base), normal_dn(self.settings.policy_base))
-        previous = None if self.evaluator is None else self.evaluator.policies
         return read_policies(entries, bases, previous)
 
     async def reload(self) -> bool:
@@ -178,6 +180,7 @@ class Service:
             if fault not in before.faults:
                 logger.log(logging.ERROR if fault.error else logging.WARNING, "%s", fault.what)
         self._put_in_force(policies)
+        self.resolver.directory.set_proofs(self.proofs())
         return True
 
     def _no_default(self, found: Broken | None) -> str:

@@ -6,6 +6,7 @@ a URL. A missing lookup counts as "not found" while everything else that could b
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple, cast
 
@@ -35,6 +36,7 @@ from ldappolicy.policy import (
     parse_inline,
     parse_static,
 )
+from ldappolicy.residue import SERVER_CONFIGURATION_ERROR
 
 
 class Subject(NamedTuple):
@@ -50,8 +52,6 @@ class Subject(NamedTuple):
 
 
 Finder = Callable[[Evaluation, Subject], Action | None]
-
-_UNKNOWN = object()
 
 _EFFECTS = frozenset(("DISCARD", "FILTER", "REDIRECT", "BCC", "PREPEND"))
 """Actions on a whole message, which count from entries under policy_base only."""
@@ -139,7 +139,8 @@ def compile_table(name: TableName, policies: PolicySet, check: str) -> Finder:
     if name.type == "inline":
         return _inline_finder(name)
     if name.type == "fail":
-        return _constant_finder(parse_action("451 4.3.5 Server configuration error"))
+        failure = parse_action(SERVER_CONFIGURATION_ERROR)
+        return _constant_finder(replace(failure, problem=f"{name} stands for a table that failed"))
     return _identity_finder(name, check) or _error_finder(f"unknown table {str(name)!r} in a {check} check")
 
 
@@ -155,6 +156,7 @@ def _constant_finder(action: Action) -> Finder:
 
 
 def _traced(evaluation: Evaluation, table: object, key: str, action: Action, dn: str = "") -> Action:
+    evaluation.origin = dn
     evaluation.trace_key(table, key, action.text, dn)
     return action
 
@@ -251,12 +253,14 @@ def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -
     if evaluation.trace is not None:
         return _ask_access(evaluation, subject, recipient)
     key = ("access", recipient, subject.exact, evaluation.request.sasl_username if subject.login else "")
-    known = evaluation.derived.get(key, _UNKNOWN)
-    if known is not _UNKNOWN:
-        return cast(Action | None, known)
+    known = evaluation.derived.get(key)
+    if known is not None:
+        action, evaluation.origin = cast(tuple[Action | None, str], known)
+        return action
+    evaluation.origin = ""
     action = _ask_access(evaluation, subject, recipient)
     if not evaluation.lacking:
-        evaluation.derived[key] = action
+        evaluation.derived[key] = (action, evaluation.origin)
     return action
 
 
@@ -276,7 +280,7 @@ def _ask_access(evaluation: Evaluation, subject: Subject, recipient: bool) -> Ac
     value, dn = answer
     action = _traced(evaluation, "directory:access", subject.keys[0], parse_action(value), dn)
     if action.verb in _EFFECTS:
-        problem = f"{dn}: {action.verb} acts on whole messages: it counts from policy_base only"
+        problem = f"{action.verb} acts on whole messages: it counts from policy_base only"
         return Action(Kind.INVALID, value, problem=problem)
     return action
 

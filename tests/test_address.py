@@ -17,12 +17,12 @@ from ldappolicy.address import (
     local_domain_keys,
     parent_domains,
     quoted,
-    rewrite,
     split_address,
     strip_dot,
     unquoted,
     without_extension,
 )
+from ldappolicy.rewriting import rewrite
 
 # ---------------------------------------------------------------- keys
 

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "ldappolicy"
 
 FLOORS = [
     {"", "action", "address", "entry", "errors", "ldap_filter", "network", "vocabulary"},
-    {"config", "ldif", "mapping", "request", "schema_files"},
+    {"config", "ldif", "mapping", "request", "rewriting", "schema_files"},
     {"facts", "log", "protocol"},
     {"policy"},
     {"evaluate", "evaluation", "identity", "residue", "restrictions", "tables"},

@@ -1,10 +1,11 @@
-"""The command line: the only place that wires, prints and exits.
+"""The command line: the only place that prints and exits.
 
 Exit status is that of sysexits(3); an error is one line on standard error. Each command has a module of
 its own, imported when it is asked for.
 """
 
 import importlib
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,8 @@ class _Commands(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, config: Path) -> None:
     """An LDAP-backed directory policy engine for Postfix."""
+    # One line for an error: what the rooms below log is for `serve`, which sets its log up.
+    logging.getLogger("ldappolicy").addHandler(logging.NullHandler())
     ctx.obj = Context(config)
 
 

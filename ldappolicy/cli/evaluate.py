@@ -15,7 +15,7 @@ from ldappolicy.cli import EX_CONFIG, EX_TEMPFAIL, Context
 from ldappolicy.errors import InputError
 from ldappolicy.evaluate import Decision
 from ldappolicy.log import escaped
-from ldappolicy.protocol import RequestReader
+from ldappolicy.protocol import RequestReader, encode_reply
 from ldappolicy.request import Request
 from ldappolicy.service import Service
 
@@ -53,6 +53,8 @@ def _request(attributes: tuple[str, ...]) -> Request:
             raise click.UsageError(f"{argument!r} is no request attribute, expected ATTR=VALUE")
         if name not in Request._fields:
             raise click.UsageError(f"{name!r} is no request attribute, expected one that Postfix sends")
+        if name in given:
+            raise click.UsageError(f"{name!r} is given twice, expected one value")
         given[name] = value
     if given.get("sasl_username"):
         given.setdefault("sasl_method", "PLAIN")
@@ -98,18 +100,28 @@ def _print(service: Service, decision: Decision, trace: list[dict[str, Any]], as
             event["age"] = round(max(0.0, time.monotonic() - event.pop("known_at")), 3)
     if decision.error:
         click.echo(f"ldappolicy: server configuration error: {escaped(decision.error)}", err=True)
+    elif decision.unavailable:
+        click.echo(f"ldappolicy: unavailable: {escaped('; '.join(decision.outages))}", err=True)
     if as_json:
         click.echo(json.dumps(_object(service, decision, trace)))
         return
-    click.echo(f"action={decision.action}" if decision.action is not None else "(the connection is closed)")
+    action = _sent(decision)
+    click.echo("(the connection is closed)" if action is None else f"action={action}")
     for line in _explanation(decision, trace):
         click.echo(escaped(line))
+
+
+def _sent(decision: Decision) -> str | None:
+    """The action as `serve` would send it."""
+    if decision.action is None:
+        return None
+    return encode_reply(decision.action).decode().removeprefix("action=").rstrip("\n")
 
 
 def _object(service: Service, decision: Decision, trace: list[dict[str, Any]]) -> dict[str, Any]:
     evaluator = service.evaluator
     return {
-        "action": decision.action,
+        "action": _sent(decision),
         "policy": decision.policy,
         "revision": evaluator.policies.revision if evaluator is not None else "",
         "trace": trace,

@@ -125,6 +125,11 @@ class LdifDirectory:
             candidates = self._entries.values()
         return [entry for entry in candidates if covers(entry.key, base) and matches(entry)]
 
+    def holds(self, base: str) -> bool:
+        """Whether anything is at or under a DN."""
+        key = normal_dn(base)
+        return key in self._entries or key in self._parents
+
     def set_proofs(self, proofs: Sequence[Search]) -> None:
         """A file is what it is: nothing to prove."""
 

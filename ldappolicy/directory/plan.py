@@ -115,6 +115,10 @@ class Planner:
     def known_absent(self, lookup: Lookup) -> bool:
         """Whether there is no need to ask: no entry can have it, or the configuration says that none has."""
         kind, *rest = lookup
+        if kind in ("mail", "login", "domain") and not self._names(kind):
+            return True
+        if kind == "groups" and not self._group_terms(lookup):
+            return True
         if kind in _VALUES and len(rest[-1]) > LONGEST_VALUE:
             return True
         if kind == "mail" and self._where.domains:
@@ -149,13 +153,8 @@ class Planner:
         batches: list[Batch] = []
         for chunk in _chunks(lookups, lambda lookup: len(self._value_terms(lookup))):
             terms = tuple(term for lookup in chunk for term in self._value_terms(lookup))
-            if terms:
-                found: Filter = _either(terms)
-                batches.append(
-                    self._below_base(And((also, found)) if also else found, chunk, self._has_value)
-                )
-            else:
-                batches.append(self._below_base(And((ANY, Or(()))), chunk, self._has_value))
+            found = _either(terms)
+            batches.append(self._below_base(And((also, found)) if also else found, chunk, self._has_value))
         return batches
 
     def _value_terms(self, lookup: Lookup) -> list[Filter]:
@@ -170,7 +169,9 @@ class Planner:
     def _has_value(self, entry: Entry, lookup: Lookup) -> bool:
         kind, wanted = lookup[0], lookup[1]
         folded = fold if kind == "mail" else str.casefold
-        return any(folded(value) == wanted for name in self._names(kind) for value in entry.values(name))
+        return any(
+            folded(value.strip(" ")) == wanted for name in self._names(kind) for value in entry.values(name)
+        )
 
     def _below_base(self, found: Filter, lookups: Iterable[Lookup], matches: Match) -> Shared:
         search = Search(self._where.search_base, Scope.SUB, found, self.attributes)

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from ldappolicy.address import quoted
 from ldappolicy.errors import InputError
 
+LONGEST = 2048
+"""line_length_limit of Postfix: no client can say a longer one. Only what has to be taken apart counts."""
+
 MOST_ROUNDS = 300
 """Each takes a routing away. Postfix goes on for longer, but no line of a client is worth the time."""
 
@@ -50,11 +53,13 @@ def rewrite(address: str, myorigin: str, is_local: Callable[[str], bool]) -> str
     """The address that Postfix would deliver to.
 
     `address`, folded, and the answer are in internal form; `is_local` says of a domain whether its local
-    parts are resolved here. Without `myorigin` an address without a domain stays as it stands. Raises InputError
-    when there are more routings than can be followed.
+    parts are resolved here. Without `myorigin` an address without a domain stays as it stands. Raises
+    InputError when it is longer, or holds more routings, than can be followed.
     """
     if _PLAIN.fullmatch(address):
         return address
+    if len(address) > LONGEST:
+        raise InputError(f"{address[:100]!r}... has {len(address)} characters, expected at most {LONGEST}")
     myorigin = myorigin.casefold()
     return _resolve(_internal(_rewrite_tree(_scan(_external(address)), myorigin)), myorigin, is_local)
 

@@ -210,7 +210,7 @@ BAD_TREES = [
     ("broken", lambda text: f"{text}\nnonsense\n", r"example\.ldif:\d+: "),
     ("cut off", lambda text: text[: text.index("dn: cn=insiders")] + "dn: cn=ins", "example.ldif"),
     ("changes", lambda text: f"{text}\ndn: dc=x\nchangetype: delete\n", r"example\.ldif:\d+: "),
-    ("empty", lambda text: "", "ou=policy,dc=example,dc=com"),
+    ("empty", lambda text: "", "dc=example,dc=com"),
     ("no policy", lambda text: text.replace("objectClass: smtpdPolicy\n", "objectClass: device\n"), "policy"),
 ]
 bad_trees = pytest.mark.parametrize(

@@ -73,25 +73,31 @@ def split_list(text: str) -> tuple[str, ...]:
 
     mystrtokq(3) of Postfix. Raises InputError for braces that do not match.
     """
-    tokens: list[str] = []
-    depth = start = 0
+    return tuple(token for _, token in split_places(text))
+
+
+def split_places(text: str) -> tuple[tuple[int, str], ...]:
+    """The same, each with the number of its first character, from 1 on."""
+    places: list[tuple[int, str]] = []
+    depth = start = brace = 0
     inside = False
     for at, char in enumerate(text):
         if char == "{":
             depth += 1
+            brace = at if depth == 1 else brace
         elif char == "}":
             depth -= 1
             if depth < 0:
-                raise InputError(f"unbalanced '}}' at position {at + 1}")
+                raise InputError(f"unbalanced '}}' at character {at + 1}")
         if depth == 0 and char in _SEPARATORS:
             if inside:
-                tokens.append(text[start:at])
+                places.append((start + 1, text[start:at]))
             inside = False
         elif not inside:
             inside, start = True, at
     if depth:
-        raise InputError("unbalanced '{'")
-    return (*tokens, text[start:]) if inside else tuple(tokens)
+        raise InputError(f"unbalanced '{{' at character {brace + 1}")
+    return (*places, (start + 1, text[start:])) if inside else tuple(places)
 
 
 @lru_cache(maxsize=16384)

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar, cast
 
 from ldappolicy import vocabulary
-from ldappolicy.action import Action, parse_action, split_list
+from ldappolicy.action import Action, parse_action, split_list, split_places
 from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.ldap_filter import LdapUrl, parse_url
@@ -211,12 +211,35 @@ def parse_list(text: str, name: str = "") -> tuple[Item, ...]:
 
     A table without a check before it is checked against the check of its list, where that is known.
     """
-    items = tuple(_items(split_list(text)))
+    tokens = _Tokens(split_places(text))
+    try:
+        return tuple(_fitting(_items(tokens), name))
+    except InputError as fault:
+        raise InputError(f"{fault} at character {tokens.at}") from None
+
+
+class _Tokens:
+    """The tokens of a list one by one; `at` is where the last one begins, counted from 1."""
+
+    def __init__(self, places: Iterable[tuple[int, str]]) -> None:
+        self._places = iter(places)
+        self.at = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        self.at, token = next(self._places)
+        return token
+
+
+def _fitting(items: Iterable[Item], name: str) -> Iterator[Item]:
+    """The same items; raises InputError at the first whose table cannot serve its check."""
     for item in items:
         check = vocabulary.CHECKS.get(item.name.lower(), vocabulary.DEFAULT_CHECKS.get(name))
         if item.table is not None and check is not None:
             _require_fit(str(item), item.table, check)
-    return items
+        yield item
 
 
 def parse_right_hand_side(tokens: tuple[str, ...]) -> tuple[Item, ...]:
@@ -229,7 +252,7 @@ def parse_right_hand_side(tokens: tuple[str, ...]) -> tuple[Item, ...]:
     return tuple(items)
 
 
-def _items(tokens: tuple[str, ...]) -> Iterator[Item]:
+def _items(tokens: Iterable[str]) -> Iterator[Item]:
     """The items one by one; raises InputError at the first that is none."""
     waiting = iter(tokens)
     for token in waiting:

@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 import pytest
 
-from ldappolicy import cli, config, identity, ldif, mapping, service, vocabulary
+from ldappolicy import cli, config, identity, ldif, mapping, rewriting, service, vocabulary
 from ldappolicy.directory import plan
 from ldappolicy.entry import Entry
 from ldappolicy.errors import ConfigError
@@ -233,8 +233,9 @@ def test_mapping() -> None:
 
 def test_limits_that_are_numbers() -> None:
     """The bounds on what is looked up are those of the code."""
-    bounds = (plan.LONGEST_VALUE, identity.MAX_NESTING, service.MAX_ROUNDS)
-    assert bounds == tuple(int(number) for number in re.findall(r"\b\d{3,4}\b(?= [cgd])", section("Limits")))
+    bounds = (rewriting.LONGEST, rewriting.MOST_ROUNDS, plan.LONGEST_VALUE)
+    bounds += (identity.MAX_NESTING, service.MAX_ROUNDS)
+    assert bounds == tuple(int(number) for number in re.findall(r"\b\d{3,4}\b(?= [cgdr])", section("Limits")))
 
 
 # --- the schema -------------------------------------------------------------------------------------

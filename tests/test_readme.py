@@ -233,8 +233,8 @@ def test_mapping() -> None:
 
 def test_limits_that_are_numbers() -> None:
     """The bounds on what is looked up are those of the code."""
-    bounds = (rewriting.LONGEST, rewriting.MOST_ROUNDS, plan.LONGEST_VALUE)
-    bounds += (identity.MAX_NESTING, service.MAX_ROUNDS)
+    rewritten = (rewriting.LONGEST, rewriting.MOST_ROUNDS)
+    bounds = (*rewritten, plan.LONGEST_VALUE, identity.MAX_NESTING, service.MAX_ROUNDS)
     assert bounds == tuple(int(number) for number in re.findall(r"\b\d{3,4}\b(?= [cgdr])", section("Limits")))
 
 

@@ -159,7 +159,7 @@ def domain_name(value: str) -> str:
 
 
 def mapping_key(value: str) -> str:
-    """A concept of the mapping (schema.md: Mapping)."""
+    """A concept of the mapping."""
     if value not in KEYS:
         raise ValueError("unknown key")
     return value

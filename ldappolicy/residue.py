@@ -1,7 +1,7 @@
 """The reply: what remains of the lists once everything that is known has been decided.
 
 Each list of a policy ends in a `ListOutcome`: the pieces that are left to Postfix, in order, and how the
-list ended. One reply has to say what all of them together come to (language.md section 6). What holds
+list ended. One reply has to say what all of them together come to. What holds
 always: accept or refuse is exact, a temporary refusal never becomes a permanent one; the text is given
 up first. What one reply cannot say is a server configuration error, never a guess.
 """

@@ -6,7 +6,7 @@ until it has failed three times. Then the circuit is open: searches are `Unavail
 waits, and the next try comes when the while is over. Callers share one attempt to connect, and it
 goes on when they lose patience.
 
-A new connection has to show the proofs (language.md section 7) before it is used for anything else: an
+A new connection has to show the proofs before it is used for anything else: an
 empty replica, or an account that lost its rights, must not read as "no such entry".
 
 A search whose connection ended before a byte of the answer came is asked once more, so that neither

@@ -2,7 +2,7 @@
 
 A table is compiled to a finder: a function of the evaluation and the subject of the check that returns the
 action found, or None. Keys are tried in access(5) order; for each key a line comes before a member before
-a URL. A lookup that is lacking counts as "not found" while everything else that could be needed is asked as well.
+a URL. A lookup that is lacking counts as "not found", while all else that could be needed is asked as well.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldappolicy.action import Kind, parse_action, split_list
+from ldappolicy.action import Kind, parse_action, split_list, split_places
 from ldappolicy.errors import InputError
 
 K = Kind
@@ -173,10 +173,27 @@ def test_split_list(text: str, expected: tuple[str, ...]) -> None:
     assert expected == split_list(text)
 
 
-@pytest.mark.parametrize("text", ["{", "}", "a {b", "a} b", "{{a}", "}{", "static:{REJECT a"])
-def test_unbalanced(text: str) -> None:
-    """Braces that do not match are an error."""
-    with pytest.raises(InputError, match="unbalanced"):
+def test_split_places() -> None:
+    """Each name comes with the number of its first character."""
+    assert ((2, "a"), (5, "{b c}"), (11, "d")) == split_places(" a, {b c}\td")
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("{", 1),
+        ("}", 1),
+        ("a {b", 3),
+        ("a} b", 2),
+        ("{{a}", 1),
+        ("}{", 1),
+        ("static:{REJECT a", 8),
+        ("{a} {b", 5),
+    ],
+)
+def test_unbalanced(text: str, at: int) -> None:
+    """Braces that do not match are an error, which says where."""
+    with pytest.raises(InputError, match=rf"^unbalanced '[{{}}]' at character {at}$"):
         split_list(text)
 
 

@@ -22,7 +22,6 @@ from ldappolicy.address import (
     unquoted,
     without_extension,
 )
-from ldappolicy.rewriting import rewrite
 
 # ---------------------------------------------------------------- keys
 
@@ -241,65 +240,6 @@ def test_strip_dot(address: str, expected: str) -> None:
 def test_is_routed(address: str, expected: bool) -> None:
     """Routing stands in the local part, not in the domain."""
     assert expected == is_routed(address)
-
-
-# ---------------------------------------------------------------- rewriting
-
-
-@pytest.mark.parametrize(
-    ("received", "expected"),
-    [
-        pytest.param("all@my.domain", "all@my.domain", id="plain"),
-        pytest.param("all@my.domain.", "all@my.domain", id="trailing dot"),
-        pytest.param("all%my.domain@my.domain", "all@my.domain", id="percent"),
-        pytest.param("my.domain!all@my.domain", "all@my.domain", id="bang"),
-        pytest.param("all@my.domain@my.domain", "all@my.domain", id="at"),
-        pytest.param("all", "all@my.domain", id="bare"),
-        pytest.param("my.domain!all", "all@my.domain", id="bare bang"),
-        pytest.param("all%my.domain", "all@my.domain", id="bare percent"),
-        pytest.param("all%my.domain.@my.domain.", "all@my.domain", id="dots and percent"),
-        pytest.param("all%my.domain%my.domain@my.domain", "all@my.domain", id="twice"),
-        pytest.param("my.domain!my.domain!all@my.domain", "all@my.domain", id="bang twice"),
-        pytest.param("a%other.example@my.domain", "a@other.example", id="away"),
-        pytest.param("other.example!a@my.domain", "a@other.example", id="bang away"),
-        pytest.param("a@other.example@my.domain", "a@other.example", id="at away"),
-        pytest.param("a%b@other.example", "a%b@other.example", id="not ours: stays"),
-        pytest.param("a@b@other.example", "a@b@other.example", id="not ours: at stays"),
-        pytest.param("a!b%my.domain@my.domain", "b%my.domain@a", id="the bang goes before the percent"),
-        pytest.param("a%b%my.domain", "a%b@my.domain->a@b", id="the last percent"),
-        pytest.param("a@my.domain..", "a@my.domain..", id="two dots stay"),
-    ],
-)
-def test_rewrite(received: str, expected: str) -> None:
-    """An address means what Postfix would deliver to, its own domains being taken off."""
-    assert expected.rpartition("->")[2] == rewrite(
-        received, "my.domain", lambda domain: domain == "my.domain"
-    )
-
-
-def test_rewrite_without_myorigin() -> None:
-    """Without myorigin an address without a domain is looked up as it stands."""
-    assert "all" == rewrite("all", "", lambda domain: True)
-    assert "all" == rewrite("all@my.domain@my.domain", "", lambda domain: True).removesuffix("@my.domain")
-
-
-def test_rewrite_folds_myorigin() -> None:
-    """The domain that is added is folded as the address is."""
-    assert "all@my.domain" == rewrite("all", "My.Domain", lambda domain: False)
-
-
-@pytest.mark.parametrize("times", [1, 49, 50, 51, 60, 150])
-def test_rewrite_to_the_end(times: int) -> None:
-    """However often it is routed through us, the address is what comes out at last, as in resolve.c."""
-    received = "all" + "%my.domain" * times + "@my.domain"
-    assert "all@my.domain" == rewrite(received, "", lambda domain: domain == "my.domain")
-
-
-@given(st.text(alphabet="ab.%!@[]", max_size=40), st.sampled_from(["", "my.domain"]))
-def test_rewrite_ends(received: str, myorigin: str) -> None:
-    """Rewriting ends for every address, also where every domain is ours, and is then done."""
-    once = rewrite(received, myorigin, lambda domain: True)
-    assert once == rewrite(once, myorigin, lambda domain: True)
 
 
 # ---------------------------------------------------------------- syntax

@@ -10,6 +10,7 @@ import pytest
 
 from ldappolicy import __version__
 from ldappolicy.cli import EX_CONFIG, EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, run
+from ldappolicy.protocol import TEXT_BYTES, encode_reply
 from tests.labs.slapd import PLAIN, SUFFIX, Slapd, free_port, require_slapd
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +96,10 @@ USAGE = {
     "unknown attribute": (
         ["eval", "from=a@b"],
         "'from' is no request attribute, expected one that Postfix sends",
+    ),
+    "attribute twice": (
+        ["eval", "recipient=a", "recipient=b"],
+        "'recipient' is given twice, expected one value",
     ),
     "stream and attributes": (
         ["eval", "-", "sender=a@b"],
@@ -327,6 +332,43 @@ def test_eval_server_configuration_error(terminal: Terminal, tree: Path) -> None
     assert "no_such_class" in json.loads(lines[0])["error"]
 
 
+@pytest.mark.parametrize("letter", ["x", "ü"])
+def test_eval_prints_what_serve_sends(terminal: Terminal, tree: Path, letter: str) -> None:
+    """A text of 700 characters is cut as in a reply, in each form of the answer."""
+    action = f"REJECT {letter * 700}"
+    listed = f"smtpdRecipientRestrictions: check_recipient_access static:{{{action}}}"
+    # LDIF in UTF-8 as it stands: the reader takes what ldapsearch would put in base64.
+    tree.with_name("tree.ldif").write_text(policy(listed), "utf-8")
+    sent = encode_reply(action).decode().rstrip("\n")
+    assert TEXT_BYTES >= len(sent.removeprefix("action=").encode())
+
+    assert (0, [sent], "") == terminal.run("-c", tree, "eval", "recipient=a@my.domain")
+    status, lines, _ = terminal.run("-c", tree, "eval", "--explain", "recipient=a@my.domain")
+    assert (0, sent) == (status, lines[0])
+    status, lines, _ = terminal.run("-c", tree, "eval", "--json", "recipient=a@my.domain")
+    assert (0, sent.removeprefix("action=")) == (status, json.loads(lines[0])["action"])
+
+
+def test_eval_fail_table(terminal: Terminal, tree: Path) -> None:
+    """A fail: table is 78 and one line, which tells the policy's DN and the list."""
+    tree.with_name("tree.ldif").write_text(policy("smtpdRecipientRestrictions: check_recipient_access fail:"))
+
+    said = (
+        f"ldappolicy: server configuration error: cn=default,ou=policy,{SUFFIX}: recipient: "
+        "fail: stands for a table that failed"
+    )
+    expected = (EX_CONFIG, ["action=451 4.3.5 Server configuration error"], said)
+    assert expected == terminal.run("-c", tree, "eval", "recipient=a@my.domain")
+
+
+def test_eval_fail_table_under_warn_if_reject(terminal: Terminal, tree: Path) -> None:
+    """It is a refusal that a table asks for: a warning does not refuse."""
+    listed = "smtpdRecipientRestrictions: warn_if_reject check_recipient_access fail:"
+    tree.with_name("tree.ldif").write_text(policy(listed))
+
+    assert (0, ["action=DUNNO"], "") == terminal.run("-c", tree, "eval", "recipient=a@my.domain")
+
+
 NO_POLICY = {
     "no file": (None, "tree.ldif: cannot be read: no such file or directory, expected an LDIF file"),
     "not LDIF": ("nonsense\n", "tree.ldif:1: 'nonsense', expected 'attribute: value'"),
@@ -347,6 +389,21 @@ def test_eval_without_a_directory(terminal: Terminal, tree: Path, text: str | No
 
     assert (EX_CONFIG, []) == (status, lines)
     assert error.startswith(f"ldappolicy: {tree.parent}/{said}")
+    assert "\n" not in error
+
+
+@pytest.mark.parametrize("command", ["eval", "lint"])
+def test_search_base_that_the_file_has_not(terminal: Terminal, tree: Path, command: str) -> None:
+    """Nothing would be found below it: a configuration error."""
+    tree.with_name("tree.ldif").write_text(policy())
+    bases = f"search_base = 'dc=elsewhere'\npolicy_base = 'ou=policy,{SUFFIX}'\n"
+    tree.write_text(tree.read_text() + bases)
+
+    status, lines, error = terminal.run("-c", tree, command)
+
+    assert (EX_CONFIG, []) == (status, lines)
+    assert error.startswith("ldappolicy: [directory] search_base: expected a DN that ")
+    assert error.endswith("tree.ldif holds, got 'dc=elsewhere'")
     assert "\n" not in error
 
 
@@ -371,6 +428,18 @@ def test_eval_server_down(terminal: Terminal, tree: Path) -> None:
     assert error.startswith(f"ldappolicy: the directory is unavailable: {uri}")
 
 
+@pytest.mark.parametrize("command", ["eval", "lint"])
+def test_server_down_is_one_line(tree: Path, command: str) -> None:
+    """As a program too: what the rooms below log is not said a second time."""
+    uri = f"ldap://127.0.0.1:{free_port()}"
+    tree.write_text(f"[directory]\nuri = ['{uri}']\n")
+
+    done = program("-c", str(tree), command)
+
+    assert (EX_UNAVAILABLE, b"", 1) == (done.returncode, done.stdout, done.stderr.count(b"\n"))
+    assert done.stderr.startswith(f"ldappolicy: the directory is unavailable: {uri}".encode())
+
+
 @pytest.mark.parametrize(
     ("choice", "line"),
     [
@@ -390,6 +459,8 @@ def test_eval_unavailable(terminal: Terminal, tree: Path, choice: str, line: str
     with Slapd(schema="ldappolicy", overlays=PLAIN, size_limit="5", data=data) as server:
         tree.write_text(f"[directory]\nuri = ['{server.uri}']\n[policy]\non_unavailable = '{choice}'\n")
 
-        status, lines, _ = terminal.run("-c", tree, "eval", "recipient=p@my.domain")
+        status, lines, error = terminal.run("-c", tree, "eval", "recipient=p@my.domain")
 
     assert (EX_TEMPFAIL, [line]) == (status, lines)
+    assert error.startswith("ldappolicy: unavailable: mail p@my.domain: ")
+    assert "\n" not in error

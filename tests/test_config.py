@@ -237,6 +237,12 @@ def test_mapping_keys(key: str) -> None:
     assert {key: ("x",)} == attributes
 
 
+def test_login_required_switched_off() -> None:
+    """What is not built yet may be named to be off."""
+    attributes = parse("[directory.attributes]\nlogin_required = []", SOURCE).directory.attributes
+    assert {"login_required": ()} == attributes
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 LISTENER = "expected 'inet:HOST:PORT' or 'unix:/PATH'"
@@ -412,6 +418,10 @@ BAD: list[tuple[str, list[str]]] = [
     ),
     # what is not built yet
     ("[server]\nworkers = 0", ["2: [server] workers: 0 is not available yet"]),
+    (
+        "[directory.attributes]\nlogin_required = ['x']",
+        ["1: [directory] attributes: 'login_required' is not available yet"],
+    ),
     ("[server]\nworkers = 2", ["2: [server] workers: 2 is not available yet"]),
     ("[directory]\nprofile = '389ds'", ["2: [directory] profile: '389ds' is not available yet"]),
     ("[directory]\nprofile = 'freeipa'", ["2: [directory] profile: 'freeipa' is not available yet"]),

@@ -147,6 +147,42 @@ def test_routed_recipient_is_never_ok(recipient: str, expected: str) -> None:
     assert expected == site.action(recipient=recipient)
 
 
+@pytest.mark.parametrize(
+    ("recipient", "expected"),
+    [
+        pytest.param("x@my.domain", "DUNNO", id="plain"),
+        pytest.param("x%my.domain@my.domain", "DUNNO", id="routed through us: known"),
+        pytest.param("x%my.domain@[203.0.113.9]", "reject,", id="a literal that may be ours"),
+        pytest.param("x%my.domain@localhost", "reject,", id="localhost"),
+        pytest.param("x%my.domain%[203.0.113.9]", "reject,", id="a literal behind a percent"),
+        pytest.param("my.domain!x@[203.0.113.9]", "reject,", id="bang"),
+        pytest.param("x%my.domain@foreign.example", "reject,", id="somebody else's"),
+    ],
+)
+def test_guess_is_never_ok(recipient: str, expected: str) -> None:
+    """An OK for what we only guess to be local is DUNNO: a restricted login gets no relay out of it."""
+    site = Site(
+        policy(
+            recipient="check_sasl_access directory:access, reject",
+            smtpdLocalDomains="ldap:local_domains",
+            smtpdMyorigin="my.domain",
+        ),
+        table("local_domains", "my.domain OK"),
+        classes(local_only="check_recipient_access ldap:local_domains, reject"),
+        person("amy", smtpdSenderAccess="local_only"),
+    )
+    assert expected == site.action(recipient=recipient, login="amy")
+
+
+@pytest.mark.parametrize(
+    "recipient", ["all%my.domain@[203.0.113.9]", "my.domain!all@[203.0.113.9]", "all%my.domain@localhost"]
+)
+def test_guess_is_refused_as_the_list(recipient: str) -> None:
+    """What may be ours is looked up as what it would mean then."""
+    site = Site(policy(recipient=f"check_recipient_access inline:{{{ALL}=REJECT}}", **LOCAL))
+    assert "REJECT" == site.action(recipient=recipient)
+
+
 def test_routed_sender_may_be_ok() -> None:
     """Only recipients are demoted."""
     site = Site(policy(recipient="check_sender_access inline:{foreign.example=OK}, reject", **LOCAL))

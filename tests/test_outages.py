@@ -275,6 +275,18 @@ def test_a_refused_configuration_leaves_nothing_behind(slapd: Slapd) -> None:
         recovers(service)
 
 
+def test_a_refused_name_leaves_what_a_server_has_to_show(slapd: Slapd) -> None:
+    """SIGHUP with the name of no policy: what nobody asked before is looked up, also on a new connection."""
+    with serving(slapd) as service:
+        assert service.ask(**KNOWN) == "reject,"
+        service.configure(merged(service.sections, {"policy": {"name": "nowhere"}}))
+        service.hang_up()
+        service.wait_for_log("configuration refused")
+        assert service.ask(**UNKNOWN) == "reject,"
+        slapd.restart()
+        recovers(service)
+
+
 def open_connections(slapd: Slapd) -> int:
     """How many the server has just now; its own tools have closed theirs."""
     log = slapd.log.read_text("utf-8", "replace")

@@ -11,9 +11,10 @@ from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import OR_TERMS, Answers, Batch, Planner, Probe, Unplanned, Where
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
-from ldappolicy.facts import Lookup
+from ldappolicy.facts import Absent, Lookup
 from ldappolicy.ldap_filter import And, Equality, Filter, Or, parse, to_text
 from ldappolicy.mapping import Mapping
+from ldappolicy.resolver import Limits, Resolver
 
 BASE = "dc=example,dc=com"
 AMY = f"uid=amy,ou=people,{BASE}"
@@ -383,6 +384,36 @@ def test_a_concept_that_is_switched_off_is_absent() -> None:
     lookups = (facts.login("amy"), facts.mail("a@other"), facts.groups(AMY, ()))
     assert [[], ["uid=amy"], []] == list(answers(plan, Counting(*PEOPLE), *lookups).values())
     assert answers(plan, Counting(*PEOPLE), facts.login("amy")) == {facts.login("amy"): []}
+
+
+@pytest.mark.parametrize(
+    ("mapping", "lookup"),
+    [
+        (Mapping(mail=()), facts.mail("amy@my.domain")),
+        (Mapping(login=()), facts.login("amy")),
+        (Mapping(domain=()), facts.domain("my.domain")),
+        (Mapping(member=()), facts.groups(AMY, ("amy",))),
+        (Mapping(member=("memberUid",)), facts.groups(AMY, ())),
+        (Mapping(member=("memberURL",)), facts.groups(AMY, ("amy",))),
+        (Mapping(member=()), facts.dynamic()),
+    ],
+)
+def test_a_concept_that_is_switched_off_is_not_asked_for(mapping: Mapping, lookup: Lookup) -> None:
+    """It is known to be absent before anything is asked."""
+    limits = Limits(size=100, ttl=300.0, negative_ttl=60.0, max_stale=3600.0)
+    for plan, expected in ((planner(mapping=mapping), True), (planner(mapping=Mapping()), False)):
+        directory = Counting(*PEOPLE)
+        resolver = Resolver(directory, plan, limits, lambda: 0.0)
+        assert expected is isinstance(resolver.known(lookup), Absent)
+        assert [] == directory.asked
+
+
+@pytest.mark.parametrize("value", [" amy@my.domain", "amy@my.domain ", "  Amy@My.Domain  "])
+def test_blanks_around_a_value(value: str) -> None:
+    """A server compares without them, and so are answers matched to lookups."""
+    directory = Counting(Entry(f"uid=blank,{BASE}", {"mail": [value], "uid": [" blank "]}))
+    lookups = (facts.mail("amy@my.domain"), facts.login("blank"))
+    assert [["uid=blank"], ["uid=blank"]] == list(answers(planner(), directory, *lookups).values())
 
 
 @pytest.mark.parametrize("name", ["memberUid", "memberuid", "MEMBERUID"])

@@ -25,6 +25,7 @@ from tests.language import (
     Site,
     Values,
     classes,
+    dn,
     entry,
     policy,
     restriction_class,
@@ -96,6 +97,51 @@ def test_list_that_does_not_parse(text: str) -> None:
     """Unbalanced braces, a missing argument and a table that cannot serve the check are policy errors."""
     with pytest.raises(InputError):
         parse_list(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("permit {reject", "unbalanced '{' at character 8", id="open brace"),
+        pytest.param("permit, } reject", "unbalanced '}' at character 9", id="closing brace"),
+        pytest.param(
+            "permit, check_sender_access",
+            "check_sender_access is followed by nothing, expected type:table at character 9",
+            id="no table",
+        ),
+        pytest.param(
+            "permit,\n reject_rbl_client\n",
+            "reject_rbl_client is followed by nothing, expected an argument at character 10",
+            id="no argument",
+        ),
+        pytest.param(
+            "check_sender_access insiders, permit",
+            "'insiders' is no table, expected type:name at character 21",
+            id="what is no table",
+        ),
+        pytest.param(
+            "check_sender_access { insiders }",
+            "'insiders' is no table, expected type:name at character 21",
+            id="what is no table in braces",
+        ),
+        pytest.param(
+            "permit, :x", "':x' is no table, expected type:name at character 9", id="what is no table alone"
+        ),
+        pytest.param(
+            "permit, check_helo_access directory:access, reject",
+            "'check_helo_access directory:access' checks the helo, "
+            "but directory:access serves recipient, sasl, sender checks at character 27",
+            id="a table that does not fit",
+        ),
+    ],
+)
+def test_position_of_what_does_not_parse(text: str, expected: str) -> None:
+    """The error tells attribute and character, of a policy as of a class."""
+    site = Site(policy(), policy("other", recipient=text), restriction_class("c", text))
+    assert {
+        f"error: {dn('cn=other,ou=policy')}: smtpdRecipientRestrictions: {expected}",
+        f"error: {dn('cn=c,ou=classes,ou=policy')}: smtpdRestrictions: {expected}",
+    } == {str(fault) for fault in site.policies.faults}
 
 
 @pytest.mark.parametrize(
@@ -329,6 +375,39 @@ def test_broken_after_it_vanished() -> None:
     gone = read(previous=first)
     back = read(policy(recipient="{"), previous=gone)
     assert GOOD == items(back.policies["default"])
+
+
+def test_class_that_becomes_a_broken_table() -> None:
+    """The last good form of an entry is one of its own kind: a class is no table."""
+    first = read(classes(c="permit"))
+    broken = entry("cn=c,ou=classes,ou=policy", objectClass="smtpdAccessTable", cn="c", smtpdAccess="a")
+    second = read(broken, previous=first)
+    assert isinstance(second.tables["c"], Broken)
+    assert [(broken.dn, "line 'a' has no action behind its key")] == [
+        (fault.dn, fault.text) for fault in second.faults
+    ]
+    third = read(restriction_class("c", "reject"), previous=second)
+    assert (BETTER, {}) == (items(third.classes["c"]), dict(third.tables))
+
+
+def test_renamed_policy() -> None:
+    """A policy under a new name has a last good form of its own beside that of the name that vanished."""
+
+    def named(name: str, listed: str) -> Entry:
+        settings = {"objectClass": "smtpdPolicy", "cn": name, "smtpdRecipientRestrictions": listed}
+        return entry("cn=default,ou=policy", **settings)
+
+    first = read(named("default", "permit"))
+    second = read(named("new", "reject"), previous=first)
+    third = read(named("new", "{"), previous=second)
+    assert [(GOOD, BETTER)] * 2 == [
+        (items(known.policies["default"]), items(known.policies["new"])) for known in (second, third)
+    ]
+    vanished = "policy 'default' vanished; its last good form stays in force"
+    broken = "unbalanced '{' at character 1; the last good form stays in force"
+    assert [[vanished], [broken, vanished]] == [
+        [fault.text for fault in known.faults] for known in (second, third)
+    ]
 
 
 def test_deleted_class_and_table() -> None:

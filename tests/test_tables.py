@@ -261,6 +261,18 @@ def test_bad_member_url() -> None:
     assert LOOKUP_FAILURE == site.action(sender="amy@my.domain")
 
 
+def test_member_url_above_the_search_base() -> None:
+    """A memberURL whose base is above search_base is not followed: membership is not known."""
+    url = "ldap:///??sub?(uid=amy)"
+    dynamic = entry("cn=g,ou=groups", cn="g", memberURL=url)
+    site = Site(
+        policy(recipient="check_sender_access ldap:t"), members(dn("cn=g,ou=groups"), *PEOPLE, dynamic)
+    )
+    decision = site.decide(sender="amy@my.domain")
+    problem = f"memberURL {url!r}: its base is neither below search_base nor below policy_base"
+    assert (LOOKUP_FAILURE, (problem,)) == (decision.action, decision.outages)
+
+
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_member_of(depth: int) -> None:
     """What an entry's own memberOf names, it belongs to, and what that belongs to."""
@@ -756,6 +768,55 @@ def test_conclusions_are_one_policy_s(order: tuple[str, str]) -> None:
             known.update(site.ask(decision.lookups))
         actions[context] = decision.action
     assert {"default": "DUNNO", "plus": "REJECT amy"} == actions
+
+
+@pytest.mark.parametrize(
+    ("entries", "path"),
+    [
+        pytest.param(
+            [person("amy", smtpdSenderAccess="nosuch")],
+            [AMY, "unknown restriction or class 'nosuch'"],
+            id="class named by a user",
+        ),
+        pytest.param(
+            [person("amy", smtpdSenderAccess="c"), *classes(c="permit_mynetworks, nosuch")],
+            [AMY, dn("cn=c,ou=classes,ou=policy"), "unknown restriction or class 'nosuch'"],
+            id="name inside a class",
+        ),
+        pytest.param(
+            [group("g", [AMY], smtpdMemberSenderAccess="nosuch"), person("amy")],
+            [dn("cn=g,ou=groups"), "unknown restriction or class 'nosuch'"],
+            id="class named by a group",
+        ),
+        pytest.param(
+            [person("amy", smtpdSenderAccess="DISCARD")],
+            [AMY, "DISCARD acts on whole messages"],
+            id="an action that is not allowed there",
+        ),
+    ],
+)
+@pytest.mark.parametrize("check", ["check_sender_access", "check_sasl_access"])
+def test_origin_of_an_error(check: str, entries: Entries, path: list[str]) -> None:
+    """The error tells the entries that led there, also once the conclusion is known from before."""
+    site = Site(policy(recipient=f"{check} directory:access", smtpdMynetworks="10.0.0.0/8"), entries)
+    sasl = {"sasl_username": "amy", "sasl_method": "PLAIN"}
+    request = Request.from_attributes({**REQUEST, **sasl, "sender": "amy@my.domain"})
+    known: dict[Lookup, Outcome] = {}
+    while isinstance(decision := site.evaluator.evaluate(request, Facts(known.get)), Lacking):
+        known.update(site.ask(decision.lookups))
+    facts = Facts(known.get)
+    errors = []
+    for _ in range(2):
+        again = site.evaluator.evaluate(request, facts)
+        assert not isinstance(again, Lacking)
+        assert CONFIGURATION_ERROR == again.action
+        errors.append(again.error)
+    assert facts.derived
+    assert [decision.error] * 2 == errors
+    assert decision.error.startswith(f"{dn('cn=default,ou=policy')}: recipient: {check} directory:access: ")
+    places = [decision.error.find(part) for part in path]
+    assert -1 not in places, decision.error
+    assert sorted(places) == places
 
 
 # ---------------------------------------------------------------- recipient:

@@ -1,4 +1,4 @@
-"""LDAP messages to bytes and back: the only importer of ldap3.
+"""LDAP messages to bytes and back, for the transport of the running service.
 
 Of ldap3 we use the ASN.1 types of RFC 4511, the encoder and the fast decoder; its Connection, with
 habits of its own about referrals, retries and deadlines, stays outside. Filters go from our tree to

@@ -173,6 +173,7 @@ class Service:
         found = policies.policies.get(self.settings.choices.default)
         if not isinstance(found, Policy):
             raise ConfigError(self._no_default(found))
+        self.resolver.directory.set_proofs(self.proofs(in_force=True))
         before = self.evaluator.policies if self.evaluator is not None else PolicySet()
         if before.revision == policies.revision and before.faults == policies.faults:
             return False
@@ -180,7 +181,6 @@ class Service:
             if fault not in before.faults:
                 logger.log(logging.ERROR if fault.error else logging.WARNING, "%s", fault.what)
         self._put_in_force(policies)
-        self.resolver.directory.set_proofs(self.proofs())
         return True
 
     def _no_default(self, found: Broken | None) -> str:
@@ -189,14 +189,14 @@ class Service:
             return f"{base}: no policy named {name!r}, expected a smtpdPolicy with that cn"
         return f"{found.dn}: the default policy does not parse: {found.reason}"
 
-    def proofs(self) -> tuple[Search, ...]:
+    def proofs(self, *, in_force: bool = False) -> tuple[Search, ...]:
         """What a server has to show before it is believed that something is not there.
 
-        The search base always, and the default policy once it has been in force: an empty replica, or
-        an account that lost its rights, shows neither.
+        The search base always, and the default policy once it is in force: an empty replica, or an
+        account that lost its rights, shows neither.
         """
         base = Search(self.settings.search_base, Scope.BASE, Present("objectClass"), ("1.1",))
-        if self.evaluator is None:
+        if self.evaluator is None and not in_force:
             return (base,)
         name = Equality("cn", self.settings.choices.default)
         default = And((Equality("objectClass", "smtpdPolicy"), name))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -486,6 +487,20 @@ def test_what_a_server_has_to_show(slapd: Slapd) -> None:
         assert await service.decide(request) == DEFERRED
 
     over(slapd, story, reload=False)
+
+
+def test_another_default_policy_is_what_has_to_be_shown(slapd: Slapd) -> None:
+    """From the moment it is in force; the one before it may go."""
+
+    async def story(service: Service) -> None:
+        choices = replace(service.settings.choices, default="plain")
+        plain = service.with_settings(replace(service.settings, choices=choices))
+        assert not await plain.reload()
+        slapd.load(f"dn: {POLICY}\nchangetype: delete\n")
+        slapd.restart()
+        assert await plain.decide(rcpt(**STRANGER)) == "reject,"
+
+    over(slapd, story)
 
 
 def test_other_settings_keep_the_caches_and_the_policies(reading: Slapd) -> None:

@@ -22,6 +22,13 @@ ACTION_WORDS = frozenset(
 """Names that mean an action wherever they stand alone; no class can have one of them."""
 
 
+WHOLE_MESSAGE = frozenset(("DISCARD", "FILTER", "REDIRECT", "BCC", "PREPEND"))
+"""What acts on a message for all its recipients, and so counts from entries under policy_base only.
+
+HOLD does as well, but nothing is lost by it: whoever edits a list may have its mail looked at.
+"""
+
+
 class Kind(Enum):
     """What an action does to the list that it stands in."""
 
@@ -64,7 +71,6 @@ class Action:
 _SEPARATORS = " ,\t\r\n"
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?=\s|$)\s*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-_EFFECTS = frozenset(("HOLD", "FILTER", "REDIRECT", "BCC", "PREPEND"))
 _HEADER = re.compile(r"[!-9;-~]+[ \t]*:")
 
 
@@ -112,7 +118,7 @@ def parse_action(value: str) -> Action:
         return _refusal(value, verb, rest, temporary=verb == "DEFER")
     if verb in ("DEFER_IF_PERMIT", "DEFER_IF_REJECT"):
         return _text_action(Kind[verb], value, verb, rest, "Service unavailable", temporary=True)
-    if verb in _EFFECTS or verb == "DISCARD":
+    if verb in WHOLE_MESSAGE or verb == "HOLD":
         return _effect(value, verb, rest)
     if value.isascii() and value.isdigit():
         return Action(Kind.PERMIT, value)

@@ -93,20 +93,8 @@ class Evaluation:
     """The state of one evaluation; its attributes are for the steps to use."""
 
     __slots__ = (
-        *(
-            "request",
-            "known",
-            "derived",
-            "mapping",
-            "around",
-            "trace",
-            "lacking",
-            "origin",
-            "notes",
-            "outages",
-            "reason",
-            "effects",
-        ),
+        *("request", "known", "derived", "mapping", "around", "trace"),
+        *("lacking", "notes", "outages", "effects", "origin", "reason"),
         *("stage", "outcome", "depth", "warned", "flags", "rejecting", "both", "form"),
         *("_sender", "_recipients", "guessed", "has_sender"),
     )

@@ -20,7 +20,7 @@ from functools import lru_cache
 from itertools import chain, combinations, product, takewhile
 
 from ldappolicy import vocabulary
-from ldappolicy.action import Action, Kind, parse_action
+from ldappolicy.action import WHOLE_MESSAGE, Action, Kind, parse_action
 from ldappolicy.errors import InputError
 from ldappolicy.evaluate import LISTS_OF_STATE
 from ldappolicy.policy import (
@@ -41,9 +41,6 @@ MAX_WAYS = 256
 
 STATES = ("RCPT", "ETRN", "DATA", "END-OF-MESSAGE")
 """Those whose lists are not run together by another."""
-
-WHOLE_MESSAGE = frozenset(("DISCARD", "FILTER", "REDIRECT", "BCC", "PREPEND"))
-"""What counts from entries under policy_base only."""
 
 
 class Contents:

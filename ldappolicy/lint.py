@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from ldappolicy import inventory, vocabulary
-from ldappolicy.action import ACTION_WORDS, Action, Kind, parse_action
+from ldappolicy.action import ACTION_WORDS, WHOLE_MESSAGE, Action, Kind, parse_action
 from ldappolicy.address import fold, split_address
 from ldappolicy.directory import Directory
 from ldappolicy.directory.plan import Where
 from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError
-from ldappolicy.foresight import WHOLE_MESSAGE, Contents, Foresight, kinds_of
+from ldappolicy.foresight import Contents, Foresight, kinds_of
 from ldappolicy.inventory import Inventory
 from ldappolicy.ldap_filter import parse_url
 from ldappolicy.mapping import Mapping as AttributeMapping

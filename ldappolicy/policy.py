@@ -18,7 +18,7 @@ from ldappolicy import vocabulary
 from ldappolicy.action import Action, parse_action, split_list, split_places
 from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError
-from ldappolicy.ldap_filter import LdapUrl, parse_url
+from ldappolicy.ldap_filter import parse_url
 from ldappolicy.network import Network, Pattern, parse_network, parse_pattern
 
 _A = TypeVar("_A")
@@ -148,7 +148,7 @@ class TablePart:
     lines: Mapping[str, Action]
     cidr: tuple[CidrLine, ...]
     members: frozenset[str]
-    urls: tuple[tuple[str, LdapUrl], ...]
+    urls: tuple[str, ...]
     action: Action
 
 
@@ -379,7 +379,7 @@ def parse_table(entry: Entry, bases: tuple[str, ...]) -> TablePart:
         _within("smtpdAccessMember", normal_dn, dn) for dn in entry.values("smtpdAccessMember")
     )
     urls = tuple(
-        (url, _within("smtpdAccessURL", _table_url, (url, bases))) for url in entry.values("smtpdAccessURL")
+        _within("smtpdAccessURL", _table_url, (url, bases)) for url in entry.values("smtpdAccessURL")
     )
     action = parse_action(_one(entry, "smtpdAccessAction") or "OK")
     return TablePart(entry.dn, _name(entry), lines, cidr, members, urls, action)
@@ -431,14 +431,15 @@ def _number(line: str) -> tuple[int | None, str]:
     return int(number), rest.strip()
 
 
-def _table_url(url_bases: tuple[str, tuple[str, ...]]) -> LdapUrl:
+def _table_url(url_bases: tuple[str, tuple[str, ...]]) -> str:
+    """The URL itself, once it is known to name keys and to stay below the bases."""
     text, bases = url_bases
     url = parse_url(text)
     if not url.attributes:
         raise InputError(f"{text!r} names no attribute whose values are the keys")
     if bases and not any(is_below(normal_dn(url.base), base) for base in bases):
         raise InputError(f"the base {url.base!r} is neither below search_base nor below policy_base")
-    return url
+    return text
 
 
 def _name(entry: Entry) -> str:

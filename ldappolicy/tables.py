@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple, cast
 
 from ldappolicy import facts, identity
-from ldappolicy.action import Action, Kind, parse_action
+from ldappolicy.action import WHOLE_MESSAGE, Action, Kind, parse_action
 from ldappolicy.address import (
     NULL_SENDER_KEY,
     REMEMBERED,
@@ -52,9 +52,6 @@ class Subject(NamedTuple):
 
 
 Finder = Callable[[Evaluation, Subject], Action | None]
-
-_EFFECTS = frozenset(("DISCARD", "FILTER", "REDIRECT", "BCC", "PREPEND"))
-"""Actions on a whole message, which count from entries under policy_base only."""
 
 
 # ---------------------------------------------------------------- subjects
@@ -222,7 +219,7 @@ def _find_joined(
             if part.members and _is_member(evaluation, part, subject, key):
                 return _traced(evaluation, name, key, part.action, part.dn)
         for part in parts:
-            if any(evaluation.lookup(facts.url(url, key)) for url, _ in part.urls):
+            if any(evaluation.lookup(facts.url(url, key)) for url in part.urls):
                 return _traced(evaluation, name, key, part.action, part.dn)
         evaluation.trace_key(name, key, None)
     return None
@@ -279,7 +276,7 @@ def _ask_access(evaluation: Evaluation, subject: Subject, recipient: bool) -> Ac
         return None
     value, dn = answer
     action = _traced(evaluation, "directory:access", subject.keys[0], parse_action(value), dn)
-    if action.verb in _EFFECTS:
+    if action.verb in WHOLE_MESSAGE:
         problem = f"{action.verb} acts on whole messages: it counts from policy_base only"
         return Action(Kind.INVALID, value, problem=problem)
     return action

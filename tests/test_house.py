@@ -23,7 +23,7 @@ FLOORS = [
     {"policy"},
     {"evaluate", "evaluation", "identity", "residue", "restrictions", "tables"},
     {"directory", "resolver"},
-    {"foresight", "inventory", "lint", "service"},
+    {"foresight", "inventory", "lint", "oracle", "service"},
     {"assembly", "daemon", "server"},
     {"cli", "__main__"},
 ]

@@ -11,9 +11,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from ldappolicy.oracle.smtp import Session
 from tests.labs.ldappolicy import Ldappolicy
 from tests.labs.postfix import Postfix, require_postfix
-from tests.labs.smtp import Session
 from tests.test_recipes import DNS, MAIN, OUTSIDE, smtpds
 
 LIST = "all@my.domain"

@@ -1,173 +1,35 @@
-"""A private Postfix for the tests: real smtpd, real queue, nothing of the machine's own Postfix.
+"""The private Postfix of the tests: `ldappolicy.oracle.postfix` as the example company's mail server."""
 
-    with Postfix({"in": {"smtpd_recipient_restrictions": "check_policy_service inet:..."}}) as postfix:
-        with postfix.session("in", addr="198.51.100.7", name="mail.outside.example") as smtp:
-            smtp.ehlo()
-            ...
-        assert postfix.queue("hold")
-
-* master(8) runs in the foreground in mount and pid namespaces of its own: when the shell that is
-  process 1 in there ends (its standard input is a pipe that we hold), the kernel ends all the rest.
-* The network is the machine's: smtpd listens on free ports of 127.0.0.1, one for each service, and
-  reaches a policy service or slapd on loopback, or on a socket file that the user `postfix` may open.
-* Its resolver is ours (`dns`, `servfail`): resolv.conf is replaced in the mount namespace only.
-* Everything is delivered to discard(8); nothing leaves. XCLIENT is allowed from loopback, AUTH PLAIN
-  takes every login with any password, from a Dovecot auth server of our own.
-
-Postfix needs root, and unshare(1) must be allowed: `require_postfix` skips, saying so.
-"""
-
-import base64
-import json
-import os
-import re
-import shutil
-import socket
-import socketserver
-import subprocess
-import tempfile
-import threading
-import time
 from collections.abc import Collection, Mapping
-from contextlib import ExitStack
-from functools import cache
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 import pytest
 
-from tests.labs.dns import Dns, Records
-from tests.labs.smtp import Session
+from ldappolicy.oracle import postfix
+from ldappolicy.oracle.dns import Records
+from ldappolicy.oracle.smtp import Session
 
 __all__ = ["Postfix", "Session", "require_postfix"]
 
-DEADLINE = 30.0
-SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
-
-MAIN = {
-    "compatibility_level": "3.6",
-    "maillog_file_prefixes": "/",
-    "mail_owner": "postfix",
-    # cleanup(8) waits once it has seen 100 messages more than qmgr(8); those of tests mostly end before DATA.
-    "in_flow_delay": "0",
-    "setgid_group": "postdrop",
-    "inet_interfaces": "127.0.0.1",
-    # All: XCLIENT refuses an IPv6 address otherwise.
-    "inet_protocols": "all",
+SITE = {
     "myhostname": "mx.my.domain",
     "mydomain": "my.domain",
     "myorigin": "$mydomain",
     "mydestination": "my.domain, other.example, localhost",
     "mynetworks": "127.0.0.0/8, [::1]/128, 192.0.2.0/24",
     "recipient_delimiter": "+",
-    "local_recipient_maps": "",
-    "alias_maps": "",
-    "alias_database": "",
-    "local_transport": "discard:",
-    "default_transport": "discard:",
-    "relay_transport": "discard:",
-    "virtual_transport": "discard:",
-    "smtpd_authorized_xclient_hosts": "127.0.0.0/8",
-    "smtpd_sasl_auth_enable": "yes",
-    "smtpd_sasl_type": "dovecot",
-    "smtpd_sasl_path": "private/auth",
     "smtpd_relay_restrictions": "permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination",
     "smtpd_recipient_restrictions": "",
-    "smtpd_tls_security_level": "none",
-    # Tests send many wrong commands in one session; a real client that does is slowed down and cut off.
-    "smtpd_error_sleep_time": "0",
-    "smtpd_soft_error_limit": "1000",
-    "smtpd_hard_error_limit": "1000",
-    "smtpd_recipient_limit": "1000",
-    "smtpd_client_connection_count_limit": "0",
-    "notify_classes": "",
-    "biff": "no",
 }
-
-# name, type, private, process limit, command; unprivileged and chroot are "n" but where master.cf(5) says.
-MASTER = """
-pickup    unix  n  -  n  60    1  pickup
-cleanup   unix  n  -  n  -     0  cleanup
-qmgr      unix  n  -  n  300   1  qmgr
-tlsmgr    unix  -  -  n  1000? 1  tlsmgr
-rewrite   unix  -  -  n  -     -  trivial-rewrite
-bounce    unix  -  -  n  -     0  bounce
-defer     unix  -  -  n  -     0  bounce
-trace     unix  -  -  n  -     0  bounce
-verify    unix  -  -  n  -     1  verify
-flush     unix  n  -  n  1000? 0  flush
-proxymap  unix  -  -  n  -     -  proxymap
-proxywrite unix -  -  n  -     1  proxymap
-showq     unix  n  -  n  -     -  showq
-error     unix  -  -  n  -     -  error
-retry     unix  -  -  n  -     -  error
-discard   unix  -  -  n  -     -  discard
-anvil     unix  -  -  n  -     1  anvil
-scache    unix  -  -  n  -     1  scache
-postlog   unix-dgram n - n -   1  postlogd
-"""
-
-# Folder of the queue: owner, group, mode, as in Postfix's postfix-files.
-QUEUE = {
-    **dict.fromkeys(
-        (
-            "active",
-            "bounce",
-            "corrupt",
-            "defer",
-            "deferred",
-            "flush",
-            "hold",
-            "incoming",
-            "private",
-            "saved",
-            "trace",
-        ),
-        ("postfix", "root", 0o700),
-    ),
-    "maildrop": ("postfix", "postdrop", 0o730),
-    "public": ("postfix", "postdrop", 0o710),
-    "pid": ("root", "root", 0o755),
-}
-
-# Process 1 of the namespaces. The end of its standard input is the end of everything in there.
-INSIDE = """
-mount --bind "$1" /etc/resolv.conf || exit
-{ "$2" -c "$3" -d; echo "ended: $?"; } &
-exec cat >/dev/null
-"""
 
 
 def require_postfix() -> None:
     """Skip the test where no private Postfix can be run, saying what it takes."""
-    if reason := _lacking():
+    if reason := postfix.lacking():
         pytest.skip(reason)
 
 
-@cache
-def _lacking() -> str:
-    if os.geteuid() != 0:
-        return "a private Postfix needs root"
-    if not shutil.which("postconf", path=SBIN):
-        return "Postfix is not installed: apt-get install postfix postfix-ldap"
-    tried = subprocess.run(
-        ["unshare", "--mount", "--pid", "--fork", "mount", "--bind", "/etc/hosts", "/etc/resolv.conf"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return (
-        f"mount and pid namespaces are not allowed here: {tried.stderr.strip()}" if tried.returncode else ""
-    )
-
-
-class Postfix:
-    """One instance. `services`: a name to the main.cf parameters that this smtpd has otherwise.
-
-    `etc` is there before it starts, for tables (`texthash:{postfix.etc}/x`), and the folder is open to
-    the user `postfix`: a policy service may put its socket there.
-    """
+class Postfix(postfix.Postfix):
+    """One instance; `main` differs from SITE."""
 
     def __init__(
         self,
@@ -176,206 +38,4 @@ class Postfix:
         dns: Records | None = None,
         servfail: Collection[str] = (),
     ) -> None:
-        # Not a folder of pytest's: those are closed to other users, and their names too long for sockets.
-        self.folder = Path(tempfile.mkdtemp(prefix="postfix-lab-"))
-        self.folder.chmod(0o755)
-        self.etc, self.spool, self.data = (self.folder / name for name in ("etc", "spool", "data"))
-        self.etc.mkdir()
-        self.services = {name: dict(parameters) for name, parameters in services.items()}
-        self.ports = dict(zip(services, _free_ports(len(services)), strict=True))
-        self._main = {**MAIN, **(main or {})}
-        self._stack = ExitStack()
-        self._stack.callback(shutil.rmtree, self.folder)
-        self.dns = Dns(dns or {}, servfail)
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            stack.push(self._stack.pop_all())
-            stack.enter_context(self.dns)
-            self._write()
-            stack.enter_context(_Auth(self.spool / "private" / "auth"))
-            self._start(stack)
-            self._wait()
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    def session(self, service: str, **xclient: str) -> Session:
-        """An SMTP connection to a service; keywords are XCLIENT attributes."""
-        try:
-            return Session(self.ports[service], **xclient)
-        except OSError as error:
-            raise AssertionError(f"{service}: {error}: {self._complaints()}") from error
-
-    def _complaints(self) -> str:
-        """Why it does not work, as far as Postfix said; master(8) says nothing before it has its log."""
-        return "; ".join([(self.folder / "master.out").read_text(), *self.log("fatal|panic|error|warning")])
-
-    def log(self, pattern: str = "") -> list[str]:
-        """The lines of the mail log that match, so far."""
-        text = (self.folder / "mail.log").read_text(errors="replace")
-        return [line for line in text.splitlines() if re.search(pattern, line)]
-
-    def wait_for_log(self, pattern: str) -> str:
-        """The first line of the mail log that matches, when it has come."""
-        deadline = time.monotonic() + DEADLINE
-        while not (lines := self.log(pattern)):
-            if time.monotonic() > deadline:
-                raise AssertionError(f"nothing in the log matches {pattern!r}: {self.log()[-5:]}")
-            time.sleep(0.02)
-        return lines[0]
-
-    def queue(self, name: str = "") -> list[dict[str, Any]]:
-        """What postqueue(1) shows of a queue (hold, deferred, active...): one message each."""
-        command = [_found("postqueue"), "-c", str(self.etc), "-j"]
-        shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE)
-        messages = [json.loads(line) for line in shown.stdout.splitlines()]
-        return [message for message in messages if name in ("", message["queue_name"])]
-
-    # --- how it is made -------------------------------------------------------------------------
-
-    def _write(self) -> None:
-        for folder in (self.spool, self.data):
-            folder.mkdir()
-        shutil.chown(self.data, "postfix")
-        for name, (owner, group, mode) in QUEUE.items():
-            (self.spool / name).mkdir()
-            (self.spool / name).chmod(mode)
-            shutil.chown(self.spool / name, owner, group)
-        (self.folder / "mail.log").touch()
-        # One try of a second: a question that our server does not answer is a fault of the test.
-        (self.folder / "resolv.conf").write_text(
-            f"nameserver {self.dns.address}\noptions timeout:1 attempts:2\n"
-        )
-        places = {
-            "queue_directory": self.spool,
-            "data_directory": self.data,
-            "maillog_file": self.folder / "mail.log",
-        }
-        main = {**self._main, **{key: str(path) for key, path in places.items()}}
-        (self.etc / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in main.items()))
-        (self.etc / "master.cf").write_text(MASTER + "".join(map(self._service, self.services)))
-        self._make_old()
-
-    def _make_old(self) -> None:
-        """Postfix waits up to two seconds for a file that may still be written to (util/dict.c)."""
-        for path in self.etc.iterdir():
-            os.utime(path, (time.time() - 60, time.time() - 60))
-
-    def _service(self, name: str) -> str:
-        """One smtpd of master.cf; `-o { name = value }` takes values with white space."""
-        own = {"syslog_name": f"postfix/{name}", **self.services[name]}
-        options = "".join(f"  -o {{ {key} = {value} }}\n" for key, value in own.items())
-        return f"127.0.0.1:{self.ports[name]} inet n - n - - smtpd\n{options}"
-
-    def _start(self, stack: ExitStack) -> None:
-        output = stack.enter_context((self.folder / "master.out").open("w"))
-        master = Path(_parameter("daemon_directory")) / "master"
-        namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-        command = ["sh", "-c", INSIDE, "sh", str(self.folder / "resolv.conf"), str(master), str(self.etc)]
-        self._process = subprocess.Popen(
-            namespaces + command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT
-        )
-        stack.callback(self._stop)
-
-    def _stop(self) -> None:
-        """Lets go of the shell's standard input; unshare(1) ends when the namespace is empty."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(DEADLINE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + DEADLINE
-        waiting = set(self.ports.values())
-        while waiting:
-            waiting = {port for port in waiting if not _answers(port)}
-            ended = self._process.poll() is not None or "ended: " in (self.folder / "master.out").read_text()
-            if ended or time.monotonic() > deadline:
-                raise AssertionError(f"Postfix did not start: {self._complaints()}")
-            if waiting:
-                time.sleep(0.02)
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), DEADLINE).close()
-    except OSError:
-        return False
-    return True
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [int(sock.getsockname()[1]) for sock in sockets]
-
-
-def _found(command: str) -> str:
-    return shutil.which(command, path=SBIN) or command
-
-
-@cache
-def _parameter(name: str) -> str:
-    """A default that was compiled in; the machine's own main.cf is not read."""
-    command = [_found("postconf"), "-d", "-h", name]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-# --- the auth server ----------------------------------------------------------------------------
-
-
-class _Auth:
-    """Dovecot's auth protocol, version 1.1, as far as smtpd speaks it: PLAIN, and everybody is let in."""
-
-    def __init__(self, path: Path) -> None:
-        self._server = _AuthServer(str(path), _AuthSession)
-        path.chmod(0o666)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-class _AuthServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    request_queue_size = 100
-
-
-class _AuthSession(socketserver.StreamRequestHandler):
-    GREETING = b"VERSION\t1\t1\nMECH\tPLAIN\tplaintext\nSPID\t1\nCUID\t1\nCOOKIE\t00\nDONE\n"
-
-    def handle(self) -> None:
-        """Answers until smtpd hangs up, or is ended with all the rest."""
-        try:
-            self.wfile.write(self.GREETING)
-            for line in self.rfile:
-                words = line.decode().rstrip("\n").split("\t")
-                if words[0] == "AUTH":
-                    self.wfile.write(f"OK\t{words[1]}\tuser={self._login(words)}\n".encode())
-        except ConnectionError:
-            return
-
-    @staticmethod
-    def _login(words: list[str]) -> str:
-        """RFC 4616: authorization identity, login, password, with a NUL between them."""
-        response = next(word.removeprefix("resp=") for word in words if word.startswith("resp="))
-        return base64.b64decode(response).split(b"\0")[1].decode()
+        super().__init__(services, {**SITE, **(main or {})}, dns, servfail)

@@ -1,4 +1,4 @@
-"""A DNS server for tests: a table of records, and NXDOMAIN for everything else.
+"""A DNS server of our own: a table of records, and NXDOMAIN for everything else.
 
 It listens on an address of its own in 127.0.0.0/8, on port 53, since resolv.conf(5) knows no ports;
 so it takes root. RFC 1035 section 4 in the little that a stub resolver asks for: one question, UDP.

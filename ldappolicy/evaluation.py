@@ -28,8 +28,11 @@ DUNNO, OK, REFUSE, END = 0, 1, 2, 3
 DEPTH_LIMIT = 100
 """smtpd(8) refuses a deeper right-hand side."""
 
-_EARLY_STATES = frozenset(("CONNECT", "XCLIENT", "EHLO", "HELO", "ETRN"))
-"""States in which an empty sender means that there is none yet, and in which no message is affected."""
+_EARLY_STATES = frozenset(("CONNECT", "XCLIENT", "EHLO", "HELO", "VRFY", "ETRN"))
+"""States in which an empty sender means that there is none yet, and in which no message is affected.
+
+VRFY may come within a transaction of the null sender; Postfix does not tell, and mostly it does not.
+"""
 
 TEMPORARY_FAILURE = "451 4.3.0 Temporary lookup failure"
 """reject_dict_retry of smtpd(8)."""

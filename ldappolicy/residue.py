@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
-from ldappolicy.vocabulary import Residue
+from ldappolicy.vocabulary import MAY_DEFER, Residue
 
 SERVER_CONFIGURATION_ERROR = "451 4.3.5 Server configuration error"
 TEMPORARY_LOOKUP_FAILURE = "DEFER_IF_PERMIT 4.3.0 Temporary lookup failure"
@@ -30,6 +30,11 @@ class Piece:
     text: str
     does: Residue | Flag
     wire: str = ""
+
+    @property
+    def may_defer(self) -> bool:
+        """Whether it is a permit that turns into defer_if_reject while the DNS does not answer."""
+        return self.does is Residue.PERMITS and not MAY_DEFER.isdisjoint(self.text.lower().split())
 
 
 class End(Enum):
@@ -102,6 +107,8 @@ class Reply:
     unavailable: bool = False
     lost: str = ""
 
+
+DEFER_IF_REJECT = Piece("defer_if_reject", Flag.DEFER_IF_REJECT)
 
 _OK = Reply("OK")
 _DUNNO = Reply("DUNNO")
@@ -189,7 +196,8 @@ def _refused(refusal: Refusal, action: str) -> Reply:
 
 def _refusing(outcome: ListOutcome, *, last: bool) -> list[Piece]:
     """The pieces that still matter when the recipient is refused; defer_if_reject acts in its own list."""
-    pieces = [piece for piece in outcome.pieces if piece.does not in (Residue.PERMITS, Flag.DEFER_IF_PERMIT)]
+    known = (DEFER_IF_REJECT if piece.may_defer else piece for piece in outcome.pieces)
+    pieces = [piece for piece in known if piece.does not in (Residue.PERMITS, Flag.DEFER_IF_PERMIT)]
     while not last and outcome.name != "relay" and pieces and pieces[-1].does is Flag.DEFER_IF_REJECT:
         pieces.pop()
     return pieces
@@ -279,6 +287,7 @@ def _mixed(
     if unavailable and on_unavailable != "defer":
         return _unavailable(on_unavailable)
     kept = [_trimmed(outcome, permit_ok and outcome is lists[-1]) for outcome in lists]
+    _carry_over(lists, kept)
     if not any(_is_left(piece) for outcome in kept for piece in outcome.pieces):
         return _known(kept, effects, permit_ok, on_unavailable)
     if effects and not any(map(_defers, kept)):
@@ -308,6 +317,20 @@ def _trimmed(outcome: ListOutcome, last_and_ok: bool) -> ListOutcome:
     return replace(outcome, pieces=pieces)
 
 
+def _carry_over(lists: Sequence[ListOutcome], kept: Sequence[ListOutcome]) -> None:
+    """A defer_if_reject of the relay list acts in the recipient list as well, also one of the DNS.
+
+    Alone in its request the relay list keeps the permits that may come to it: the next call needs to know.
+    """
+    at = next((at for at, outcome in enumerate(lists) if outcome.name == "relay"), None)
+    if at is None or not any(piece.may_defer for piece in lists[at].pieces):
+        return
+    if len(lists) == 1:
+        kept[at].pieces[:] = lists[at].pieces
+    elif any(outcome.refusal or any(map(_is_left, outcome.pieces)) for outcome in kept[at + 1 :]):
+        kept[at].pieces.append(DEFER_IF_REJECT)
+
+
 def _defers(outcome: ListOutcome) -> bool:
     """Whether the list certainly defers: a defer_if_permit that nothing before it can escape."""
     for piece in outcome.pieces:
@@ -330,7 +353,7 @@ def _may_defer(outcome: ListOutcome) -> bool:
     """Whether it refuses for a while, or makes what is left to Postfix do so."""
     if outcome.refusal is not None and outcome.refusal.temporary:
         return True
-    return any(piece.does is Flag.DEFER_IF_REJECT for piece in outcome.pieces)
+    return any(piece.does is Flag.DEFER_IF_REJECT or piece.may_defer for piece in outcome.pieces)
 
 
 def _common_head(permitting: Sequence[ListOutcome]) -> int | None:

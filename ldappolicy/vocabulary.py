@@ -81,6 +81,9 @@ LEFT_TO_POSTFIX = {
 }
 """Restrictions that need the DNS, the session or Postfix's own tables."""
 
+MAY_DEFER = frozenset(("permit_mx_backup", "permit_dnswl_client", "permit_rhswl_client"))
+"""Permits that are a defer_if_reject while the DNS does not answer (smtpd_check.c)."""
+
 WITH_DOMAIN = frozenset(
     name for name in LEFT_TO_POSTFIX if "_rbl" in name or "_rhsbl_" in name or "wl_client" in name
 ) | {"sleep"}

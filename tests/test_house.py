@@ -18,12 +18,12 @@ PACKAGE = ROOT / "ldappolicy"
 
 FLOORS = [
     {"", "action", "address", "entry", "errors", "ldap_filter", "network", "vocabulary"},
-    {"config", "ldif", "mapping", "request", "rewriting", "schema_files"},
+    {"config", "ldif", "main_cf", "mapping", "request", "rewriting", "schema_files"},
     {"facts", "log", "protocol"},
     {"policy"},
     {"evaluate", "evaluation", "identity", "residue", "restrictions", "tables"},
     {"directory", "resolver"},
-    {"foresight", "inventory", "lint", "oracle", "service"},
+    {"agreement", "calls", "foresight", "inventory", "lint", "oracle", "service"},
     {"assembly", "daemon", "server"},
     {"cli", "__main__"},
 ]

@@ -2,16 +2,19 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import click
 
 from ldappolicy import assembly
+from ldappolicy.agreement import lint_main_cf
+from ldappolicy.calls import Site
 from ldappolicy.cli import Context
 from ldappolicy.config import Config
 from ldappolicy.directory.plan import Where
 from ldappolicy.ldap_filter import parse
 from ldappolicy.lint import lint
-from ldappolicy.policy import Fault
+from ldappolicy.policy import Fault, PolicySet
 
 PATIENCE = 300.0
 """Seconds for one search: a whole directory is asked for at once, and no mail waits for it."""
@@ -19,18 +22,24 @@ PATIENCE = 300.0
 
 @click.command("lint")
 @click.option("--strict", is_flag=True, help="Let warnings count as errors.")
+@click.option(
+    "--main-cf",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Compare this main.cf, and the master.cf beside it, with the policies.",
+)
 @click.pass_obj
-def command(context: Context, strict: bool) -> int:
+def command(context: Context, strict: bool, main_cf: Path | None) -> int:
     """Looks for faults in configuration, policies and directory."""
     config = context.load()
     patient = replace(config.directory, timeout=max(PATIENCE, config.directory.timeout))
-    faults = asyncio.run(_faults(replace(config, directory=patient)))
+    faults = asyncio.run(_faults(replace(config, directory=patient), main_cf))
     for fault in faults:
         click.echo(_printable(str(fault)))
     return int(any(fault.error or strict for fault in faults))
 
 
-async def _faults(config: Config) -> tuple[Fault, ...]:
+async def _faults(config: Config, main_cf: Path | None) -> tuple[Fault, ...]:
     directory = assembly.open_directory(config)
     service = assembly.build_service(config, directory)
     settings = service.settings
@@ -39,9 +48,22 @@ async def _faults(config: Config) -> tuple[Fault, ...]:
         settings.search_base, parse(found.filter) if found.filter else None, frozenset(found.domain)
     )
     try:
-        return await lint(await service.read_policies(), directory, settings, where)
+        policies = await service.read_policies()
+        faults = await lint(policies, directory, settings, where)
+        return (
+            faults
+            if main_cf is None
+            else faults + await lint_main_cf(main_cf, _site(config, policies), directory)
+        )
     finally:
         await directory.close()
+
+
+def _site(config: Config, policies: PolicySet) -> Site:
+    """What a main.cf has to agree with."""
+    permit_ok = config.policy.permit_reply == "OK"
+    server = config.server
+    return Site(policies, config.policy.name, server.listen, permit_ok, server.request_timeout)
 
 
 def _printable(line: str) -> str:

@@ -14,7 +14,8 @@
 * Everything is delivered to discard(8); nothing leaves. XCLIENT is allowed from loopback, AUTH PLAIN
   takes every login with any password, from a Dovecot auth server of our own.
 
-Postfix needs root, and unshare(1) must be allowed: `lacking` says what is not there.
+Postfix needs root, and unshare(1) must be allowed: `lacking` says what is not there. Another Postfix than
+the installed one is run from the folder where it was built (`built`: its bin/ and libexec/).
 """
 
 import base64
@@ -158,6 +159,7 @@ class Postfix:
         main: Mapping[str, str] | None = None,
         dns: Records | None = None,
         servfail: Collection[str] = (),
+        built: Path | None = None,
     ) -> None:
         # A short name that other users may open: sockets of smtpd are in there.
         self.folder = Path(tempfile.mkdtemp(prefix="postfix-lab-"))
@@ -166,6 +168,7 @@ class Postfix:
         self.etc.mkdir()
         self.services = {name: dict(parameters) for name, parameters in services.items()}
         self.ports = dict(zip(services, _free_ports(len(services)), strict=True))
+        self._built = built
         self._main = {**MAIN, **(main or {})}
         self._stack = ExitStack()
         self._stack.callback(shutil.rmtree, self.folder)
@@ -214,7 +217,7 @@ class Postfix:
 
     def queue(self, name: str = "") -> list[dict[str, Any]]:
         """What postqueue(1) shows of a queue (hold, deferred, active...): one message each."""
-        command = [_found("postqueue"), "-c", str(self.etc), "-j"]
+        command = [_command("postqueue", self._built), "-c", str(self.etc), "-j"]
         shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE)
         messages = [json.loads(line) for line in shown.stdout.splitlines()]
         return [message for message in messages if name in ("", message["queue_name"])]
@@ -238,11 +241,16 @@ class Postfix:
             "queue_directory": self.spool,
             "data_directory": self.data,
             "maillog_file": self.folder / "mail.log",
+            "daemon_directory": self._daemons(),
         }
         main = {**self._main, **{key: str(path) for key, path in places.items()}}
         (self.etc / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in main.items()))
         (self.etc / "master.cf").write_text(MASTER + "".join(map(self._service, self.services)))
         self._make_old()
+
+    def _daemons(self) -> Path:
+        """Where master(8) and what it starts are."""
+        return self._built / "libexec" if self._built else Path(_parameter("daemon_directory"))
 
     def _make_old(self) -> None:
         """Postfix waits up to two seconds for a file that may still be written to (util/dict.c)."""
@@ -257,7 +265,7 @@ class Postfix:
 
     def _start(self, stack: ExitStack) -> None:
         output = stack.enter_context((self.folder / "master.out").open("w"))
-        master = Path(_parameter("daemon_directory")) / "master"
+        master = self._daemons() / "master"
         namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
         command = ["sh", "-c", INSIDE, "sh", str(self.folder / "resolv.conf"), str(master), str(self.etc)]
         self._process = subprocess.Popen(
@@ -305,14 +313,19 @@ def _free_ports(count: int) -> list[int]:
         return [int(sock.getsockname()[1]) for sock in sockets]
 
 
-def _found(command: str) -> str:
-    return shutil.which(command, path=SBIN) or command
+def version(built: Path | None = None) -> str:
+    """Which Postfix it is: `3.7.11`, `3.12-20260821`."""
+    return _parameter("mail_version", built)
+
+
+def _command(name: str, built: Path | None) -> str:
+    return str(built / "bin" / name) if built else shutil.which(name, path=SBIN) or name
 
 
 @cache
-def _parameter(name: str) -> str:
+def _parameter(name: str, built: Path | None = None) -> str:
     """A default that was compiled in; the machine's own main.cf is not read."""
-    command = [_found("postconf"), "-d", "-h", name]
+    command = [_command("postconf", built), "-d", "-h", name]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

@@ -11,6 +11,7 @@ tests are about. The client's identity is said by XCLIENT (Postfix XCLIENT_READM
 import base64
 import re
 import socket
+import ssl
 from types import TracebackType
 from typing import Self
 
@@ -28,7 +29,7 @@ class Session:
     """One SMTP connection; `banner` is the greeting. Keywords are XCLIENT attributes."""
 
     def __init__(self, port: int, host: str = "127.0.0.1", **xclient: str) -> None:
-        self._socket = socket.create_connection((host, port), TIMEOUT)
+        self._socket: socket.socket = socket.create_connection((host, port), TIMEOUT)
         self._file = self._socket.makefile("rb")
         try:
             self.banner = self._greeting()
@@ -81,17 +82,24 @@ class Session:
 
     def xclient(self, **attributes: str) -> str:
         """XCLIENT name=, addr=, port=, proto=, helo=, login=, ...; the session starts again."""
-        said = (f"{name.upper()}={self._xclient_value(name, value)}" for name, value in attributes.items())
-        reply = self.command("XCLIENT " + " ".join(said))
+        reply = self.command("XCLIENT " + self.xclient_attributes(**attributes))
         if not reply.startswith("220"):
             raise AssertionError(f"XCLIENT: expected 220, got {reply!r}")
         return reply
+
+    @classmethod
+    def xclient_attributes(cls, **attributes: str) -> str:
+        """Attributes as XCLIENT takes them."""
+        return " ".join(
+            f"{name.upper()}={cls._xclient_value(name, value)}" for name, value in attributes.items()
+        )
 
     @staticmethod
     def _xclient_value(name: str, value: str) -> str:
         if value in ("[UNAVAILABLE]", "[TEMPUNAVAIL]"):
             return value
-        return f"IPV6:{value}" if name == "addr" and ":" in value else xtext(value)
+        is_ipv6 = name in ("addr", "destaddr") and ":" in value
+        return f"IPV6:{value}" if is_ipv6 else xtext(value)
 
     def auth(self, login: str, password: str = "secret") -> str:
         """AUTH PLAIN."""
@@ -109,10 +117,26 @@ class Session:
     def data(self, message: bytes = MESSAGE) -> str:
         """DATA and the message; the last reply that there was."""
         reply = self.command("DATA")
-        if not reply.startswith("354"):
-            return reply
+        return self.message(message) if reply.startswith("354") else reply
+
+    def message(self, message: bytes = MESSAGE) -> str:
+        """What DATA was answered 354 for, and the dot behind it."""
         self._socket.sendall(re.sub(rb"(?m)^\.", b"..", message) + b".\r\n")
         return self.reply()
+
+    def bdat(self, chunk: bytes = MESSAGE, *, last: bool = True) -> str:
+        """BDAT (RFC 3030): a chunk of the message, as it stands."""
+        self._socket.sendall(f"BDAT {len(chunk)}{' LAST' if last else ''}\r\n".encode() + chunk)
+        return self.reply()
+
+    def starttls(self, context: ssl.SSLContext, server_name: str = "") -> str:
+        """STARTTLS (RFC 3207): from here on encrypted; EHLO comes next. The name is sent as SNI."""
+        reply = self.command("STARTTLS")
+        if reply.startswith("220"):
+            self._file.close()
+            self._socket = context.wrap_socket(self._socket, server_hostname=server_name or None)
+            self._file = self._socket.makefile("rb")
+        return reply
 
     def rset(self) -> str:
         """RSET: the next transaction."""

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -69,8 +69,18 @@ def merged(*layers: Sections) -> dict[str, dict[str, Value]]:
 class Ldappolicy:
     """One service; a context manager that always ends what it started."""
 
-    def __init__(self, sections: Sections | None = None, *, config: Path | None = None) -> None:
-        """`sections` of the configuration differ from EXAMPLE; or `config` is the file, as it stands."""
+    def __init__(
+        self,
+        sections: Sections | None = None,
+        *,
+        config: Path | None = None,
+        command: Sequence[str] = (),
+    ) -> None:
+        """`sections` of the configuration differ from EXAMPLE; or `config` is the file, as it stands.
+
+        `command` is run in the place of the installed program.
+        """
+        self._command = list(command) or [program()]
         # Not pytest's tmp_path: that is closed to Postfix's user, and its name too long for a socket.
         self.folder = Path(tempfile.mkdtemp(prefix="ldappolicy-"))
         self.folder.chmod(0o755)
@@ -110,7 +120,7 @@ class Ldappolicy:
 
     def start(self) -> None:
         """Start it; return when it has answered a request."""
-        command = [program(), "-c", str(self.config), "serve"]
+        command = [*self._command, "-c", str(self.config), "serve"]
         with (self.folder / "stdout").open("wb") as out, (self.folder / "stderr").open("ab") as err:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         wait_until(self._is_up, DEADLINE)

@@ -1,0 +1,426 @@
+"""Pairs run twice through real Postfix: natively, and through ldappolicy; and what is the same.
+
+One Postfix and one `ldappolicy serve` for all pairs. Every smtpd process serves one session (max_use) and
+reads main.cf when it starts, so the next pair is a new main.cf, new tables and a SIGHUP. Three smtpd run
+the same session:
+
+* `native`: the lists, classes and tables in main.cf;
+* `once`: one call of the policy from smtpd_recipient_restrictions (and one each from the data,
+  end-of-data and etrn restrictions);
+* `each`: the policy called from each list that it has (NAME/LIST).
+
+Compared are replies (`tests.conformance.says`) and what smtpd logs of HOLD and its like, step by step. What
+may differ, and how it is counted, is in `Difference`.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ldappolicy.oracle.postfix import Postfix
+from ldappolicy.oracle.smtp import Session as Smtp
+from ldappolicy.vocabulary import LEFT_TO_POSTFIX, Residue
+from tests.conformance import BASE, POLICY_BASE, parts, says
+from tests.conformance.pairs import DNS, LISTS, SERVFAIL, SITE_MAIN, Native, Pair, entries
+from tests.labs.ldappolicy import Ldappolicy
+
+DEADLINE = 20.0
+POLICY = "pair"
+
+CONFIGURATION_ERROR = ("451", "4.3.5", "Server configuration error")
+
+# What smtpd says of an action on the message, by the recipient's command (smtpd_check.c, log_whatsup).
+EFFECT = re.compile(
+    r": (?P<what>hold|discard|filter|redirect|bcc|prepend|reject): (?P<state>\S+) from [^;]*?"
+    r"(?:triggers (?P<action>[^;]*))?; (?:from=<(?P<sender>[^>]*)>)? ?(?:to=<(?P<recipient>.*?)> proto)?"
+)
+CANNOT = re.compile(r"one reply cannot say (?P<what>.*) \((?P<left>[^()]*|.*?)\) \((?:queue_id|state)=")
+
+
+class Ending(Enum):
+    """How Postfix by itself ended a command about a recipient, a sender or a message."""
+
+    PERMIT = "permit"
+    REJECT = "reject"
+    DEFER = "defer"
+    HELD = "held or another action on the message"
+    ERROR = "configuration error"
+
+
+class Difference(Enum):
+    """Why a step may differ."""
+
+    CANNOT_SAY = "one reply cannot say it"
+    TEXT = "the text or code of a refusal gave way to what is left to Postfix"
+    PLACES = "refusals left to Postfix in several lists changed places"
+    X_1_Y = "an x.1.y code of an address, mapped to the list that called"
+    REFUSED = "an action on the message by a recipient that was refused"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command, its reply, and what ldappolicy wrote to its log about it."""
+
+    command: str
+    reply: str
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """All steps of a session at one smtpd, and the actions on the message by accepted recipient."""
+
+    steps: tuple[Step, ...]
+    effects: dict[str, frozenset[str]]
+    refused: frozenset[str]
+    """Who had an action on the message and was refused all the same."""
+
+
+@dataclass
+class Outcome:
+    """What came of a pair: the endings, what may differ, and what must not."""
+
+    pair: Pair
+    endings: list[Ending] = field(default_factory=list)
+    apart: list[tuple[Difference, str]] = field(default_factory=list)
+    differs: list[str] = field(default_factory=list)
+
+
+class Runner:
+    """One Postfix, one service; a context manager."""
+
+    def __init__(self, command: tuple[str, ...] = ()) -> None:
+        """`command` runs another program in the place of ldappolicy."""
+        self._stack = ExitStack()
+        self._command = command
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            settings = {"uri": ["ldif:tree.ldif"], "watch": "off"}
+            bases = {"search_base": BASE, "policy_base": POLICY_BASE}
+            service = Ldappolicy({"directory": {**settings, **bases}}, command=self._command)
+            stack.callback(service.remove)
+            self.service = service
+            self._tree = service.folder / "tree.ldif"
+            self._write_tree(EMPTY)
+            service.start()
+            self.postfix = Postfix(dict(self._smtpds()), SITE_MAIN, DNS, SERVFAIL)
+            stack.enter_context(self.postfix)
+            self._main = (self.postfix.etc / "main.cf").read_text()
+            self._logs = {
+                "mail": _Tail(self.postfix.folder / "mail.log"),
+                "ours": _Tail(service.folder / "stderr"),
+            }
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _smtpds(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """The three smtpd; what a pair says stands in main.cf under names of its own."""
+        always = {"max_use": "1"}
+        native = {f"smtpd_{name}_restrictions": f"$native_{name}" for name in LISTS}
+        yield "native", {**always, **native, "smtpd_restriction_classes": "$native_classes"}
+        for service in ("once", "each"):
+            own = {f"smtpd_{name}_restrictions": f"${service}_{name}" for name in LISTS}
+            yield service, {**always, **own}
+
+    # --- one pair ---------------------------------------------------------------------------------
+
+    def run(self, pair: Pair) -> Outcome:
+        """Puts a pair in force, runs its session everywhere, and compares."""
+        self._put(pair)
+        outcome = Outcome(pair)
+        native = self._session("native", pair)
+        outcome.endings = list(endings(native))
+        if pair.delay_reject:
+            Comparison(outcome, native, self._session("once", pair), once=True).compare()
+        Comparison(outcome, native, self._session("each", pair), once=False).compare()
+        return outcome
+
+    def _put(self, pair: Pair) -> None:
+        self._write_tree(entries(pair, POLICY))
+        self._logs["ours"].skip()
+        self.service.hang_up()
+        folder = self.postfix.etc / "tables"
+        folder.mkdir(exist_ok=True)
+        native = Native(pair, str(folder))
+        parameters = native.parameters()
+        for called, rows in native.files.items():
+            (folder / called).write_text("".join(f"{key} {value}\n" for key, value in dict(rows).items()), "utf-8")
+        main = {**parameters, **self._calls(pair)}
+        new = self.postfix.etc / "main.cf.new"
+        new.write_text(self._main + "".join(f"{key} = {value}\n" for key, value in main.items()), "utf-8")
+        new.replace(self.postfix.etc / "main.cf")
+        for path in (*folder.iterdir(), self.postfix.etc / "main.cf"):
+            # Postfix waits for a table that was written to just now.
+            os.utime(path, (time.time() - 60, time.time() - 60))
+        self._wait_for_policy()
+
+    def _calls(self, pair: Pair) -> dict[str, str]:
+        """The lists of `once` and `each`. `reject_rbl_client reject`: see `pairs.Native`."""
+        found = dict.fromkeys((f"{one}_{name}" for one in ("once", "each") for name in LISTS), "")
+        for name, text in pair.lists.items():
+            if text:
+                found[f"each_{name}"] = self._call(f"{POLICY}/{name}")
+        for name in ("recipient", "data", "end_of_data", "etrn"):
+            found[f"once_{name}"] = self._call(POLICY)
+        for one in ("once", "each"):
+            found[f"{one}_relay"] = f"reject_rbl_client reject, {found[f'{one}_relay']}"
+        return found
+
+    def _call(self, context: str) -> str:
+        return f"check_policy_service {{ {self.service.inet}, timeout=20s, policy_context={context} }}"
+
+    def _write_tree(self, records: Iterator[str] | tuple[str, ...]) -> None:
+        new = self._tree.with_suffix(".new")
+        new.write_text("\n".join(records), "utf-8")
+        new.replace(self._tree)
+
+    def _wait_for_policy(self) -> None:
+        lines: list[str] = []
+        deadline = time.monotonic() + DEADLINE
+        while not any("configuration in force" in line for line in lines):
+            if time.monotonic() > deadline or any("refused" in line for line in lines):
+                raise AssertionError(f"the policy is not in force: {lines}")
+            time.sleep(0.001)
+            lines += self._logs["ours"].new()
+        faults = [line for line in lines if line.startswith(("error:", "warning:"))]
+        if faults:
+            raise AssertionError(f"not a policy: {faults}")
+
+    def _session(self, service: str, pair: Pair) -> Run:
+        mail = self._logs["mail"]
+        mail.skip()
+        steps: list[Step] = []
+        try:
+            with self.postfix.session(service) as smtp:
+                steps.append(Step("banner", smtp.banner))
+                for command, reply in dialogue(smtp, pair):
+                    steps.append(Step(command, reply, tuple(self._logs["ours"].new())))
+                    if not reply or reply.startswith(("421", "521")):
+                        break
+        except (ConnectionError, TimeoutError) as error:
+            steps.append(Step("connection", repr(error), tuple(self.postfix.log("fatal|panic|error")[-3:])))
+        lines = mail.until(rf"postfix/{service}/smtpd\[\d+\]: disconnect from")
+        return Run(tuple(steps), *effects([line for line in lines if f"postfix/{service}/" in line]))
+
+
+class _Tail:
+    """The lines of a file that are new."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open(errors="replace")
+        self._rest = ""
+
+    def new(self) -> list[str]:
+        """Those since the last time."""
+        *lines, self._rest = (self._rest + self._file.read()).split("\n")
+        return lines
+
+    def skip(self) -> None:
+        """Forget what has come."""
+        self.new()
+
+    def until(self, pattern: str) -> list[str]:
+        """Those up to one that matches, when it has come."""
+        lines: list[str] = []
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            new = self.new()
+            lines += new
+            if any(re.search(pattern, line) for line in new):
+                return lines
+            if time.monotonic() > deadline:
+                raise AssertionError(f"nothing matches {pattern!r}: {lines[-5:]}")
+            time.sleep(0.001)
+
+
+EMPTY = (
+    f"dn: {BASE}\nobjectClass: domain\ndc: test\n",
+    f"dn: ou=policy,{BASE}\nobjectClass: organizationalUnit\nou: policy\n",
+    f"dn: cn=default,{POLICY_BASE}\nobjectClass: smtpdPolicy\ncn: default\nsmtpdRecipientRestrictions: permit\n",
+)
+
+
+def dialogue(smtp: Smtp, pair: Pair) -> Iterator[tuple[str, str]]:
+    """Every command of the session that an answer can be compared for, and the answer."""
+    session = pair.session
+    smtp.ehlo("xclient.invalid")
+    said = {**session.client, **({"login": session.login} if session.login and session.helo is None else {})}
+    yield "XCLIENT", smtp.command("XCLIENT " + smtp.xclient_attributes(**said))
+    if session.helo is not None:
+        yield "EHLO", smtp.ehlo(session.helo).partition("\n")[0]
+    if session.login and session.helo is not None:
+        yield "AUTH", smtp.auth(session.login)
+    if session.vrfy:
+        yield f"VRFY {session.vrfy}", smtp.command(f"VRFY {session.vrfy}")
+    if session.etrn:
+        yield f"ETRN {session.etrn}", smtp.command(f"ETRN {session.etrn}")
+    for transaction in session.transactions:
+        utf8 = not "".join((transaction.sender, *transaction.recipients)).isascii()
+        reply = smtp.mail(transaction.sender, "SMTPUTF8" if utf8 else "")
+        yield f"MAIL {transaction.sender}", reply
+        accepted = 0
+        for recipient in transaction.recipients if reply.startswith("250") else ():
+            answer = smtp.rcpt(recipient)
+            accepted += answer.startswith("250")
+            yield f"RCPT {recipient}", answer
+        if transaction.data and accepted:
+            yield "DATA", smtp.data()
+        elif reply.startswith("250"):
+            smtp.rset()
+
+
+def effects(lines: list[str]) -> tuple[dict[str, frozenset[str]], frozenset[str]]:
+    """The actions on the message by recipient, of a session's log; and who was refused with one."""
+    found: dict[str, list[str]] = {}
+    refused = set()
+    for line in lines:
+        if (match := EFFECT.search(line)) is None:
+            continue
+        recipient = match["recipient"] or match["state"]
+        if match["what"] != "reject":
+            found.setdefault(recipient, []).append(match["action"] or match["what"])
+        elif found.pop(recipient, None):
+            refused.add(recipient)
+    return {recipient: frozenset(_effective(actions)) for recipient, actions in found.items()}, frozenset(
+        refused
+    )
+
+
+def _effective(actions: list[str]) -> Iterator[str]:
+    """The last FILTER and REDIRECT win; HOLD twice is HOLD, whatever its text."""
+    last: dict[str, str] = {}
+    for action in actions:
+        verb = action.partition(" ")[0].upper()
+        if verb in ("FILTER", "REDIRECT"):
+            last[verb] = action
+        else:
+            yield "HOLD" if verb == "HOLD" else action
+    yield from last.values()
+
+
+def endings(run: Run) -> Iterator[Ending]:
+    """How the commands ended that restrictions decide about."""
+    for step in run.steps:
+        verb, _, argument = step.command.partition(" ")
+        if verb not in ("MAIL", "RCPT", "DATA", "VRFY", "ETRN", "EHLO", "XCLIENT", "banner"):
+            continue
+        code = step.reply[:1]
+        if says(step.reply) == CONFIGURATION_ERROR:
+            yield Ending.ERROR
+        elif code in "45":
+            yield Ending.REJECT if code == "5" else Ending.DEFER
+        elif verb in ("RCPT", "VRFY", "ETRN"):
+            yield Ending.HELD if run.effects.get(argument) else Ending.PERMIT
+
+
+# --- comparing ----------------------------------------------------------------------------------------
+
+
+class Comparison:
+    """Two runs of a session, command by command, up to where they part."""
+
+    def __init__(self, outcome: Outcome, native: Run, ours: Run, *, once: bool) -> None:
+        self.outcome = outcome
+        self.native = native
+        self.ours = ours
+        self.once = once
+        self.residue = has_residue(outcome.pair)
+
+    def compare(self) -> None:
+        """Adds to the outcome what differs, and why it may."""
+        for native, ours in zip(self.native.steps, self.ours.steps, strict=False):
+            if native.command != ours.command:
+                self._differs(native, ours)
+                return
+            if says(native.reply) != says(ours.reply) and not self._may(native, ours):
+                return
+        if len(self.native.steps) != len(self.ours.steps):
+            self.outcome.differs.append(f"{self._name}: {self.native.steps} / {self.ours.steps}")
+        elif self.native.effects != self.ours.effects:
+            self.outcome.differs.append(f"{self._name}: {self.native.effects} / {self.ours.effects}")
+
+    @property
+    def _name(self) -> str:
+        return "once" if self.once else "each"
+
+    def _may(self, native: Step, ours: Step) -> bool:
+        """Notes a step that differs; whether the session can be followed further."""
+        why, what = self._reason(native, ours)
+        if why is None:
+            self._differs(native, ours)
+            return False
+        self.outcome.apart.append((why, what))
+        return native.reply[:1] == ours.reply[:1] and why in (Difference.TEXT, Difference.X_1_Y)
+
+    def _differs(self, native: Step, ours: Step) -> None:
+        log = [re.sub(r" \(?(?:queue_id|state)=.*? action=", " action=", line) for line in ours.log]
+        self.outcome.differs.append(
+            f"{self._name}: {native.command}: {native.reply!r} / {ours.command}: {ours.reply!r} {log}"
+        )
+
+    def _reason(self, native: Step, ours: Step) -> tuple[Difference | None, str]:
+        recipient = native.command.partition(" ")[2]
+        if says(ours.reply) == CONFIGURATION_ERROR and (said := cannot_say(ours)):
+            return Difference.CANNOT_SAY, said
+        if self.native.refused - {recipient}:
+            return Difference.REFUSED, ""
+        (was, was_enhanced, _), (now, now_enhanced, _) = parts(native.reply), parts(ours.reply)
+        refused = was[:1] in "45" and now[:1] in "45"
+        if refused and was == now and _is_of_address(was_enhanced) and _is_of_address(now_enhanced):
+            return Difference.X_1_Y, ""
+        if not refused or not self.residue:
+            return None, ""
+        if was[:1] == "4" and now[:1] == "5":
+            return (
+                (Difference.PLACES, "") if self.once and may_change_places(self.outcome.pair) else (None, "")
+            )
+        return Difference.TEXT, ""
+
+
+def _is_of_address(enhanced: str | None) -> bool:
+    return bool(enhanced and re.fullmatch(r"[45]\.[01]\.\d+", enhanced))
+
+
+def cannot_say(step: Step) -> str:
+    """What one reply cannot say, by ldappolicy's log."""
+    for line in step.log:
+        if match := CANNOT.search(line):
+            return match["what"]
+    return ""
+
+
+def left_in(text: str) -> set[str]:
+    """The restrictions in it that may be left to Postfix."""
+    words = set(re.split(r"[\s,{}]+", text.lower()))
+    sometimes = {"permit_mynetworks", "permit_auth_destination", "reject_unauth_destination"}
+    sometimes |= {"defer_unauth_destination", "reject_multi_recipient_bounce"}
+    sometimes |= {name for name in words if name.startswith(("reject_non_fqdn", "reject_invalid"))}
+    return words & (LEFT_TO_POSTFIX.keys() | sometimes)
+
+
+def has_residue(pair: Pair) -> bool:
+    """Whether something of it may be left to Postfix."""
+    return bool(left_in(pair.text))
+
+
+def may_change_places(pair: Pair) -> bool:
+    """Rules 5 and 6 of the reply move refusals left to Postfix past what can permit in another list."""
+    found = left_in(pair.text)
+    permits = {name for name in found if name.startswith("permit")}
+    refuses = {name for name in found if LEFT_TO_POSTFIX.get(name, Residue.REFUSES) is not Residue.PERMITS}
+    return (
+        bool(permits) and bool(refuses - permits) and len([text for text in pair.lists.values() if text]) > 1
+    )

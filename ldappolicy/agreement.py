@@ -6,9 +6,10 @@ beside what the policies that main.cf calls for say (postconf(5), match_list(3))
 for `calls` to judge.
 
 An **error** is what opens: a spelling that reaches a protected list past its rule, a network or a domain
-that the policy trusts and Postfix does not. What closes is a **warning**. `/file` patterns are read; what
-stands in a `type:table`, or is known to the host alone (myhostname, mynetworks_style), is not compared, nor
-is a smtpdLocalDomains that cannot be listed (static:, a cidr table).
+that the policy trusts and Postfix does not. What closes is a **warning**. `/file` patterns are read, and
+tables of domains from the text that postmap(1) makes them of. What stands in any other table, or is known to
+the host alone (myhostname, mynetworks_style), is not compared, nor is a smtpdLocalDomains that cannot be
+listed (static:, a cidr table).
 
 A main.cf that says nothing of itself (no compatibility_level, myhostname, mydestination...) is taken for a
 piece of one: Postfix's defaults do not count as said by it.
@@ -27,6 +28,7 @@ from ldappolicy.address import local_domain_keys
 from ldappolicy.calls import Site, judge
 from ldappolicy.directory import Directory, Scope, Search
 from ldappolicy.errors import InputError
+from ldappolicy.importing.sources import INDEXED, LeftOut, Notes, pairs, source_of
 from ldappolicy.ldap_filter import parse_url
 from ldappolicy.main_cf import MainCf, logical_lines, read_main_cf, read_master_cf, read_text
 from ldappolicy.network import Network, Pattern, parse_pattern
@@ -121,32 +123,46 @@ class _Patterns:
     complete: bool
 
 
-def patterns(text: str) -> _Patterns:
-    """The patterns of a parameter, `/file` read in place."""
+def patterns(text: str, *, tables: bool = False) -> _Patterns:
+    """The patterns of a parameter, `/file` read in place; with `tables` those of postmap(1) as well."""
     found: list[str] = []
     complete = True
     for token in filter(None, re.split(r"[,\s]+", text)):
         bare = token.lstrip("!")
         sign = "!" * ((len(token) - len(bare)) % 2)
         if bare.startswith("/"):
-            inner = _in_file(Path(bare))
+            inner = _in_file(Path(bare), tables)
             complete = complete and inner.complete
             found += [
                 sign + one if not one.startswith("!") else one[1:] if sign else one for one in inner.texts
             ]
         elif ":" in bare and not bare.startswith("["):
-            complete = False
+            inner = _in_table(bare) if not sign and tables else _Patterns((), complete=False)
+            complete = complete and inner.complete
+            found += inner.texts
         else:
             found.append(sign + bare.casefold())
     return _Patterns(tuple(found), complete)
 
 
-def _in_file(path: Path) -> _Patterns:
+def _in_table(table: str) -> _Patterns:
+    """The domains among the keys of a table: one of addresses (virtual_alias_maps) holds others as well."""
+    source = source_of(table, "")
+    if source.type not in INDEXED:
+        return _Patterns((), complete=False)
+    try:
+        keys = [key.casefold() for _, key, _ in pairs(source, Notes())]
+    except (LeftOut, InputError):
+        return _Patterns((), complete=False)
+    return _Patterns(tuple(key for key in keys if "." in key and "@" not in key), complete=True)
+
+
+def _in_file(path: Path, tables: bool) -> _Patterns:
     try:
         lines = [line for _, line in logical_lines(read_text(path), str(path))]
     except InputError:
         return _Patterns((), complete=False)
-    return patterns(" ".join(lines))
+    return patterns(" ".join(lines), tables=tables)
 
 
 class _Pair:
@@ -256,7 +272,7 @@ class _Pair:
             if not (self._is_whole or self._main.is_set(parameter)):
                 complete = False
                 continue
-            found = patterns(self._main.get(parameter))
+            found = patterns(self._main.get(parameter), tables=True)
             # What only the host knows leaves a trailing dot behind: localhost.$mydomain.
             said = [one for one in found.texts if not one.startswith(("!", "[")) and not one.endswith(".")]
             told = len(said) == len(found.texts) and not self._main.lacking(parameter)

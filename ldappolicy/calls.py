@@ -293,6 +293,7 @@ class Standing:
             yield from self._of_settings(call)
             yield from self._of_what_warns(call)
         yield from self._behind_a_permit()
+        yield from self._never_reached()
         yield from self._open_relay()
         yield from self._several_times()
         yield from self._without_delay()
@@ -354,23 +355,17 @@ class Standing:
     def _behind_a_permit(self) -> Iterator[Fault]:
         """Calls that somebody is let past, unless another call asks about all the same."""
         free = [call for call in self.calls if not list(_permits(call, self._ours))]
-        elsewhere = frozenset().union(*map(self._evaluates, free))
+        elsewhere: Evaluated = frozenset().union(*map(self._evaluates, free))
         for call in self.calls:
-            if call in free or (self._evaluates(call) and self._evaluates(call) <= elsewhere):
-                continue
-            for item, is_certain in _permits(call, self._ours):
-                if item.lower() == "permit":
-                    text = "the call is never reached: permit before it ends the list"
-                else:
-                    who = "it" if is_certain else "it may"
-                    lets = "lets" if is_certain else "let"
-                    text = f"the call stands behind {item}: who {who} {lets} through is never asked about"
-                yield self._fault(is_certain, call, text)
+            here = self._evaluates(call)
+            if call not in free and not (here and here <= elsewhere):
+                for item, is_certain in _permits(call, self._ours):
+                    yield self._fault(is_certain, call, _let_past(item, is_certain))
+
+    def _never_reached(self) -> Iterator[Fault]:
         for call in self.calls:
-            end = next(
-                (s.item for s in call.before if s.item.name.lower() in ("reject", "defer") and not s.warned),
-                "",
-            )
+            refuses = (step.item.name for step in call.before if not step.warned)
+            end = next((name for name in refuses if name.lower() in ("reject", "defer")), "")
             if end:
                 yield self._fault(False, call, f"the call is never reached: {end} before it ends the list")
 
@@ -420,6 +415,13 @@ class Standing:
                 text = f"{lists} of policy {again[0][1]!r} evaluated again, after {first[again[0]].parameter}"
                 yield self._fault(False, call, f"{text}, expected one call, or NAME/LIST in each list")
             first = {**dict.fromkeys(here, call), **first}
+
+
+def _let_past(item: str, is_certain: bool) -> str:
+    if item.lower() == "permit":
+        return "the call is never reached: permit before it ends the list"
+    lets = "it lets" if is_certain else "it may let"
+    return f"the call stands behind {item}: who {lets} through is never asked about"
 
 
 def _permits(call: Call, ours: frozenset[str]) -> Iterator[tuple[str, bool]]:

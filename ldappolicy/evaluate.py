@@ -4,7 +4,7 @@ Pure: no clock, socket, log or await. The service fetches what is lacking, all o
 evaluates again; so a request whose lookups are all known never suspends.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,8 +170,8 @@ def _run(evaluation: Evaluation, plan: _Plan, trace: list[dict[str, Any]] | None
     """
     outcomes: list[ListOutcome] = []
     for name, steps in plan.lists:
-        if name == "helo" and not evaluation.request.helo_name:
-            continue  # smtpd_check_helo: nothing is checked before the client has said HELO
+        if _not_yet(name, evaluation, plan.alone):
+            continue
         if trace is not None:
             trace.append({"depth": 0, "list": name})
         if evaluation.rejecting is not None and not (name == "recipient" and outcomes[-1].name == "relay"):
@@ -183,7 +183,28 @@ def _run(evaluation: Evaluation, plan: _Plan, trace: list[dict[str, Any]] | None
                 break
         elif outcome.pieces and not (plan.alone or name in ("relay", "recipient")):
             _forget_defer_if_reject(outcome)
+    if evaluation.request.protocol_state == "VRFY" and not (evaluation.has_sender or plan.alone):
+        _forget_deferrals(outcomes)
     return outcomes
+
+
+def _not_yet(name: str, evaluation: Evaluation, alone: bool) -> bool:
+    """Whether Postfix does not run the list: smtpd_check_helo before HELO, smtpd_check_mail without MAIL.
+
+    A list that calls by itself is one that Postfix runs: at VRFY its empty sender is the null sender.
+    """
+    if name == "sender" and alone and evaluation.request.protocol_state == "VRFY":
+        evaluation.has_sender = True
+    if name == "helo":
+        return not evaluation.request.helo_name
+    return name == "sender" and not alone and not evaluation.has_sender
+
+
+def _forget_deferrals(outcomes: Iterable[ListOutcome]) -> None:
+    """Without a sender a deferral of the client and helo lists is lost: smtpd_check_mail carries it on."""
+    for outcome in outcomes:
+        if outcome.name in ("client", "helo"):
+            outcome.pieces[:] = [piece for piece in outcome.pieces if piece.does is not Flag.DEFER_IF_PERMIT]
 
 
 def _forget_defer_if_reject(outcome: ListOutcome) -> None:

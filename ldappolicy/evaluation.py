@@ -97,7 +97,7 @@ class Evaluation:
 
     __slots__ = (
         *("request", "known", "derived", "mapping", "around", "trace"),
-        *("lacking", "notes", "outages", "effects", "origin", "reason"),
+        *("lacking", "notes", "outages", "effects", "permitted_effects", "origin", "reason"),
         *("stage", "outcome", "depth", "warned", "flags", "rejecting", "both", "form"),
         *("_sender", "_recipients", "guessed", "has_sender"),
     )
@@ -121,6 +121,7 @@ class Evaluation:
         self.outages: list[str] = []
         self.reason = ""
         self.effects: list[str] = []
+        self.permitted_effects = 0
         self.stage = ""
         self.depth = 0
         self.warned = False
@@ -153,6 +154,9 @@ class Evaluation:
             outcome.end = End.PERMITTED
         elif status == REFUSE:
             outcome.end = End.REFUSED
+            if outcome.can_permit:
+                # Whoever gets as far as the effects behind the last permit is refused.
+                del self.effects[self.permitted_effects :]
         return outcome
 
     def run(self, steps: Steps) -> int:
@@ -228,9 +232,12 @@ class Evaluation:
             text = f"warn_if_reject {text}"
             does = does if does is Residue.PERMITS else Residue.REFUSES_FOR_GOOD
         piece = Piece(text, does)
-        if does is not Residue.PERMITS or piece not in self.outcome.pieces:
+        if does is not Residue.PERMITS:
+            self.outcome.pieces.append(piece)
+        elif piece not in self.outcome.pieces:
             # What was tried before in this list and did not permit cannot permit now.
             self.outcome.pieces.append(piece)
+            self.permitted_effects = len(self.effects)
         return DUNNO
 
     def defer_if_permit(self, wire: str) -> int:

@@ -118,10 +118,15 @@ Flags = frozenset[Flag]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way through a list; `end` is None while it goes on, `trail` are the right-hand sides behind it."""
+    """One way through a list; `end` is None while it goes on, `trail` are the right-hand sides behind it.
+
+    `before` are the effects before the last piece that can permit: those behind it count only where the
+    list does not refuse.
+    """
 
     pieces: tuple[Piece, ...] = ()
     effects: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
     end: End | None = None
     refusal: Refusal | None = None
     plain: bool = True
@@ -139,8 +144,12 @@ class Way:
         plain = self.plain and other.plain
         end = _both_raised(pieces, raised)
         if end:
-            return Way(pieces[:end], effects, End.RAN_OUT, None, plain and not other.effects, trail)
-        return Way(pieces, effects, other.end, other.refusal, plain, trail)
+            return Way(pieces[:end], effects, (), End.RAN_OUT, None, plain and not other.effects, trail)
+        permits = any(piece.does is Residue.PERMITS for piece in other.pieces)
+        before = tuple(dict.fromkeys(self.effects + other.before)) if permits else self.before
+        if other.end is End.REFUSED and any(piece.does is Residue.PERMITS for piece in pieces):
+            effects = before
+        return Way(pieces, effects, before, other.end, other.refusal, plain, trail)
 
     @property
     def raised(self) -> Flags:

@@ -15,7 +15,7 @@ from tests.labs.slapd import PLAIN, SUFFIX, Slapd, free_port, require_slapd
 
 ROOT = Path(__file__).parents[1]
 DEMONSTRATION = ("-c", str(ROOT / "deploy" / "example.toml"))
-COMMANDS = ["serve", "eval", "lint", "schema", "load"]
+COMMANDS = ["serve", "eval", "lint", "schema", "load", "import"]
 
 Said = tuple[int, list[str], str]
 

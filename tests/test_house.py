@@ -23,7 +23,7 @@ FLOORS = [
     {"policy"},
     {"evaluate", "evaluation", "identity", "residue", "restrictions", "tables"},
     {"directory", "resolver"},
-    {"agreement", "calls", "foresight", "inventory", "lint", "oracle", "service"},
+    {"agreement", "calls", "foresight", "importing", "inventory", "lint", "oracle", "service"},
     {"assembly", "daemon", "server"},
     {"cli", "__main__"},
 ]

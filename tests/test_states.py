@@ -105,12 +105,33 @@ def test_context_before_state(context: str) -> None:
 )
 def test_empty_sender(state: str, sender: str, expected: str) -> None:
     """An empty sender is none yet in the early states, and the null sender elsewhere."""
-    name = "client" if state in ("CONNECT", "XCLIENT", "EHLO", "HELO", "ETRN") else "sender"
+    name = "client" if expected == "none yet" or state == "ETRN" else "sender"
     actions = {"none yet": "DUNNO", "null": "REJECT null", "address": "REJECT address"}
     inline = "check_sender_access inline:{ {<>=REJECT null} {b.example=REJECT address} }"
     site = Site(policy(**{name: inline}))
     actual = site.action(protocol_state=state, sender=sender, policy_context=f"default/{name}")
     assert actions[expected] == actual
+
+
+@pytest.mark.parametrize(
+    ("context", "sender", "expected"),
+    [
+        ("default", "", "DUNNO"),
+        ("default", "a@b.example", "reject,"),
+        ("default/sender", "", "reject,"),
+    ],
+)
+def test_verify_before_mail(context: str, sender: str, expected: str | None) -> None:
+    """At VRFY Postfix skips the sender list while there is no sender; one that calls has one."""
+    site = Site(policy(sender="reject"))
+    assert expected == site.action(protocol_state="VRFY", sender=sender, policy_context=context)
+
+
+@pytest.mark.parametrize(("state", "expected"), [("VRFY", "DUNNO"), ("RCPT", "defer_if_permit,")])
+def test_deferral_at_verify(state: str, expected: str) -> None:
+    """A defer_if_permit of the client list is lost at VRFY before MAIL, as in Postfix."""
+    site = Site(policy(client="defer_if_permit"))
+    assert expected == site.action(protocol_state=state, sender="")
 
 
 @pytest.mark.parametrize("state", ["CONNECT", "EHLO", "MAIL", "DATA"])

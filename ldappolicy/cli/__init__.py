@@ -42,6 +42,7 @@ class _Commands(click.Group):
         "lint": "lint",
         "schema": "schema",
         "load": "load",
+        "import": "import_main_cf",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

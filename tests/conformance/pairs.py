@@ -248,9 +248,9 @@ class Native:
         return not keys.isdisjoint(patterns)
 
     def _of_members(self, table: Table) -> Rows:
-        """A table of members as addresses and logins. Nobody's login is an address of somebody else."""
-        people = persons(table.members)
-        return self._keys(people, "sender", table.action) + self._keys(people, "sasl", table.action)
+        """A table of members as addresses and logins; a search yields addresses alone."""
+        kind = "sasl" if table.kind == "member" else "sender"
+        return self._keys(persons(table.members), kind, table.action)
 
     @staticmethod
     def _keys(people: list[str], subject: str, action: str) -> Rows:
@@ -301,12 +301,19 @@ class Native:
 def owners() -> Iterator[tuple[str, str]]:
     """smtpd_sender_login_maps: every address of the site is somebody's."""
     for who, addresses in ADDRESSES.items():
-        logins = [LOGINS[one] for one in (who, *persons(SEND_AS.get(who, ()))) if one in LOGINS]
+        logins = _logins([who, *persons(SEND_AS.get(who, ()))])
         for address in addresses:
-            yield address, ",".join(logins) or "nobody,"
+            yield address, logins or "nobody,"
     for domain in DOMAINS:
         if domain in SEND_AS:
-            yield f"@{domain}", ",".join(LOGINS[one] for one in persons(SEND_AS[domain]))
+            yield f"@{domain}", _logins(persons(SEND_AS[domain]))
+
+
+def _logins(people: list[str]) -> str:
+    """Their logins; an address of somebody who logs in is a login as well."""
+    return ",".join(
+        login for who in people if who in LOGINS for login in (LOGINS[who], *ADDRESSES[who])
+    )
 
 
 # --- for the directory --------------------------------------------------------------------------------

@@ -61,6 +61,7 @@ class Difference(Enum):
     TEXT = "the text or code of a refusal gave way to what is left to Postfix"
     PLACES = "refusals left to Postfix in several lists changed places"
     X_1_Y = "an x.1.y code of an address, mapped to the list that called"
+    VRFY = "at VRFY without a sender Postfix forgets what the client and helo lists deferred"
     REFUSED = "an action on the message by a recipient that was refused"
 
 
@@ -258,9 +259,13 @@ def dialogue(smtp: Smtp, pair: Pair) -> Iterator[tuple[str, str]]:
     session = pair.session
     smtp.ehlo("xclient.invalid")
     said = {**session.client, **({"login": session.login} if session.login and session.helo is None else {})}
-    yield "XCLIENT", smtp.command("XCLIENT " + smtp.xclient_attributes(**said))
-    if session.helo is not None:
-        yield "EHLO", smtp.ehlo(session.helo).partition("\n")[0]
+    reply = smtp.command("XCLIENT " + smtp.xclient_attributes(**said))
+    yield "XCLIENT", reply
+    if session.helo is not None and reply.startswith("220"):
+        reply = smtp.ehlo(session.helo).partition("\n")[0]
+        yield "EHLO", reply
+    if reply[:1] != "2":
+        return  # refused before there was anybody to refuse
     if session.login and session.helo is not None:
         yield "AUTH", smtp.auth(session.login)
     if session.vrfy:
@@ -363,7 +368,8 @@ class Comparison:
             self._differs(native, ours)
             return False
         self.outcome.apart.append((why, what))
-        return native.reply[:1] == ours.reply[:1] and why in (Difference.TEXT, Difference.X_1_Y)
+        hung_up = any(step.reply.startswith(("421", "521")) for step in (native, ours))
+        return native.reply[:1] == ours.reply[:1] and why in (Difference.TEXT, Difference.X_1_Y) and not hung_up
 
     def _differs(self, native: Step, ours: Step) -> None:
         log = [re.sub(r" \(?(?:queue_id|state)=.*? action=", " action=", line) for line in ours.log]
@@ -381,6 +387,8 @@ class Comparison:
         refused = was[:1] in "45" and now[:1] in "45"
         if refused and was == now and _is_of_address(was_enhanced) and _is_of_address(now_enhanced):
             return Difference.X_1_Y, ""
+        if self.residue and native.command.startswith("VRFY") and (was[:1], now[:1]) == ("2", "4"):
+            return Difference.VRFY, ""
         if not refused or not self.residue:
             return None, ""
         if was[:1] == "4" and now[:1] == "5":

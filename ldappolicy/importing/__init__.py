@@ -1,0 +1,346 @@
+"""A main.cf carried over: its restrictions, classes and tables as entries under policy_base.
+
+The promise is postconf(5)'s and access(5)'s meaning, kept: a policy made here decides as Postfix would.
+What cannot be carried is named, and closes rather than opens: a table that is unknown to the directory
+(regexp:, mysql:) keeps its place in its list, where reaching it is a server configuration error (451
+4.3.5), and lint finds it; so do check_policy_service and check_*_mx_access. mynetworks and the local
+domains are carried whole or not at all: without them Postfix evaluates what needs them.
+
+Entries stand side by side under policy_base, one under another only where two would have one DN. The
+entry of policy_base itself has to be there, and so does its directory: see `ldappolicy load`.
+
+BUGS: `-o` overrides of master.cf are not looked at. A restriction list is read as main.cf has it now,
+a hash: table as its text is now, whether or not postmap(1) has been run.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from ldappolicy import vocabulary
+from ldappolicy.action import split_list
+from ldappolicy.entry import Entry, normal_dn
+from ldappolicy.errors import InputError
+from ldappolicy.importing import places
+from ldappolicy.importing.sources import INDEXED, LeftOut, Notes, Source, lines_of, source_of
+from ldappolicy.main_cf import MainCf
+from ldappolicy.policy import LISTS, parse_inline, parse_list, read_policies
+
+_T = TypeVar("_T")
+
+Attributes = dict[str, tuple[str, ...]]
+
+LOCAL_DOMAINS = "local_domains"
+"""The table that smtpdLocalDomains names."""
+
+_AS_THEY_ARE = frozenset(("static", "inline", "fail"))
+_OURS = frozenset(("ldap", "directory", "recipient"))
+"""Table types that mean something else in the directory than in main.cf."""
+
+_REMOVED = frozenset(("reject_maps_rbl", "check_relay_domains", "permit_naked_ip_address"))
+"""Restrictions of Postfix before 3.9."""
+
+_RESTS_ON = {
+    "allow_percent_hack": ("yes", "user%domain@local is read as user@domain"),
+    "allow_untrusted_routing": ("no", "OK for a recipient with '@', '%' or '!' in its local part is DUNNO"),
+    "append_dot_mydomain": ("no", "user@host is looked up as it stands"),
+    "resolve_dequoted_address": ("yes", "'@' within quotes is taken for a domain"),
+    "smtpd_null_access_lookup_key": ("<>", "the null sender is looked up as '<>'"),
+    "swap_bangpath": ("yes", "domain!user is read as user@domain"),
+}
+"""Parameters that a policy cannot carry: the value that it rests on, and what that means."""
+
+
+_PARAMETERS = {attribute: f"smtpd_{name}_restrictions" for name, attribute in LISTS.items()} | {
+    "smtpdMynetworks": "mynetworks",
+    "smtpdMyorigin": "myorigin",
+    "smtpdParentDomainMatchesSubdomains": "parent_domain_matches_subdomains",
+    "smtpdRecipientDelimiter": "recipient_delimiter",
+}
+"""What each attribute of a policy is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Entries (DN, attributes), what was left out (FILE:LINE, text), and what Postfix warns of too."""
+
+    records: list[tuple[str, Attributes]]
+    left_out: list[tuple[str, str]]
+    warnings: list[str] = field(default_factory=list)
+
+
+def carry_over(main: MainCf, policy_base: str, name: str = "default") -> Carried:
+    """The entries of a policy `name` under `policy_base`; raises InputError for what cannot be read."""
+    normal_dn(policy_base)
+    carrying = _Carrying(main, policy_base)
+    carrying.carry(name)
+    return Carried(carrying.records, _once(carrying.notes.left_out), _once(carrying.notes.warnings))
+
+
+class _Carrying:
+    """Builds one Carried: `records` and `notes`."""
+
+    def __init__(self, main: MainCf, policy_base: str) -> None:
+        self.main = main
+        self.base = policy_base
+        self.notes = Notes(warnings=list(main.warnings))
+        self.records: list[tuple[str, Attributes]] = []
+        self._origins: dict[tuple[str, str], str] = {}
+        self._tables: dict[tuple[str, str], str] = {}
+        self._table_records: list[tuple[str, str, Attributes]] = []
+        self._table_names = {LOCAL_DOMAINS}
+        self._classes = self._class_names()
+
+    def carry(self, name: str) -> None:
+        """Everything, in the order of the LDIF: the policy, the classes, the tables."""
+        policy: Attributes = {}
+        for list_name, attribute in LISTS.items():
+            text = self._list(f"smtpd_{list_name}_restrictions", list_name)
+            if text:
+                policy[attribute] = (text,)
+        self._settings(policy)
+        from_here = f"imported from {self.main.path.name}"
+        policy["description"] = (from_here,)
+        origins = {attribute: self.main.where(_PARAMETERS[attribute]) for attribute in _PARAMETERS}
+        self._add(name, "smtpdPolicy", policy, origins)
+        for class_name in self._classes:
+            text, where = self._list(class_name, ""), self.main.where(class_name)
+            body: Attributes = {"smtpdRestrictions": (text,), "description": (from_here,)}
+            self._add(class_name, "smtpdRestrictionClass", body, {"smtpdRestrictions": where})
+        for table, where, attributes in self._table_records:
+            self._add(table, "smtpdAccessTable", attributes, {"smtpdAccess": where})
+        self._differences(policy)
+        self._validate()
+
+    def _add(self, name: str, kind: str, attributes: Attributes, origins: Mapping[str, str]) -> None:
+        """Files an entry; where its DN is taken, below the entry that has it."""
+        dn, taken = f"cn={_escaped(name)},{self.base}", {normal_dn(dn) for dn, _ in self.records}
+        while normal_dn(dn) in taken:
+            dn = f"cn={_escaped(name)},{dn}"
+        whole: Attributes = {"objectClass": (kind,), "cn": (name,), **attributes}
+        for attribute, values in whole.items():
+            if any(_is_no_text(value) for value in values):
+                where = origins.get(attribute, str(self.main.path))
+                raise InputError(f"{where}: {attribute} of {name!r} is not UTF-8")
+        self.records.append((dn, whole))
+        self._origins |= {(dn, attribute): where for attribute, where in origins.items()}
+
+    def _note(self, problem: LeftOut) -> None:
+        self.notes.left_out.append((problem.where, problem.text))
+
+    # ------------------------------------------------------------ lists and classes
+
+    def _class_names(self) -> list[str]:
+        """The classes that are defined, once each."""
+        parameter = "smtpd_restriction_classes"
+        names = []
+        for name in dict.fromkeys(_split(self.main, parameter)):
+            if self.main.is_set(name) and self.main.get(name).strip(" \t\r\n,"):
+                names.append(name)
+            else:
+                self.notes.left_out.append(
+                    (self.main.where(parameter), f"class {name!r} has no restrictions")
+                )
+        return names
+
+    def _list(self, parameter: str, list_name: str) -> str:
+        """A restriction list as the directory has it."""
+        where = self.main.where(parameter)
+        lacking = self.main.lacking(parameter)
+        if lacking:
+            text = (
+                f"{parameter} needs {', '.join(lacking)}, which is not set: the list is an error when reached"
+            )
+            self.notes.left_out.append((where, text))
+            return f"needs_{lacking[0]}"
+        items = [self._item(item, where) for item in _grouped(_split(self.main, parameter))]
+        text = re.sub(r"(?i)\b(warn_if_reject), ", r"\1 ", ", ".join(items))
+        self._remarks(parameter, text, list_name)
+        return text
+
+    def _item(self, item: tuple[str, ...], where: str) -> str:
+        """One restriction with its argument, its table renamed."""
+        name, *argument = item
+        if name.lower() in vocabulary.CHECKS and argument:
+            return f"{name} {self._table(argument[0], where)}"
+        if not argument and ":" in name:
+            return self._table(name, where)
+        return " ".join(item)
+
+    def _remarks(self, parameter: str, text: str, list_name: str) -> None:
+        """Names what the directory cannot do, and words that nobody knows."""
+        try:
+            items = parse_list(text, list_name)
+        except InputError:
+            return  # the whole entry does not parse: see _validate
+        where = self.main.where(parameter)
+        for item in items:
+            if item.fault:
+                self.notes.left_out.append((where, f"{parameter}: {item.fault}: it is an error when reached"))
+            elif item.name.lower() in _REMOVED:
+                what = f"{parameter}: {item.name} was removed from Postfix 3.9: it is an error when reached"
+                self.notes.left_out.append((where, what))
+            elif (
+                item.name and item.name.lower() not in vocabulary.BUILT_IN and item.name not in self._classes
+            ):
+                what = f"{parameter}: {item.name!r} is neither a restriction nor a class, in Postfix as here"
+                self.notes.warnings.append(f"{where}: {what}")
+
+    # ------------------------------------------------------------ tables
+
+    def _table(self, token: str, where: str) -> str:
+        """The name in the directory of a table of main.cf; what is left out stays, and closes."""
+        source = source_of(token, where)
+        try:
+            if source.type in _AS_THEY_ARE:
+                return _unchanged(source)
+            if source.type in INDEXED or source.type == "cidr":
+                return f"ldap:{self._named(source)}"
+            raise LeftOut(where, f"table {token} cannot be carried over: it is an error when reached")
+        except LeftOut as problem:
+            self._note(problem)
+        return f"postfix-{source}" if source.type in _OURS else token
+
+    def _named(self, source: Source) -> str:
+        """The table of that file, read once; raises LeftOut."""
+        kind = "cidr" if source.type == "cidr" else "hash"
+        key = kind, source.name
+        if key not in self._tables:
+            values = lines_of(source, self.notes)
+            name = self._free_name(source.name)
+            attributes: Attributes = {"smtpdAccessType": ("cidr",)} if kind == "cidr" else {}
+            attributes["smtpdAccess"] = tuple(values)
+            attributes["description"] = (f"imported from {source.type}: {_base_name(source.name)}",)
+            self._table_records.append((name, source.name, attributes))
+            self._tables[key] = name
+        return self._tables[key]
+
+    def _free_name(self, path: str) -> str:
+        """A cn made of the name of the file."""
+        stem = name = re.sub(r"[^A-Za-z0-9_.-]+", "_", _base_name(path)).strip("._") or "table"
+        number = 1
+        while name.casefold() in self._table_names:
+            number += 1
+            name = f"{stem}-{number}"
+        self._table_names.add(name.casefold())
+        return name
+
+    # ------------------------------------------------------------ the rest of the policy
+
+    def _settings(self, policy: Attributes) -> None:
+        """Networks, origin, domains, delimiters: each whole, or named."""
+        try:
+            policy["smtpdMynetworks"] = (places.mynetworks(self.main, self.notes),)
+        except LeftOut as problem:
+            self._note(problem)
+        try:
+            if self._is("append_at_myorigin", "yes"):
+                policy["smtpdMyorigin"] = (places.myorigin(self.main),)
+        except LeftOut as problem:
+            self._note(problem)
+        try:
+            keys = places.local_domains(self.main, self.notes)
+            policy["smtpdLocalDomains"] = (f"ldap:{LOCAL_DOMAINS}",)
+            lines = tuple(f"{key} OK" for key in keys)
+            what = "mydestination, virtual_alias_domains, virtual_mailbox_domains and relay_domains"
+            table: Attributes = {"smtpdAccess": lines, "description": (f"imported from {what}",)}
+            self._table_records.append((LOCAL_DOMAINS, str(self.main.path), table))
+        except LeftOut as problem:
+            self._note(problem)
+        try:
+            parents = places.parents_match(self.main, "smtpd_access_maps")
+            policy["smtpdParentDomainMatchesSubdomains"] = ("TRUE" if parents else "FALSE",)
+        except LeftOut as problem:
+            self._note(problem)
+        delimiter = self.main.get("recipient_delimiter")
+        if delimiter:
+            policy["smtpdRecipientDelimiter"] = (delimiter,)
+
+    def _is(self, parameter: str, value: str) -> bool:
+        return self.main.get(parameter).strip().lower() == value
+
+    def _differences(self, policy: Mapping[str, object]) -> None:
+        """Names parameters that change decisions and that no policy can carry."""
+        said = [
+            (parameter, f"a policy rests on {parameter} = {value}: {meaning}")
+            for parameter, (value, meaning) in _RESTS_ON.items()
+            if not self._is(parameter, value)
+        ]
+        early = [LISTS[name] for name in ("client", "helo", "sender")]
+        if not self._is("smtpd_delay_reject", "yes") and any(name in policy for name in early):
+            what = "the client, helo and sender lists are evaluated for each recipient"
+            said.append(("smtpd_delay_reject", f"a policy rests on smtpd_delay_reject = yes: {what}"))
+        order = "smtpd_relay_before_recipient_restrictions"
+        if not self._is(order, "yes") and LISTS["relay"] in policy and LISTS["recipient"] in policy:
+            what = "with both lists the relay list is asked first"
+            said.append((order, f"a policy rests on {order} = yes: {what}"))
+        if any("sender_login_mismatch" in value for value in _texts(self.records)):
+            what = "smtpd_sender_login_maps: who owns an address is told by the directory (smtpdSendAs, mail)"
+            said.append(("smtpd_sender_login_maps", what))
+        self.notes.left_out += [(self.main.where(parameter), text) for parameter, text in said]
+
+    def _validate(self) -> None:
+        """Names what the directory would refuse: it stands in the LDIF as it is, and closes."""
+        faults = read_policies(Entry(dn, attributes) for dn, attributes in self.records).faults
+        for fault in faults:
+            where = self._origins.get((fault.dn, fault.attribute), str(self.main.path))
+            self.notes.left_out.append((where, fault.what))
+
+
+# ---------------------------------------------------------------- texts
+
+
+def _split(main: MainCf, parameter: str) -> tuple[str, ...]:
+    try:
+        return split_list(main.get(parameter))
+    except InputError as problem:
+        if str(problem).startswith(main.where(parameter)):
+            raise
+        raise InputError(f"{main.where(parameter)}: {parameter}: {problem}") from None
+
+
+def _grouped(tokens: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """Restrictions with their arguments."""
+    waiting = iter(tokens)
+    for token in waiting:
+        name = token.lower()
+        takes = (
+            name in vocabulary.CHECKS or name in vocabulary.ONLY_IN_MAIN_CF or name in vocabulary.WITH_DOMAIN
+        )
+        argument = next(waiting, None) if takes else None
+        yield (token,) if argument is None else (token, argument)
+
+
+def _unchanged(source: Source) -> str:
+    """A table that means the same here; raises LeftOut for one that Postfix would not open."""
+    if source.type == "inline":
+        try:
+            parse_inline(source.name)
+        except InputError as problem:
+            raise LeftOut(source.where, str(problem)) from None
+    return str(source)
+
+
+def _is_no_text(value: str) -> bool:
+    """Whether it holds octets that are no UTF-8."""
+    return any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def _base_name(path: str) -> str:
+    return "inline" if path.startswith("{") else path.rstrip("/").rpartition("/")[2]
+
+
+def _escaped(value: str) -> str:
+    """A value in a DN: RFC 4514 section 2.4."""
+    text = re.sub(r'([,+"\\<>;=])', r"\\\1", value)
+    text = re.sub(r"[\x00-\x1f\x7f]", lambda found: f"\\{ord(found[0]):02x}", text)
+    return f"\\{text}" if text.startswith(("#", " ")) else text
+
+
+def _once(things: Iterable[_T]) -> list[_T]:
+    return list(dict.fromkeys(things))
+
+
+def _texts(records: Iterable[tuple[str, Attributes]]) -> Iterator[str]:
+    return (value for _, attributes in records for values in attributes.values() for value in values)

@@ -322,6 +322,7 @@ class Evaluation:
                 self.outcome.end = End.DISCARDED
                 return OK
             self.effects.append(action.wire)
+            self.outcome.acted = len(self.outcome.pieces)
         return DUNNO
 
     def _acts(self, action: Action) -> bool:

@@ -160,7 +160,8 @@ class Way:
     def outcome(self, name: str) -> ListOutcome:
         """The same as evaluation would have it."""
         discard = "DISCARD" if self.end is End.DISCARDED else ""
-        return ListOutcome(name, list(self.pieces), self.end or End.RAN_OUT, self.refusal, discard)
+        acted = len(self.pieces) if self.effects != self.before else 0
+        return ListOutcome(name, list(self.pieces), acted, self.end or End.RAN_OUT, self.refusal, discard)
 
     @property
     def says_something(self) -> bool:

@@ -74,10 +74,14 @@ class Refusal:
 
 @dataclass(slots=True)
 class ListOutcome:
-    """What one list came to. `discard` is the action that ended it, `problem` why it is an error."""
+    """What one list came to. `discard` is the action that ended it, `problem` why it is an error.
+
+    `acted` says how many pieces stood before its last action on the message: they decide about it.
+    """
 
     name: str
     pieces: list[Piece] = field(default_factory=list)
+    acted: int = 0
     end: End = End.RAN_OUT
     refusal: Refusal | None = None
     discard: str = ""
@@ -312,7 +316,7 @@ def _trimmed(outcome: ListOutcome, last_and_ok: bool) -> ListOutcome:
     if outcome.end is End.UNAVAILABLE:
         pieces.append(Piece("defer_if_permit", Flag.DEFER_IF_PERMIT, TEMPORARY_LOOKUP_FAILURE))
     may_end = outcome.end is End.PERMITTED or (outcome.end is End.RAN_OUT and not last_and_ok)
-    while may_end and pieces and pieces[-1].does is Residue.PERMITS:
+    while may_end and len(pieces) > outcome.acted and pieces[-1].does is Residue.PERMITS:
         pieces.pop()
     return replace(outcome, pieces=pieces)
 

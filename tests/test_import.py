@@ -453,6 +453,16 @@ LEFT_OUT: Mapping[str, tuple[str, str, str]] = {
             "it is an error when reached"
         ),
     ),
+    "cidr that is no table": (
+        "cidr:{10.0.0.0/8 OK}",
+        "cidr:{10.0.0.0/8 OK}",
+        "main.cf:6: cidr:{10.0.0.0/8 OK} is no table, expected cidr:{{network action}, ...}",
+    ),
+    "cidr that is not UTF-8": (
+        "cidr:$config_directory/c",
+        "cidr:FOLDER/c",
+        "c:1: 'caf\\udce9' is not UTF-8",
+    ),
     "inline": (
         "inline:{a}",
         "inline:{a}",
@@ -487,7 +497,9 @@ LEFT_OUT: Mapping[str, tuple[str, str, str]] = {
 @pytest.mark.parametrize(("text", "becomes", "said"), LEFT_OUT.values(), ids=LEFT_OUT)
 def test_left_out_of_a_list(tmp_path: Path, text: str, becomes: str, said: str) -> None:
     """What cannot be carried is named, and keeps its place, where it closes."""
-    result = carried(tmp_path, f"smtpd_helo_restrictions = {text}\n", t="a OK\nA OK\n", u="a\\ b OK\n")
+    result = carried(
+        tmp_path, f"smtpd_helo_restrictions = {text}\n", t="a OK\nA OK\n", u="a\\ b OK\n", c=b"::/0 caf\xe9\n"
+    )
     assert [said] == relative(tmp_path, result)
     (helo,) = entries(result)["default"].values("smtpdHeloRestrictions")
     assert becomes == helo.replace(str(tmp_path), "FOLDER")
@@ -496,7 +508,13 @@ def test_left_out_of_a_list(tmp_path: Path, text: str, becomes: str, said: str) 
 @pytest.mark.parametrize("text", [text for text, becomes, _ in LEFT_OUT.values() if ":" in becomes])
 def test_left_out_closes(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     """Whoever reaches what was left out gets a server configuration error, not a permission."""
-    carried(tmp_path, f"smtpd_recipient_restrictions = {text}\n", t="a OK\nA OK\n", u="a\\ b OK\n")
+    carried(
+        tmp_path,
+        f"smtpd_recipient_restrictions = {text}\n",
+        t="a OK\nA OK\n",
+        u="a\\ b OK\n",
+        c=b"::/0 caf\xe9\n",
+    )
     _, ldif, _ = printed(tmp_path / "main.cf", capsys)
     said = decided(tmp_path, capsys, ldif, "sender=a@b.example", "recipient=a@my.domain", "helo_name=x")
     assert "action=451 4.3.5 Server configuration error" == said
@@ -622,6 +640,17 @@ def test_parameters_that_change_nothing(tmp_path: Path) -> None:
     result = carried(tmp_path, text + more)
     assert [] == result.left_out
     assert () == entries(result)["default"].values("smtpdMyorigin")
+
+
+def test_parents_that_only_the_host_knows(tmp_path: Path) -> None:
+    """What parent_domain_matches_subdomains says is known, or named."""
+    (tmp_path / "main.cf").write_text(
+        "compatibility_level = 3.6\nparent_domain_matches_subdomains = $mynetworks\n"
+    )
+    result = carry_over(read_main_cf(tmp_path / "main.cf"), BASE)
+    said = "parent_domain_matches_subdomains needs mynetworks, which is not set: only the host knows it"
+    assert f"main.cf:2: {said}" in relative(tmp_path, result)
+    assert () == entries(result)["default"].values("smtpdParentDomainMatchesSubdomains")
 
 
 def test_class_without_restrictions(tmp_path: Path) -> None:
@@ -798,7 +827,7 @@ DECISIONS: list[tuple[str, tuple[str, ...], str]] = [
     ("everything", (*OUTSIDE, "sender=x@y.example", "recipient=all@example.com"), "reject,"),
     (
         "everything",
-        (*OUTSIDE, "sender=x@y.example", "recipient=a@vmbox.example"),
+        (*OUTSIDE, "sender=x@y.example", "recipient=strict@example.com"),
         "reject_unlisted_recipient,",
     ),
 ]
@@ -902,8 +931,8 @@ def test_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         }
         (tmp_path / "config.toml").write_text(toml(merged(EXAMPLE, {"directory": bind})))
         load = ["-c", str(tmp_path / "config.toml"), "load", str(tmp_path / "policy.ldif")]
-        assert (0, "10 added") == (run(load), capsys.readouterr().out.splitlines()[-1])
-        assert (0, "nothing to do, 10 unchanged") == (run(load), capsys.readouterr().out.splitlines()[-1])
+        assert (0, "11 added") == (run(load), capsys.readouterr().out.splitlines()[-1])
+        assert (0, "nothing to do, 11 unchanged") == (run(load), capsys.readouterr().out.splitlines()[-1])
         run(["-c", str(tmp_path / "config.toml"), "eval", "sasl_username=joe", "sender=a@b", "recipient=c@d"])
         assert "action=REJECT not today\n" == capsys.readouterr().out
 

@@ -243,7 +243,10 @@ class Maker:
         if not at:
             local, domain = domain, "test.example"
         if '"' in local or any(char in local for char in "%!"):
-            return "routed or quoted address", address.rstrip(".")
+            # Routed addresses are looked up as what Postfix makes of them.
+            forms = {"quoted address": '"john doe"@outside.example', "domain": "local.example"}
+            form = self.one(*forms)
+            return form, forms[form]
         plain, plus, _ = local.partition("+")
         forms = {
             "user@domain": f"{plain}@{domain}",

@@ -61,6 +61,7 @@ class Difference(Enum):
     TEXT = "the text or code of a refusal gave way to what is left to Postfix"
     PLACES = "refusals left to Postfix in several lists changed places"
     X_1_Y = "an x.1.y code of an address, mapped to the list that called"
+    ROUTED = "a recipient with routing in its local part is checked as it stands as well"
     VRFY = "at VRFY without a sender Postfix forgets what the client and helo lists deferred"
     REFUSED = "an action on the message by a recipient that was refused"
 
@@ -389,6 +390,8 @@ class Comparison:
             return Difference.X_1_Y, ""
         if self.residue and native.command.startswith("VRFY") and (was[:1], now[:1]) == ("2", "4"):
             return Difference.VRFY, ""
+        if now[:1] in "45" and set(recipient.rpartition("@")[0]) & set("%!@"):
+            return Difference.ROUTED, ""
         if not refused or not self.residue:
             return None, ""
         if was[:1] == "4" and now[:1] == "5":

@@ -4,16 +4,25 @@ What stands in front of a text (`<a@b>: Sender address rejected: `) is Postfix's
 the service; code, enhanced code and text are compared (`tests.conformance`).
 """
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from tests import conformance
+from tests.conformance.faulty import FAULTS
+from tests.conformance.generate import pairs
+from tests.conformance.pairs import Pair
+from tests.conformance.report import MOST_UNSAID, Report
+from tests.conformance.runner import Ending, Runner
+from tests.conformance.search import regressions, search
 from tests.conftest import ROOT
 from tests.labs.ldappolicy import Ldappolicy, program
 from tests.labs.postfix import Postfix, require_postfix
@@ -72,6 +81,58 @@ def reply(postfix: Postfix, case: conformance.Vector) -> str:
 def test_excused() -> None:
     """Every excuse belongs to a vector, and there are no more than were agreed upon."""
     assert {"B10", "I13"} == EXCUSED.keys() & {case.id for case in VECTORS} == EXCUSED.keys()
+
+
+# --- generated pairs ----------------------------------------------------------------------------------
+
+PAIRS = 200
+SEED = 20261122
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    """One Postfix and one service for all pairs."""
+    require_postfix()
+    with Runner() as running:
+        yield running
+
+
+@pytest.mark.parametrize("pair", regressions(), ids=lambda pair: f"{crc32(str(pair).encode()):08x}")
+def test_regression(runner: Runner, pair: Pair) -> None:
+    """What once differed does so no more."""
+    assert [] == runner.run(pair).differs
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # one that differs is made small
+def test_generated_pairs(runner: Runner) -> None:
+    """Generated policies decide alike natively and through ldappolicy: `make conformance`, the short form."""
+    report = Report()
+    found = search(runner, PAIRS, SEED, report)
+    print(f"seed {SEED}", *report.lines(), sep="\n")
+    assert found is None, f"seed {SEED}: {found.pair}\n{found.differs}"
+    assert PAIRS == report.pairs
+    assert sum(report.unsaid.values()) <= MOST_UNSAID * PAIRS
+    assert {ending.value for ending in Ending} <= report.endings.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_fault(fault: str) -> None:
+    """A fault in the evaluation is found; the same pair does not differ without it."""
+    require_postfix()
+    with Runner([sys.executable, "-m", "tests.conformance.faulty", fault]) as faulty:
+        found = search(faulty, 1000, SEED, Report(), shrink=False)
+        assert found is not None
+    with Runner() as right:
+        assert [] == right.run(found.pair).differs
+
+
+@given(pairs())
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
+def test_pair_as_json(pair: Pair) -> None:
+    """A pair that is written down is the same pair."""
+    assert pair == Pair.from_json(json.loads(str(pair)))
 
 
 @pytest.mark.skipif(not OTHER_RUNNER.exists(), reason="needs ../shared/conformance beside the checkout")

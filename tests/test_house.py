@@ -24,7 +24,7 @@ FLOORS = [
     {"evaluate", "evaluation", "identity", "residue", "restrictions", "tables"},
     {"directory", "resolver"},
     {"agreement", "calls", "foresight", "importing", "inventory", "lint", "oracle", "service"},
-    {"assembly", "daemon", "server"},
+    {"assembly", "daemon", "server", "verification"},
     {"cli", "__main__"},
 ]
 

@@ -1,19 +1,28 @@
 """`ldappolicy import`: Postfix's restrictions, classes and tables as LDIF for `ldappolicy load`."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ldappolicy.cli import DEFAULT_CONFIG, EX_DATAERR, Context
+from ldappolicy.cli import DEFAULT_CONFIG, EX_DATAERR, EX_UNAVAILABLE, Context
 from ldappolicy.entry import normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.importing import Carried, carry_over
 from ldappolicy.ldif import format_record
 from ldappolicy.log import escaped
-from ldappolicy.main_cf import read_main_cf
+from ldappolicy.main_cf import MainCf, read_main_cf
+from ldappolicy.oracle.postfix import lacking
+from ldappolicy.verification import MOST, Report, verify
 
 POLICY_BASE = "ou=policy,dc=example,dc=com"
 """Where policies stand when nobody says anything: the default of [directory] policy_base."""
+
+SHOWN = 20
+"""Differences that are printed; the others are counted."""
 
 
 @click.command("import")
@@ -29,20 +38,30 @@ POLICY_BASE = "ou=policy,dc=example,dc=com"
     metavar="DN",
     help="Where the entries go; by default the policy_base of the configuration, if there is one.",
 )
+@click.option(
+    "--verify",
+    "count",
+    metavar="N",
+    type=click.IntRange(1, MOST),
+    help="Ask N requests, made from the keys of the tables, of a private Postfix and of the policy.",
+)
 @click.pass_obj
-def command(context: Context, main_cf: Path, policy_base: str | None) -> int:
+def command(context: Context, main_cf: Path, policy_base: str | None, count: int | None) -> int:
     """Prints Postfix's restrictions, classes and tables as LDIF for ldappolicy load.
 
-    What cannot be carried over is named on standard error, and the exit status is 65.
+    What cannot be carried over is named on standard error, and the exit status is 65. With --verify it is
+    1 when a request differs, and 69 when no private Postfix can be run.
     """
     base, name = _target(context, policy_base)
-    carried = carry_over(read_main_cf(main_cf), base, name)
+    main = read_main_cf(main_cf)
+    carried = carry_over(main, base, name)
     click.echo(ldif_of(carried, main_cf.name, base), nl=False)
     for warning in carried.warnings:
-        click.echo(f"ldappolicy: warning: {escaped(warning)}", err=True)
+        _say(f"warning: {warning}")
     for where, text in carried.left_out:
-        click.echo(f"ldappolicy: left out: {escaped(f'{where}: {text}')}", err=True)
-    return EX_DATAERR if carried.left_out else 0
+        _say(f"left out: {where}: {text}")
+    status = EX_DATAERR if carried.left_out else 0
+    return status if count is None else verified(main, carried, base, name, count) or status
 
 
 def _target(context: Context, policy_base: str | None) -> tuple[str, str]:
@@ -69,3 +88,43 @@ def ldif_of(carried: Carried, source: str, policy_base: str) -> str:
         head.append(f"Left out, named when this was printed: {len(carried.left_out)}.")
     comments = "".join(f"# {escaped(line)}\n" for line in head)
     return "\n".join((comments, *(format_record(dn, given.items()) for dn, given in carried.records)))
+
+
+def verified(main: MainCf, carried: Carried, policy_base: str, name: str, count: int) -> int:
+    """Compares, prints what differs; the exit status, 0 when nothing does."""
+    why = lacking()
+    if why:
+        _say(f"--verify: {why}")
+        return EX_UNAVAILABLE
+    with progress(Console(stderr=True), count) as step:
+        report = verify(main, carried.records, policy_base, name, count, step)
+    for line in lines_of(report):
+        _say(line)
+    return 1 if report.differences else 0
+
+
+@contextmanager
+def progress(console: Console, count: int) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, nothing elsewhere; what is yielded counts one request."""
+    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("verifying", total=count)
+        yield lambda: bar.advance(task)
+
+
+def lines_of(report: Report) -> Iterator[str]:
+    """What is said of a verification: differences, then how many there are."""
+    for difference in report.differences[:SHOWN]:
+        yield f"differs: {difference}"
+    if report.unmet:
+        yield (
+            f"verify: {report.unmet} of the {report.keys} keys had no request of their own: "
+            f"--verify {report.keys} meets each of them"
+        )
+    if report.apart:
+        yield f"verify: {report.apart} differ in code or text alone: there something is left to Postfix"
+    yield f"verify: {report.asked} requests from {report.keys} keys, {len(report.differences)} differ"
+
+
+def _say(text: str) -> None:
+    click.echo(f"ldappolicy: {escaped(text)}", err=True)

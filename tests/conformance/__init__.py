@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from ldappolicy.ldif import format_record
+from ldappolicy.oracle.replies import parts, says
+
+__all__ = ["parts", "says"]
 
 FOLDER = Path(__file__).parent
 
@@ -236,22 +239,3 @@ def _entry(dn: str, kind: str, attributes: Attributes) -> str:
 def _table(cn: str, lines: list[str]) -> str:
     attributes: Attributes = [("cn", [cn]), ("smtpdAccess", lines)]
     return _entry(f"cn={cn},{POLICY_BASE}", "smtpdAccessTable", attributes)
-
-
-# --- replies ----------------------------------------------------------------------------------------
-
-
-def parts(reply: str) -> tuple[str, str | None, str]:
-    """The code, the enhanced code, and the text behind `rejected: `, else behind `<...>: `."""
-    match = re.fullmatch(r"(\d{3}) (?:(\d\.\d{1,3}\.\d{1,3}) )?(.*)", reply, re.DOTALL)
-    if match is None:
-        return reply, None, ""
-    code, enhanced, text = match.groups()
-    _, rejected, behind = text.partition("rejected: ")
-    return code, enhanced, behind if rejected else re.sub(r"^<[^>]*>: ", "", text)
-
-
-def says(reply: str) -> tuple[str | None, ...]:
-    """What has to be the same: of a reply that is none of success, code and text; of a success, the code."""
-    found = parts(reply)
-    return found[:1] if found[0].startswith("2") else found

@@ -141,6 +141,66 @@ LISTED = (
 WRONG = ("nosuchclass", "REJECT,text", "type:table")
 
 
+KEYS = (
+    *("user@domain", "user+ext@domain", "user@", "user+ext@", "domain", "parent domain", ".parent domain"),
+    *("upper case", "quoted address", "null sender", "login", "fingerprint"),
+    *("name", "parent name", ".parent name", "client", "client parent", ".client parent", "client address"),
+    *("client network of IPv4", "client network of IPv6"),
+)
+TABLES = (
+    *("hash", "static", "inline", "cidr", "fail", "member", "url", "directory"),
+    *(
+        "recipient:members",
+        "recipient:owners",
+        "recipient:moderators",
+        "recipient:allowed",
+        "recipient:denied",
+    ),
+)
+ACTIONS = (
+    *("DUNNO", "OK", "RELAY", "NUMBER", "INFO", "WARN", "REJECT", "DEFER", "4NN", "5NN", "DEFER_IF_PERMIT"),
+    *(
+        "DEFER_IF_REJECT",
+        "HOLD",
+        "DISCARD",
+        "FILTER",
+        "REDIRECT",
+        "BCC",
+        "PREPEND",
+        "list",
+        "class",
+        "no action",
+    ),
+)
+CIRCUMSTANCES = (
+    *(
+        "a sequence of transactions",
+        "several recipients",
+        "the null sender",
+        "an extension",
+        "an IPv6 client",
+    ),
+    *("a UTF-8 address", "upper case", "a trailing dot", "a routed local part", "an address literal"),
+    *("a message", "a login", "VRFY", "ETRN", "no HELO", "smtpd_delay_reject = no"),
+    *("parent_domain_matches_subdomains", "no parent_domain_matches_subdomains"),
+    *("a table that stands alone", "a policy that knows no networks", "a policy that knows no domains"),
+)
+RESTRICTIONS = {name.partition(" ")[0].lower() for name in (*HERE, *LEFT)} | {
+    "warn_if_reject",
+    "class",
+    *CHECKS,
+}
+EXPECTED = (
+    *(f"list {name}" for name in LISTS),
+    *(f"restriction {name}" for name in (*sorted(RESTRICTIONS), "unknown")),
+    *(f"table {name}" for name in TABLES),
+    *(f"key {name}" for name in KEYS),
+    *(f"action {name}" for name in ACTIONS),
+    *(f"with {name}" for name in CIRCUMSTANCES),
+)
+"""What `seen` says of enough pairs."""
+
+
 @st.composite
 def sessions(draw: st.DrawFn) -> Session:
     """One connection."""
@@ -172,6 +232,16 @@ class Maker:
         self.left = draw(st.sampled_from((False, True)))
         self.acting = not self.left and draw(st.booleans())
         self.seen: list[str] = []
+        self._makers = {
+            "hash": self._hash,
+            "static": self._static,
+            "inline": self._inline,
+            "cidr": self._cidr,
+            "fail": self._fail,
+            "member": self._member,
+            "url": self._url,
+            "directory": self._directory,
+        }
         self.classes: dict[str, str] = {}
         self.tables: dict[str, Table] = {}
         self.site: dict[str, dict[str, str]] = {}
@@ -189,7 +259,7 @@ class Maker:
     def action(self, *, ours: bool = True) -> str:
         """A right-hand side; `ours`: from an entry that may act on the whole message."""
         kinds = ["plain"] * 7 + ["listed"] * 2 + (["class"] * 2 if self.classes else [])
-        kinds += (["hold", *(["message"] * 3 * ours)] * 2) if self.acting else []
+        kinds += (["hold", *(["message"] * 3 * ours)] * 4) if self.acting else []
         kind = self.one(*kinds)
         if self.often(40):
             value = self.one(*WRONG)
@@ -202,6 +272,7 @@ class Maker:
         verb = value.partition(" ")[0]
         shown = "4NN" if verb[0] == "4" else "5NN" if verb[0] == "5" else "number" if verb.isdigit() else verb
         shown = "class" if kind == "class" else "list" if kind == "listed" else shown.upper()
+        shown = "no action" if value in WRONG else shown
         self.seen.append(f"action {shown}")
         return value
 
@@ -287,7 +358,7 @@ class Maker:
         types += ["fail"] if self.often(6) else []
         types += ["member", "url"] if kind in ("sender", "recipient", "sasl") else []
         types += ["directory"] * 3 if kind in ("sender", "recipient", "sasl") else []
-        types += ["recipient"] * 3 if kind in ("sender", "sasl") else []
+        types += ["recipient"] * 5 if kind in ("sender", "sasl") else []
         type_ = self.one(*types)
         if type_ == "cidr" and kind != "client":
             type_ = "hash"
@@ -296,7 +367,7 @@ class Maker:
             self.seen.append(f"table recipient:{name}")
             return f"recipient:{name}"
         self.seen.append(f"table {type_}")
-        return getattr(self, f"_{type_}")(kind)
+        return self._makers[type_](kind)
 
     def _directory(self, kind: str) -> str:
         what = "Recipient" if kind == "recipient" else "Sender"
@@ -350,7 +421,7 @@ class Maker:
 
     def item(self, where: str) -> str:
         """One restriction, with its argument."""
-        kinds = ["here"] * 4 + ["check"] * 5 + ["warn"] + (["left"] * 5 if self.left else [])
+        kinds = ["here"] * 4 + ["check"] * 5 + ["warn"] + (["left"] * 8 if self.left else [])
         kind = self.one(*kinds, *(["class"] if self.classes else []))
         if kind == "warn":
             self.seen.append("restriction warn_if_reject")
@@ -397,7 +468,9 @@ class Maker:
         }
         self.seen += [f"list {name}" for name in lists]
         delay, networks, domains = (not self.often(8), not self.often(6), not self.often(6))
-        self.seen += list(self._notes(delay))
+        self.seen += self._notes(delay)
+        self.seen += [] if networks else ["with a policy that knows no networks"]
+        self.seen += [] if domains else ["with a policy that knows no domains"]
         return Pair(
             lists,
             self.classes,

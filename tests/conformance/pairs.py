@@ -44,6 +44,8 @@ DNS = {
 }
 SERVFAIL = {"servfail"}
 
+Names = Mapping[str, tuple[str, ...]]
+
 # Who there is: a login and addresses; groups and lists of them; domains.
 LOGINS = {"amy": "amy", "bob": "bob", "cal": "cal"}
 ADDRESSES = {
@@ -53,14 +55,15 @@ ADDRESSES = {
     "all": ("all@local.example",),
     "news": ("news@relay.example",),
 }
-MEMBERS = {"team": ("bob",), "staff": ("amy", "team"), "all": ("staff",), "news": ("cal",)}
-OWNERS = {"all": ("amy",), "news": ("team",)}
-MODERATORS = {"all": ("bob",), "news": ("amy",)}
-ALLOWED = {"all": ("outside.example", "cal@sub.relay.example"), "news": ("bob@",)}
-ALLOWED_DN = {"all": ("staff",), "news": ("cal",)}
-DENIED = {"all": ("sub.outside.example",), "news": ("amy@local.example",)}
-DENIED_DN = {"all": ("bob",), "news": ()}
-SEND_AS = {"all": ("bob",), "outside.example": ("team",)}
+MEMBERS: Names = {"team": ("bob",), "staff": ("amy", "team"), "all": ("staff",), "news": ("cal",)}
+OWNERS: Names = {"all": ("amy",), "news": ("team",)}
+MODERATORS: Names = {"all": ("bob",), "news": ("amy",)}
+ALLOWED: Names = {"all": ("outside.example", "cal@sub.relay.example"), "news": ("bob@",)}
+ALLOWED_DN: Names = {"all": ("staff",), "news": ("cal",)}
+DENIED: Names = {"all": ("sub.outside.example",), "news": ("amy@local.example",)}
+DENIED_DN: Names = {"all": ("bob",), "news": ()}
+PATTERNS: Mapping[str, Names] = {"allowed": ALLOWED, "denied": DENIED}
+SEND_AS: Names = {"all": ("bob",), "outside.example": ("team",)}
 DOMAINS = ("local.example", "outside.example", "relay.example")
 NAMES = ("members", "owners", "moderators", "allowed", "denied")
 STRANGERS = ("eve", "zoe@outside.example")
@@ -178,6 +181,10 @@ class Native:
             self.classes[name] = self.put(text)
         self.lists = {name: self.put(text) for name, text in pair.lists.items()}
         self.files["login_maps"] = list(owners())
+        for name, rows in self.files.items():
+            if name not in pair.tables:
+                # texthash(5) takes no key twice.
+                self.files[name] = list(dict(rows).items())
 
     def parameters(self) -> dict[str, str]:
         """What main.cf says for this pair."""
@@ -224,7 +231,7 @@ class Native:
             "denied": DENIED_DN[one],
         }[name]
         people = [who for who in persons(named) if not (name == "members" and who == one)]
-        patterns = {"allowed": ALLOWED, "denied": DENIED}.get(name, {}).get(one, ())
+        patterns = PATTERNS.get(name, {}).get(one, ())
         rows = self._keys(people, subject, action)
         if subject == "sasl":
             logins = [(login, who) for who, login in LOGINS.items()] + [(who, "") for who in STRANGERS]
@@ -250,7 +257,7 @@ class Native:
     def _of_members(self, table: Table) -> Rows:
         """A table of members as addresses and logins; a search yields addresses alone."""
         kind = "sasl" if table.kind == "member" else "sender"
-        return self._keys(persons(table.members), kind, table.action)
+        return list(dict(self._keys(persons(table.members), kind, table.action)).items())
 
     @staticmethod
     def _keys(people: list[str], subject: str, action: str) -> Rows:
@@ -311,9 +318,7 @@ def owners() -> Iterator[tuple[str, str]]:
 
 def _logins(people: list[str]) -> str:
     """Their logins; an address of somebody who logs in is a login as well."""
-    return ",".join(
-        login for who in people if who in LOGINS for login in (LOGINS[who], *ADDRESSES[who])
-    )
+    return ",".join(login for who in people if who in LOGINS for login in (LOGINS[who], *ADDRESSES[who]))
 
 
 # --- for the directory --------------------------------------------------------------------------------
@@ -401,7 +406,7 @@ def _site_entry(pair: Pair, name: str) -> Iterator[tuple[str, list[str]]]:
     if name in ADDRESSES:
         yield "mail", list(ADDRESSES[name])
         yield "employeeNumber", [name]
-    named = {
+    named: Mapping[str, Names] = {
         "owner": OWNERS,
         "smtpdModerator": MODERATORS,
         "smtpdAllowedSenderDN": ALLOWED_DN,
@@ -411,7 +416,7 @@ def _site_entry(pair: Pair, name: str) -> Iterator[tuple[str, list[str]]]:
     for attribute, table in named.items():
         if table.get(name):
             yield attribute, [dn_of(one) for one in table[name]]
-    for attribute, patterns in {"smtpdAllowedSender": ALLOWED, "smtpdDeniedSender": DENIED}.items():
+    for what, patterns in PATTERNS.items():
         if name in patterns:
-            yield attribute, list(patterns[name])
+            yield f"smtpd{what.capitalize()}Sender", list(patterns[name])
     yield from ((attribute, [value]) for attribute, value in pair.site.get(name, {}).items())

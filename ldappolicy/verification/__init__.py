@@ -1,0 +1,338 @@
+"""A main.cf and its policy asked the same: what `ldappolicy import --verify` counts.
+
+Each question (`questions`) is put to two smtpd of one private Postfix: `native` has the lists, classes and
+tables of the main.cf, `ours` has calls of the real service over the imported entries, one from each list.
+What the service leaves to Postfix is evaluated there. Accept or refuse, temporary or permanent are compared
+exactly, and so are HOLD and its like, by what smtpd logs. Code and text are compared where nothing was left
+to Postfix: there the text of a refusal may be given up, and it is counted apart.
+
+What differs is asked again, three times in all: an address that Postfix verifies
+(reject_unverified_sender) is deferred until it has been.
+
+BUGS: smtpd does not log PREPEND, so it is not compared.
+"""
+
+import re
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ldappolicy.address import is_routed
+from ldappolicy.errors import InputError
+from ldappolicy.main_cf import MainCf
+from ldappolicy.oracle.postfix import Postfix
+from ldappolicy.oracle.replies import parts, says
+from ldappolicy.oracle.smtp import Session
+from ldappolicy.policy import LISTS
+from ldappolicy.verification.native import NATIVE, OURS, calls, of_this_host, parameters, records
+from ldappolicy.verification.ours import Ours, Records
+from ldappolicy.verification.questions import Question, keys_of, questions
+from ldappolicy.vocabulary import LEFT_TO_POSTFIX, MAY_DEFER
+
+SEED = 1
+"""The same main.cf is asked the same questions in the same order."""
+
+MOST = 20_000
+"""Questions of one run: each has a port of its own, three times over."""
+
+_ROUNDS = 3
+_SETTLES = 0.3  # seconds until a verification that was under way has ended
+_ERROR = ("451", "4.3.5", "Server configuration error")
+_LEFT = frozenset(LEFT_TO_POSTFIX) | {
+    *("permit_mynetworks", "permit_auth_destination", "reject_unauth_destination"),
+    *("defer_unauth_destination", "reject_multi_recipient_bounce"),
+}
+_EFFECT = re.compile(
+    r"/(?P<service>native|ours)/smtpd\[\d+\]: \S+ (?P<what>hold|discard|filter|redirect|bcc|prepend): \S+ "
+    r"from \S*\]:(?P<number>\d+): [^;]*?(?:triggers (?P<action>[^;]*))?;"
+)
+
+Step = tuple[str, str]
+"""A command and its reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A question, and the first command of it that Postfix and the policy answer differently."""
+
+    question: Question
+    command: str
+    native: str
+    ours: str
+
+    def __str__(self) -> str:
+        return f"{self.question}: {self.command}: Postfix {self.native!r}, ldappolicy {self.ours!r}"
+
+
+@dataclass(slots=True)
+class Report:
+    """How many questions, of how many keys; `unmet` keys had no turn; `apart` differ as they may."""
+
+    asked: int
+    keys: int
+    differences: list[Difference] = field(default_factory=list)
+    apart: int = 0
+
+    @property
+    def unmet(self) -> int:
+        """Keys without a question of their own."""
+        return max(0, self.keys - self.asked)
+
+
+def verify(
+    main: MainCf,
+    imported: Records,
+    policy_base: str,
+    policy: str,
+    count: int,
+    progress: Callable[[], None] = lambda: None,
+) -> Report:
+    """Asks `count` questions; `progress` is called after each. Raises InputError for a main.cf that Postfix
+    refuses, or entries that cannot be served."""
+    main = of_this_host(main)
+    imported = list(imported)
+    keys = keys_of(main)
+    asked = list(islice(questions(keys, main.get("recipient_delimiter"), SEED), count))
+    with ExitStack() as stack:
+        ours = stack.enter_context(Ours(imported, policy_base, policy))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ldappolicy-")))
+        folder.chmod(0o755)
+        smtpd = {NATIVE: {}, OURS: calls(ours.address, policy, _lists(main, imported))}
+        postfix = Postfix(smtpd, parameters(main, folder), records(main, keys))
+        try:
+            stack.enter_context(postfix)
+        except AssertionError as problem:
+            raise InputError(f"Postfix refuses this main.cf: {problem}") from None
+        with _Comparison(postfix, ours, _with_message(main, imported)) as comparison:
+            report = Report(len(asked), len(keys))
+            comparison.run(asked, report, progress)
+    return report
+
+
+def _lists(main: MainCf, imported: Records) -> Iterator[str]:
+    """The lists that decide anything, there or here."""
+    present = {attribute for _, attributes in imported for attribute in attributes}
+    for name, attribute in LISTS.items():
+        if attribute in present or main.get(f"smtpd_{name}_restrictions").strip():
+            yield name
+
+
+def _with_message(main: MainCf, imported: Records) -> bool:
+    """Whether there is anything that only a message shows."""
+    return not {"data", "end_of_data"}.isdisjoint(_lists(main, imported))
+
+
+class _Comparison:
+    """Asks both smtpd, and holds their answers together; a context manager."""
+
+    def __init__(self, postfix: Postfix, ours: Ours, with_message: bool) -> None:
+        self._ours = ours
+        self._postfix = postfix
+        self._smtpd = {name: _Smtpd(postfix, name, with_message) for name in (NATIVE, OURS)}
+        self._number = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for smtpd in self._smtpd.values():
+            smtpd.hang_up()
+
+    def run(self, asked: Iterable[Question], report: Report, progress: Callable[[], None]) -> None:
+        """Fills the report: what differs three times differs."""
+        for _, found in self._round(asked, progress):
+            if isinstance(found, Difference):
+                report.differences.append(found)
+            else:
+                report.apart += found
+        for _ in range(1, _ROUNDS):
+            if not report.differences:
+                return
+            time.sleep(_SETTLES)
+            again = [difference.question for difference in report.differences]
+            outcomes = [found for _, found in self._round(again, lambda: None)]
+            report.differences = [found for found in outcomes if isinstance(found, Difference)]
+            report.apart += sum(found for found in outcomes if isinstance(found, bool))
+
+    def _round(
+        self, asked: Iterable[Question], progress: Callable[[], None]
+    ) -> Iterator[tuple[Question, Difference | bool]]:
+        """Each question with what came of it: a difference, or whether there is one that may be."""
+        compared: dict[int, tuple[Question, Difference | bool]] = {}
+        for question in asked:
+            self._number += 1
+            native = self._smtpd[NATIVE].ask(question, self._number)
+            self._ours.actions.clear()
+            ours = self._smtpd[OURS].ask(question, self._number)
+            compared[self._number] = question, _compare(question, native, ours, tuple(self._ours.actions))
+            progress()
+        effects = self._effects()
+        for number, (question, found) in compared.items():
+            acted = effects.get((NATIVE, number), ""), effects.get((OURS, number), "")
+            if found is False and acted[0] != acted[1]:
+                found = Difference(question, "the message", acted[0] or "no action", acted[1] or "no action")
+            yield question, found
+
+    def _effects(self) -> dict[tuple[str, int], str]:
+        """The actions on messages by service and question, of the log when it is complete."""
+        for smtpd in self._smtpd.values():
+            smtpd.hang_up()
+            # What smtpd replied to it has logged before: behind this connection there is nothing more.
+            with socket.create_connection(("127.0.0.1", self._postfix.ports[smtpd.name])) as last:
+                port = last.getsockname()[1]
+            self._postfix.wait_for_log(rf"/{smtpd.name}/smtpd\[\d+\]: disconnect from \S*\]:{port}\b")
+        found: dict[tuple[str, int], list[str]] = {}
+        for line in self._postfix.log("/smtpd"):
+            if match := _EFFECT.search(line):
+                key = match["service"], int(match["number"])
+                found.setdefault(key, []).append(match["action"] or match["what"])
+        return {key: ", ".join(_effective(actions)) for key, actions in found.items()}
+
+
+def _effective(actions: Iterable[str]) -> list[str]:
+    """The last FILTER and REDIRECT win; HOLD twice is HOLD, whatever its text."""
+    last: dict[str, str] = {}
+    others = set()
+    for action in actions:
+        verb = action.partition(" ")[0].upper()
+        if verb in ("FILTER", "REDIRECT"):
+            last[verb] = action
+        else:
+            others.add(verb if verb == "HOLD" else action)
+    return sorted({*others, *last.values()})
+
+
+# ---------------------------------------------------------------- one smtpd
+
+
+class _Smtpd:
+    """One service: its session, opened again when it hung up."""
+
+    def __init__(self, postfix: Postfix, name: str, with_message: bool) -> None:
+        self.name = name
+        self._postfix = postfix
+        self._with_message = with_message
+        self._session: Session | None = None
+
+    def ask(self, question: Question, number: int) -> list[Step]:
+        """The commands of one question and their replies, as far as they go."""
+        steps: list[Step] = []
+        session = self._open()
+        try:
+            for command, reply in self._dialogue(session, question, number):
+                steps.append((command, reply.partition("\n")[0] if command == "EHLO" else reply))
+                if not reply or reply.startswith(("421", "521")):
+                    self.hang_up()
+                    break
+        except OSError as problem:
+            steps.append(("connection", str(problem)))
+            self.hang_up()
+        return steps
+
+    def hang_up(self) -> None:
+        """End the session, if there is one."""
+        if self._session is not None:
+            self._session.close()
+        self._session = None
+
+    def _open(self) -> Session:
+        if self._session is None:
+            try:
+                self._session = self._postfix.session(self.name)
+                self._session.ehlo("localhost")
+            except AssertionError as problem:
+                fatal = self._postfix.log(f"/{self.name}/smtpd.* (fatal|panic): ")
+                said = fatal[0].partition(": ")[2] if fatal else str(problem)
+                raise InputError(f"Postfix refuses this main.cf: {said}") from None
+        return self._session
+
+    def _dialogue(self, session: Session, question: Question, number: int) -> Iterator[Step]:
+        reply = session.command("XCLIENT " + session.xclient_attributes(**_identity(question, number)))
+        yield "XCLIENT", reply
+        if not reply.startswith("220"):
+            self.hang_up()  # whom smtpd refuses once gets nothing else
+            return
+        if question.helo is not None:
+            reply = session.ehlo(question.helo)
+            yield "EHLO", reply
+        if reply[:1] != "2":
+            return
+        if question.etrn:
+            yield "ETRN", session.command(f"ETRN {question.etrn}")
+        utf8 = "" if (question.sender + question.recipient).isascii() else "SMTPUTF8"
+        reply = session.mail(question.sender, utf8)
+        yield "MAIL", reply
+        if not reply.startswith("250"):
+            return
+        reply = session.rcpt(question.recipient)
+        yield "RCPT", reply
+        if self._with_message and reply.startswith("250"):
+            yield "DATA", session.data()
+        else:
+            session.rset()
+
+
+def _identity(question: Question, number: int) -> dict[str, str]:
+    """XCLIENT attributes; without LOGIN nobody is logged in."""
+    client = question.client
+    found = {
+        "name": client.name or "[UNAVAILABLE]",
+        "reverse_name": client.reverse or "[UNAVAILABLE]",
+        "addr": client.address,
+        "port": str(number),
+    }
+    return {**found, "login": question.login} if question.login else found
+
+
+# ---------------------------------------------------------------- comparing
+
+
+def _compare(
+    question: Question, native: list[Step], ours: list[Step], actions: tuple[str, ...]
+) -> Difference | bool:
+    """What differs, or whether something does that may: what is left to Postfix takes the text."""
+    apart = False
+    for (command, was), (other, now) in zip(native, ours, strict=False):
+        if command != other:
+            return Difference(question, f"{command}/{other}", was, now)
+        if says(was) == says(now):
+            continue
+        if not _may_differ(question, was, now, actions):
+            return Difference(question, command, was, now)
+        apart = True
+    if len(native) != len(ours):
+        last = (native if len(native) > len(ours) else ours)[-1]
+        both = (last[1], "") if len(native) > len(ours) else ("", last[1])
+        return Difference(question, last[0], *both)
+    return apart
+
+
+def _may_differ(question: Question, was: str, now: str, actions: tuple[str, ...]) -> bool:
+    """Where code and text may differ, and where an address is checked in a second form."""
+    before, after = parts(was), parts(now)
+    left = {word for action in actions for word in re.split(r"[\s,]+", action.lower())} & _LEFT
+    if after == _ERROR:
+        return False
+    if after[0][:1] in "45" and is_routed(question.recipient):
+        return True  # what is refused as it stands is refused, whatever Postfix makes of it
+    if before[0][:1] not in ("4", "5") or after[0][:1] not in ("4", "5"):
+        return False
+    if before[0] == after[0] and before[2] == after[2]:
+        return _is_of_address(before[1]) and _is_of_address(after[1])
+    if "User unknown" in now and left & MAY_DEFER:
+        return True
+    return bool(left) and before[0][0] == after[0][0]
+
+
+def _is_of_address(code: str | None) -> bool:
+    """x.1.y and x.0.y: smtpd maps them by the list that refuses."""
+    return code is not None and re.fullmatch(r"[45]\.[01]\.\d+", code) is not None

@@ -1,0 +1,104 @@
+"""The evaluator, as Postfix meets it: the real service over imported entries, on a port of loopback.
+
+    with Ours(records, "ou=policy,dc=example,dc=com", "default") as ours:
+        ... ours.address, ours.actions
+
+It runs on an event loop in a thread of its own. `actions` are those that it has sent.
+"""
+
+import asyncio
+import tempfile
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ldappolicy import assembly
+from ldappolicy.config import Config, Directory, Inet, Log, Policy
+from ldappolicy.errors import ConfigError, InputError
+from ldappolicy.ldif import format_record
+from ldappolicy.request import Request
+from ldappolicy.server import PolicyServer
+from ldappolicy.service import Service
+
+Records = Iterable[tuple[str, Mapping[str, tuple[str, ...]]]]
+
+
+class Ours:
+    """The service; a context manager. Raises InputError for entries that cannot be served."""
+
+    def __init__(self, records: Records, policy_base: str, policy: str) -> None:
+        self.actions: list[str] = []
+        self.address = ""
+        self._records = list(records)
+        self._base = policy_base
+        self._policy = policy
+        self._loop = asyncio.new_event_loop()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ldappolicy-")))
+            stack.callback(self._loop.close)
+            base = self._base, {"objectClass": ("organizationalUnit",)}
+            tree = [format_record(dn, has.items()) for dn, has in (base, *self._records)]
+            (folder / "tree.ldif").write_text("\n".join(tree), "utf-8")
+            self._server = self._loop.run_until_complete(self._start(folder / "tree.ldif"))
+            thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+            thread.start()
+            stack.callback(self._stop, thread)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    async def _start(self, path: Path) -> PolicyServer:
+        bases = {"search_base": self._base, "policy_base": self._base}
+        config = Config(
+            directory=Directory(uri=(f"ldif:{path}",), watch="off", **bases),  # type: ignore[arg-type]
+            policy=Policy(name=self._policy),
+            log=Log(decisions="none"),
+        )
+        try:
+            service = assembly.build_service(config, assembly.open_directory(config))
+            await service.reload()
+        except ConfigError as problem:
+            raise InputError(f"the imported policy cannot be served: {problem}") from None
+        server = PolicyServer(_Recorded(service, self.actions), [Inet("127.0.0.1", 0)], shutdown_grace=1.0)
+        await server.start_listening()
+        door = server.addresses[0]
+        assert isinstance(door, Inet)
+        self.address = f"inet:{door.host}:{door.port}"
+        return server
+
+    def _stop(self, thread: threading.Thread) -> None:
+        asyncio.run_coroutine_threadsafe(self._server.stop(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        thread.join()
+
+
+class _Recorded:
+    """A decider that remembers what the service has answered."""
+
+    def __init__(self, service: Service, actions: list[str]) -> None:
+        self._service = service
+        self._actions = actions
+
+    def decide_now(self, request: Request) -> str | None:
+        """The action, if it is known at once."""
+        action = self._service.decide_now(request)
+        return self._seen(action)
+
+    async def decide(self, request: Request) -> str | None:
+        """The action, whatever it takes."""
+        return self._seen(await self._service.decide(request))
+
+    def _seen(self, action: str | None) -> str | None:
+        if action is not None:
+            self._actions.append(action)
+        return action

@@ -283,7 +283,7 @@ def _with_domain(name: str, argument: str) -> Item:
     """A restriction that is handed back with its argument: no reply may hold a colon."""
     if name.lower() == "sleep" and not (argument.isascii() and argument.isdigit()):
         return Item(name, argument=argument, fault=f"sleep is followed by {argument!r}, expected a number")
-    if ":" in argument or not set(argument).isdisjoint(" \t\r\n,{}"):
+    if not argument.isprintable() or not set(argument).isdisjoint(" ,:{}"):
         return Item(name, argument=argument, fault=f"argument {argument!r} of {name} cannot stand in a reply")
     return Item(name, argument=argument)
 

@@ -355,8 +355,9 @@ def _never_ok(check: Step) -> Step:
     def step(evaluation: Evaluation) -> int:
         left = len(evaluation.outcome.pieces)
         status = check(evaluation)
-        if (status == OK and not evaluation.outcome.discard) or _can_permit(evaluation, left):
-            del evaluation.outcome.pieces[left:]
+        if _can_permit(evaluation, left):
+            raise _unsaid(evaluation, left, "where OK is not allowed")
+        if status == OK and not evaluation.outcome.discard:
             raise ServerConfigurationError("OK is not allowed in check_reverse_client_hostname_access")
         return status
 
@@ -399,10 +400,7 @@ def _check_recipient(evaluation: Evaluation, finder: Finder, form: str) -> int:
     while status == DUNNO and len(pieces) > left and pieces[-1].does is Residue.PERMITS:
         pieces.pop()
     if _can_permit(evaluation, left):
-        del pieces[left:]
-        raise ServerConfigurationError(
-            f"what Postfix may permit is no OK for {form!r}, and no reply can say so"
-        )
+        raise _unsaid(evaluation, left, "for a recipient with routing in its local part")
     if status == OK and not evaluation.outcome.discard:
         evaluation.reason = "an OK for a recipient with routing in its local part is DUNNO"
         return DUNNO
@@ -412,6 +410,13 @@ def _check_recipient(evaluation: Evaluation, finder: Finder, form: str) -> int:
 def _can_permit(evaluation: Evaluation, left: int) -> bool:
     """Whether anything that was left to Postfix since can permit."""
     return any(piece.does is Residue.PERMITS for piece in evaluation.outcome.pieces[left:])
+
+
+def _unsaid(evaluation: Evaluation, left: int, where: str) -> ServerConfigurationError:
+    """The error for a permit that is left to Postfix, in a place where it would be none there."""
+    texts = ", ".join(piece.text for piece in evaluation.outcome.pieces[left:])
+    del evaluation.outcome.pieces[left:]
+    return ServerConfigurationError(f"one reply cannot say a permit that is left to Postfix {where} ({texts})")
 
 
 def _is_untrusted(evaluation: Evaluation, form: str) -> bool:

@@ -6,7 +6,7 @@ from each list says it where what is in the way stands in different lists. READM
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 
 import pytest
@@ -21,7 +21,7 @@ from tests.conformance.inside import POLICY, of_pair, requests
 from tests.conformance.pairs import Pair, Table
 from tests.conformance.runner import cannot_say
 from tests.labs.postfix import require_postfix
-from tests.test_readme import quoted, section
+from tests.test_readme import table
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -41,11 +41,17 @@ ANY = "(?:HOLD|PREPEND|FILTER|REDIRECT|BCC)(?: .*?)?"
 
 # The rows of the table in README, and how the log names each.
 ROWS = {
-    "an action and a residue": rf"{ANY} and restrictions that are left to Postfix",
-    "two actions": rf"{ANY} and {ANY}(?: and {ANY})*",
-    "an action and DEFER_IF_REJECT": rf"{ANY} and DEFER_IF_REJECT",
-    "DISCARD behind a residue": "DISCARD behind restrictions that are left to Postfix",
-    "permits in two lists": (
+    "`HOLD`, `PREPEND`, `FILTER`, `REDIRECT` or `BCC`, and a restriction left to Postfix": (
+        rf"{ANY} and restrictions that are left to Postfix"
+    ),
+    "two different ones of `HOLD`, `PREPEND`, `FILTER`, `REDIRECT` and `BCC`; two of `PREPEND` or of `BCC`": (
+        rf"{ANY} and {ANY}(?: and {ANY})*"
+    ),
+    "`HOLD`, `PREPEND`, `FILTER`, `REDIRECT` or `BCC`, and `DEFER_IF_REJECT`": (
+        rf"{ANY} and DEFER_IF_REJECT"
+    ),
+    "`DISCARD` behind a restriction left to Postfix": "DISCARD behind restrictions that are left to Postfix",
+    "restrictions left to Postfix that can permit, in two lists that do not begin with the same ones": (
         "restrictions that can permit in two lists that do not begin with the same ones"
     ),
 }
@@ -71,7 +77,11 @@ class Case:
     """The action of somebody's attribute, or (with %t%) of a table."""
 
     def __str__(self) -> str:
-        return f"{self.row}: " + "; ".join(map(": ".join, self.lists.items())) + f" {self.action}"
+        return (
+            f"{[*ROWS].index(self.row) + 1}: "
+            + "; ".join(map(": ".join, self.lists.items()))
+            + f" {self.action}"
+        )
 
     @property
     def pair(self) -> Pair:
@@ -83,12 +93,12 @@ class Case:
 
 def one_list(row: str, text: str, **more: str) -> Case:
     """Everything in one list: no way to say it."""
-    return Case(row, {"recipient": text}, apart=False, **more)  # type: ignore[arg-type]
+    return Case(row, {"recipient": text}, apart=False, **more)
 
 
 def two_lists(row: str, first: str, second: str, at: str = "client", **more: str) -> Case:
     """In two lists, each of which can be said."""
-    return Case(row, {at: first, "recipient": second}, apart=True, **more)  # type: ignore[arg-type]
+    return Case(row, {at: first, "recipient": second}, apart=True, **more)
 
 
 def cases() -> Iterator[Case]:
@@ -102,6 +112,7 @@ def cases() -> Iterator[Case]:
         yield one_list(RESIDUE, f"check_sender_access %t%, {B}", lint=POSSIBLE, action=effect)
         yield one_list(FLAG, f"defer_if_reject, {acting(effect)}")
         yield one_list(FLAG, f"{acting('DEFER_IF_REJECT wait')}, {acting(effect)}")
+        yield one_list(FLAG, f"{acting(effect)}, defer_if_reject")
         yield two_lists(FLAG, "defer_if_reject", acting(effect), at="relay")
         yield one_list(FLAG, "defer_if_reject, check_sender_access %t%", lint=POSSIBLE, action=effect)
     yield one_list(RESIDUE, f"check_sender_access directory:access, {B}", lint=POSSIBLE, action="HOLD")
@@ -168,3 +179,10 @@ def test_nothing_else(pair: Pair) -> None:
 def test_actions() -> None:
     """The actions of the table are all that act on a message and let it through."""
     assert {*WHOLE_MESSAGE, "HOLD"} - {"DISCARD"} == EFFECTS.keys()
+
+
+def test_readme() -> None:
+    """README's Limits have the rows, and for each whether calling once for each list helps."""
+    helps = {row: {case.apart for case in CASES if case.row == row} for row in ROWS}
+    said = {frozenset({True}): "always", frozenset({True, False}): "where they stand in different lists"}
+    assert [[row, said[frozenset(found)]] for row, found in helps.items()] == table("cannot")

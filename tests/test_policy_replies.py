@@ -235,15 +235,14 @@ def test_golden() -> None:
 def test_example(example_ldif: Path) -> None:
     """Everybody of the example company writes to everybody, logged in as anybody, from anywhere."""
     site = example(example_ldif)
-    addresses = sorted({value for entry in site.directory for value in entry.values("mail")})
-    logins = ["", *sorted({value for entry in site.directory for value in entry.values("uid")})]
-    strangers = ["", "stranger@elsewhere.example", "friend@partner.example"]
+    logins = {
+        address: entry.values("uid") for entry in site.directory for address in entry.values("mail")
+    } | {"": (), "stranger@elsewhere.example": ("nobody",)}
     sent = set()
-    for sender, recipient, login in itertools.product(
-        [*strangers, *addresses], [*addresses, "x@y.example"], logins
-    ):
-        said = {"sender": sender, "recipient": recipient, "login": login, "client_address": "198.51.100.7"}
-        sent.add(site.action(**said))
+    for (sender, own), recipient in itertools.product(logins.items(), logins):
+        for login in ("", *own):
+            said = {"sender": sender, "recipient": recipient, "login": login}
+            sent.add(site.action(**said, client_address="198.51.100.7"))
     assert len(sent) >= 5
     assert [] == [(action, wrong(action)) for action in sent if wrong(action)]
 
@@ -255,7 +254,7 @@ def test_generated(pair: Pair) -> None:
     assert [] == [(action, wrong(action)) for _, action in of_pair(pair).answers(pair) if wrong(action)]
 
 
-CHARACTERS = st.characters(exclude_categories=("Cs",))
+CHARACTERS = st.characters(exclude_categories=["Cs"])
 WORDS = (
     *("REJECT", "DEFER", "550", "450 4.7.1", "5500", "HOLD", "PREPEND", "FILTER", "BCC", "REDIRECT", "OK,"),
     *("DISCARD", "DEFER_IF_PERMIT", "DEFER_IF_REJECT", "DUNNO", "permit", "reject", "HANGUP", "INFO", "{"),

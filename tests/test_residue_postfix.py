@@ -28,6 +28,8 @@ S = "reject_rhsbl_sender names.deny.example"
 W = "permit_dnswl_client allow.example"
 V = "permit_rhswl_client names.allow.example"
 M = "permit_mx_backup"
+J = "permit_inet_interfaces"
+N = "permit_mynetworks"
 
 SENDER, SECOND = "a@asked.example", "u@second.example"
 ADDRESS, BACKUP = ["127.0.0.2"], ["10 mx.backup.example", "20 mx.test.example"]
@@ -35,29 +37,31 @@ ADDRESS, BACKUP = ["127.0.0.2"], ["10 mx.backup.example", "20 mx.test.example"]
 
 @dataclass(frozen=True)
 class World:
-    """An answer: records, domains that fail for now, what the client's name is, main.cf."""
+    """An answer: records, domains that fail for now, who the client is, where it comes from, main.cf."""
 
     records: Mapping[tuple[str, str], list[str]] = field(default_factory=dict)
     servfail: frozenset[str] = frozenset()
     client: Mapping[str, str] = field(default_factory=dict)
     main: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
 
-    def __or__(self, other: "World") -> "World":
+    def __add__(self, other: "World") -> "World":
         return World(
             {**self.records, **other.records},
             self.servfail | other.servfail,
             {**self.client, **other.client},
             {**self.main, **other.main},
+            self.source or other.source,
         )
 
 
 NOTHING = World()
 
 
-def listed(name: str, zone: str) -> dict[str, World]:
+def listed(zone: str, *names: str) -> dict[str, World]:
     """What a list in the DNS can answer."""
     return {
-        "listed": World({(f"{name}.{zone}", "A"): ADDRESS}),
+        "listed": World({(f"{name}.{zone}", "A"): ADDRESS for name in names}),
         "not listed": NOTHING,
         "SERVFAIL": World(servfail=frozenset({zone})),
     }
@@ -78,10 +82,12 @@ ANSWERS = {
         ),
         "SERVFAIL": World(client={"name": "[TEMPUNAVAIL]"}),
     },
-    B: listed("9.113.0.203", "deny.example"),
-    S: listed("asked.example", "names.deny.example"),
-    W: listed("9.113.0.203", "allow.example"),
-    V: listed("mail.outside.example", "names.allow.example"),
+    B: listed("deny.example", "9.113.0.203", "3.2.1.10"),
+    S: listed("names.deny.example", "asked.example"),
+    W: listed("allow.example", "9.113.0.203", "3.2.1.10"),
+    V: listed("names.allow.example", "mail.outside.example"),
+    J: {"ours": NOTHING, "not ours": World(source="127.0.0.2")},
+    N: {"inside": World(client={"addr": "10.1.2.3"}), "outside": NOTHING},
     M: {
         "backup": World({("second.example", "MX"): BACKUP}),
         "not backup": World({("second.example", "MX"): BACKUP[:1]}),
@@ -103,6 +109,7 @@ class Case:
     helo: str = HELO
     login: str = ""
     data: bool = False
+    knows: bool = True
 
     @property
     def by_name(self) -> dict[str, str]:
@@ -112,12 +119,17 @@ class Case:
     def worlds(self) -> Iterator[tuple[str, World]]:
         """Every combination of answers to what occurs in it."""
         text = re.sub(r"\bc\b", CLASS, " ".join(self.by_name.values()))
-        asked = [answers.items() for name, answers in ANSWERS.items() if name in text]
-        for combination in itertools.product(*asked):
-            world = NOTHING
-            for _, answer in combination:
-                world |= answer
-            yield ", ".join(name for name, _ in combination), world
+        asked = [
+            answers.items()
+            for name, answers in ANSWERS.items()
+            if name in text and (name != N or not self.knows)
+        ]
+        worlds = [
+            (", ".join(name for name, _ in combination), sum((answer for _, answer in combination), NOTHING))
+            for combination in itertools.product(*asked)
+        ]
+        # A main.cf is put in force once.
+        yield from sorted(worlds, key=lambda world: sorted(world[1].main.items()))
 
     def pair(self, world: World) -> Pair:
         """As data for the runner."""
@@ -126,7 +138,7 @@ class Case:
             self.sender, self.recipient, client=client, helo=self.helo, login=self.login, data=self.data
         )
         tables = {"insiders": Table("hash", (("inside.example", "OK"),))}
-        return Pair(self.by_name, {"c": CLASS}, tables, {}, said)
+        return Pair(self.by_name, {"c": CLASS}, tables, {}, said, knows_networks=self.knows)
 
 
 CLASS = f"{U}, {B}"
@@ -138,7 +150,7 @@ def acting(action: str) -> str:
 
 
 NO, LATER = acting("550 5.7.9 no"), acting("450 4.7.9 later")
-TEXT, CANNOT_SAY = Difference.TEXT, Difference.CANNOT_SAY
+TEXT, PLACES, CANNOT_SAY = Difference.TEXT, Difference.PLACES, Difference.CANNOT_SAY
 ERROR = "451 4.3.5 Server configuration error"
 NODOT = "x@nodot"
 
@@ -252,6 +264,7 @@ CASES = (
         f"{W}, defer_if_permit",
         (TEXT,),
     ),
+    Case("4: behind what the DNS has no part in", f"{J}, {NO}", f"{J}, reject", (TEXT,)),
     # 5: a list that certainly refuses
     Case("5: the permit goes", {"client": W, "recipient": "reject"}, "reject,"),
     Case(
@@ -298,6 +311,9 @@ CASES = (
     Case("5: without a permit", {"client": U, "recipient": "reject"}, f"{U}, reject"),
     Case("5: relay", {"relay": f"{W}, {U}", "recipient": "reject"}, f"defer_if_reject, {U}, reject", (TEXT,)),
     Case("5: refused before", {"client": "reject", "recipient": U}, "reject,"),
+    Case("5: permanent refusals alone", {"client": f"{J}, {B}", "recipient": NO}, "550 5.7.9 no", (TEXT,)),
+    Case("5: what may be temporary", {"client": f"{J}, {U}", "recipient": "reject"}, f"{U}, reject", (TEXT,)),
+    Case("5: the first one", {"client": f"{J}, reject", "recipient": NO}, "reject,", (TEXT,)),
     # 6: several lists
     Case("6: without a permit", {"client": C, "sender": U, "recipient": B}, f"{C}, {U}, {B}"),
     Case(
@@ -344,6 +360,24 @@ CASES = (
         (TEXT,),
         recipient=SECOND,
     ),
+    # The one exception: what U refuses for a while may be refused for good by B, which has its place.
+    Case("6: places change", {"client": f"{J}, {U}", "recipient": B}, f"{B}, {J}, {U}", (TEXT, PLACES)),
+    Case(
+        "6: permit_mynetworks heads two lists",
+        {"client": f"{N}, {U}", "recipient": f"{N}, {B}, reject_unauth_destination"},
+        f"{N}, {U}, {B}, reject_unauth_destination, reject",
+        recipient=SECOND,
+        knows=False,
+    ),
+    Case(
+        "6: and the relay list",
+        {
+            "relay": f"{N}, permit_sasl_authenticated, reject_unauth_destination",
+            "recipient": f"{N}, {C}, {U}",
+        },
+        f"{N}, {C}, {U}",
+        knows=False,
+    ),
 )
 
 
@@ -366,6 +400,7 @@ def test_mixed(runner: Answering, case: Case) -> None:
     found, apart = set(), set()
     for name, world in case.worlds():
         runner.answer(world.records, world.servfail)
+        runner.source = world.source or "127.0.0.1"
         runner.say(**world.main)
         outcome = runner.run(case.pair(world))
         native, once = last(runner, "native"), last(runner, "once")

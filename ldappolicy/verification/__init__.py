@@ -13,6 +13,7 @@ BUGS: smtpd does not log PREPEND, so it is not compared.
 """
 
 import re
+import select
 import socket
 import tempfile
 import time
@@ -27,14 +28,14 @@ from typing import Self
 from ldappolicy.address import is_routed
 from ldappolicy.errors import InputError
 from ldappolicy.main_cf import MainCf
-from ldappolicy.oracle.postfix import Postfix
+from ldappolicy.oracle.postfix import DEADLINE, Postfix
 from ldappolicy.oracle.replies import parts, says
 from ldappolicy.oracle.smtp import Session
 from ldappolicy.policy import LISTS
 from ldappolicy.verification.native import NATIVE, OURS, calls, of_this_host, parameters, records
 from ldappolicy.verification.ours import Ours, Records
 from ldappolicy.verification.questions import Question, keys_of, questions
-from ldappolicy.vocabulary import LEFT_TO_POSTFIX, MAY_DEFER
+from ldappolicy.vocabulary import MAY_DEFER
 
 SEED = 1
 """The same main.cf is asked the same questions in the same order."""
@@ -45,10 +46,6 @@ MOST = 20_000
 _ROUNDS = 3
 _SETTLES = 0.3  # seconds until a verification that was under way has ended
 _ERROR = ("451", "4.3.5", "Server configuration error")
-_LEFT = frozenset(LEFT_TO_POSTFIX) | {
-    *("permit_mynetworks", "permit_auth_destination", "reject_unauth_destination"),
-    *("defer_unauth_destination", "reject_multi_recipient_bounce"),
-}
 _EFFECT = re.compile(
     r"/(?P<service>native|ours)/smtpd\[\d+\]: \S+ (?P<what>hold|discard|filter|redirect|bcc|prepend): \S+ "
     r"from \S*\]:(?P<number>\d+): [^;]*?(?:triggers (?P<action>[^;]*))?;"
@@ -110,10 +107,22 @@ def verify(
             stack.enter_context(postfix)
         except AssertionError as problem:
             raise InputError(f"Postfix refuses this main.cf: {problem}") from None
+        _wait_for_greetings(postfix)
         with _Comparison(postfix, ours, _with_message(main, imported)) as comparison:
             report = Report(len(asked), len(keys))
             comparison.run(asked, report, progress)
     return report
+
+
+def _wait_for_greetings(postfix: Postfix) -> None:
+    """Until both smtpd speak; raises InputError where one ends instead, as it says why in its log alone."""
+    for name in (NATIVE, OURS):
+        with socket.create_connection(("127.0.0.1", postfix.ports[name])) as greeted:
+            deadline = time.monotonic() + DEADLINE
+            while time.monotonic() < deadline and not select.select([greeted], [], [], 0.05)[0]:
+                if fatal := postfix.log(f"/{name}/smtpd.*: (fatal|panic): "):
+                    said = re.sub("^.*?: (fatal|panic): ", "", fatal[0])
+                    raise InputError(f"Postfix refuses this main.cf: {said}")
 
 
 def _lists(main: MainCf, imported: Records) -> Iterator[str]:
@@ -171,9 +180,9 @@ class _Comparison:
         for question in asked:
             self._number += 1
             native = self._smtpd[NATIVE].ask(question, self._number)
-            self._ours.actions.clear()
+            self._ours.forget()
             ours = self._smtpd[OURS].ask(question, self._number)
-            compared[self._number] = question, _compare(question, native, ours, tuple(self._ours.actions))
+            compared[self._number] = question, compare(question, native, ours, self._ours.left)
             progress()
         effects = self._effects()
         for number, (question, found) in compared.items():
@@ -250,9 +259,7 @@ class _Smtpd:
                 self._session = self._postfix.session(self.name)
                 self._session.ehlo("localhost")
             except AssertionError as problem:
-                fatal = self._postfix.log(f"/{self.name}/smtpd.* (fatal|panic): ")
-                said = fatal[0].partition(": ")[2] if fatal else str(problem)
-                raise InputError(f"Postfix refuses this main.cf: {said}") from None
+                raise InputError(f"Postfix does not answer: {problem}") from None
         return self._session
 
     def _dialogue(self, session: Session, question: Question, number: int) -> Iterator[Step]:
@@ -296,17 +303,17 @@ def _identity(question: Question, number: int) -> dict[str, str]:
 # ---------------------------------------------------------------- comparing
 
 
-def _compare(
-    question: Question, native: list[Step], ours: list[Step], actions: tuple[str, ...]
+def compare(
+    question: Question, native: list[Step], ours: list[Step], left: Callable[[], frozenset[str]]
 ) -> Difference | bool:
-    """What differs, or whether something does that may: what is left to Postfix takes the text."""
+    """What differs, or whether something does that may; `left` says what was left to Postfix."""
     apart = False
     for (command, was), (other, now) in zip(native, ours, strict=False):
         if command != other:
             return Difference(question, f"{command}/{other}", was, now)
         if says(was) == says(now):
             continue
-        if not _may_differ(question, was, now, actions):
+        if not _may_differ(question, was, now, left):
             return Difference(question, command, was, now)
         apart = True
     if len(native) != len(ours):
@@ -316,10 +323,9 @@ def _compare(
     return apart
 
 
-def _may_differ(question: Question, was: str, now: str, actions: tuple[str, ...]) -> bool:
+def _may_differ(question: Question, was: str, now: str, left: Callable[[], frozenset[str]]) -> bool:
     """Where code and text may differ, and where an address is checked in a second form."""
     before, after = parts(was), parts(now)
-    left = {word for action in actions for word in re.split(r"[\s,]+", action.lower())} & _LEFT
     if after == _ERROR:
         return False
     if after[0][:1] in "45" and is_routed(question.recipient):
@@ -328,9 +334,10 @@ def _may_differ(question: Question, was: str, now: str, actions: tuple[str, ...]
         return False
     if before[0] == after[0] and before[2] == after[2]:
         return _is_of_address(before[1]) and _is_of_address(after[1])
-    if "User unknown" in now and left & MAY_DEFER:
+    names = left()
+    if "User unknown" in now and names & MAY_DEFER:
         return True
-    return bool(left) and before[0][0] == after[0][0]
+    return bool(names) and before[0][0] == after[0][0]
 
 
 def _is_of_address(code: str | None) -> bool:

@@ -1,9 +1,9 @@
 """The evaluator, as Postfix meets it: the real service over imported entries, on a port of loopback.
 
     with Ours(records, "ou=policy,dc=example,dc=com", "default") as ours:
-        ... ours.address, ours.actions
+        ... ours.address, ours.left()
 
-It runs on an event loop in a thread of its own. `actions` are those that it has sent.
+It runs on an event loop in a thread of its own.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ldappolicy import assembly
 from ldappolicy.config import Config, Directory, Inet, Log, Policy
@@ -30,7 +30,7 @@ class Ours:
     """The service; a context manager. Raises InputError for entries that cannot be served."""
 
     def __init__(self, records: Records, policy_base: str, policy: str) -> None:
-        self.actions: list[str] = []
+        self._requests: list[Request] = []
         self.address = ""
         self._records = list(records)
         self._base = policy_base
@@ -57,6 +57,24 @@ class Ours:
     ) -> None:
         self._stack.close()
 
+    def forget(self) -> None:
+        """What was requested up to now counts no more."""
+        self._requests.clear()
+
+    def left(self) -> frozenset[str]:
+        """The restrictions that were left to Postfix since, in lower case."""
+        return asyncio.run_coroutine_threadsafe(self._left(), self._loop).result()
+
+    async def _left(self) -> frozenset[str]:
+        """By the explanations: what the reply gave up does not show in it."""
+        trace: list[dict[str, Any]] = []
+        for request in self._requests:
+            path: list[dict[str, Any]] = []
+            await self._service.resolve(request, path)
+            trace += path
+        names = (event["restriction"] for event in trace if event.get("result") == "left to Postfix")
+        return frozenset(word.casefold() for name in names for word in str(name).split())
+
     async def _start(self, path: Path) -> PolicyServer:
         bases = {"search_base": self._base, "policy_base": self._base}
         config = Config(
@@ -65,11 +83,13 @@ class Ours:
             log=Log(decisions="none"),
         )
         try:
-            service = assembly.build_service(config, assembly.open_directory(config))
-            await service.reload()
+            self._service = assembly.build_service(config, assembly.open_directory(config))
+            await self._service.reload()
         except ConfigError as problem:
             raise InputError(f"the imported policy cannot be served: {problem}") from None
-        server = PolicyServer(_Recorded(service, self.actions), [Inet("127.0.0.1", 0)], shutdown_grace=1.0)
+        server = PolicyServer(
+            _Recorded(self._service, self._requests), [Inet("127.0.0.1", 0)], shutdown_grace=1.0
+        )
         await server.start_listening()
         door = server.addresses[0]
         assert isinstance(door, Inet)
@@ -83,22 +103,17 @@ class Ours:
 
 
 class _Recorded:
-    """A decider that remembers what the service has answered."""
+    """A decider that remembers what the service was asked."""
 
-    def __init__(self, service: Service, actions: list[str]) -> None:
+    def __init__(self, service: Service, requests: list[Request]) -> None:
         self._service = service
-        self._actions = actions
+        self._requests = requests
 
     def decide_now(self, request: Request) -> str | None:
         """The action, if it is known at once."""
-        action = self._service.decide_now(request)
-        return self._seen(action)
+        self._requests.append(request)
+        return self._service.decide_now(request)
 
     async def decide(self, request: Request) -> str | None:
         """The action, whatever it takes."""
-        return self._seen(await self._service.decide(request))
-
-    def _seen(self, action: str | None) -> str | None:
-        if action is not None:
-            self._actions.append(action)
-        return action
+        return await self._service.decide(request)

@@ -11,6 +11,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,6 +26,9 @@ from tests.requests.record import Certificates
 
 CLIENT = {"name": "mail.outside.example", "addr": "203.0.113.9"}
 HELO, SENDER, RECIPIENT = "helo.outside.example", "a@outside.example", "bob@local.example"
+
+
+NOBODY = Session({}, None, "", ())
 
 
 class Client(Smtp):
@@ -49,22 +53,18 @@ class Answering(Runner):
     """`main` are more main.cf parameters; `runs` are those of the last pair by service."""
 
     def __init__(self, main: Mapping[str, str] | None = None) -> None:
-        super().__init__()
-        self._more = dict(main or {})
         self._temporary = tempfile.TemporaryDirectory()
         self.certificates = Certificates(Path(self._temporary.name))
+        super().__init__(main={**self.certificates.main(), "tls_server_sni_maps": "", **(main or {})})
         self.certificate = ""
         self.hasty = False
         self.source = "127.0.0.1"
         self.runs: dict[str, Run] = {}
+        self._is_put: tuple[Pair, str] | None = None
 
     def __enter__(self) -> Self:
         super().__enter__()
-        more = {**self.certificates.main(), "tls_server_sni_maps": "", **self._more}
-        self._always = self._main + "".join(f"{name} = {value}\n" for name, value in more.items())
-        self.say()
-        # How the sessions below begin.
-        self.postfix.session = self.connect  # type: ignore[method-assign,assignment]
+        self._always = self._main
         return self
 
     def __exit__(
@@ -100,6 +100,13 @@ class Answering(Runner):
             smtp.ehlo("tls.invalid")
             smtp.starttls(self.certificates.clients[self.certificate], SITE["myhostname"])
         return smtp
+
+    def _put(self, pair: Pair) -> None:
+        """What is in force already stays so."""
+        put = (replace(pair, session=NOBODY), self._main)
+        if put != self._is_put:
+            super()._put(pair)
+        self._is_put = put
 
     def _session(self, service: str, pair: Pair) -> Run:
         run = super()._session(service, pair)

@@ -20,6 +20,8 @@ UNSAID = {
     "ACTION and DEFER_IF_REJECT": "an action on the message and DEFER_IF_REJECT",
     "DISCARD behind restrictions that are left to Postfix": "DISCARD behind a residue",
     "restrictions that can permit in two lists that do not begin with the same ones": "permits in two lists",
+    "a permit that is left to Postfix where OK is not allowed": "a permit where OK is not allowed",
+    "a permit that is left to Postfix for a recipient with routing in its local part": "a permit for routing",
 }
 
 

@@ -71,6 +71,7 @@ class Difference(Enum):
     X_1_Y = "an x.1.y code of an address, mapped to the list that called"
     ROUTED = "a recipient with routing in its local part is checked as it stands as well"
     UNLISTED = "a permit at the end was dropped: its DNS failure does not soften that a recipient is unknown"
+    CARRIED = "called once per list, a list does not know that an earlier one deferred"
     VRFY = "at VRFY without a sender Postfix forgets what the client and helo lists deferred"
     REFUSED = "an action on the message by a recipient that was refused"
 
@@ -440,6 +441,12 @@ class Comparison:
                 (Difference.PLACES, "") if self.once and may_change_places(self.outcome.pair) else (None, "")
             )
         return Difference.TEXT, ""
+
+
+    def _both_deferring(self) -> bool:
+        """defer_if_permit and defer_if_reject together end a list; they may stand in two."""
+        text = self.outcome.pair.text.lower()
+        return "defer_if_permit" in text and "defer_if_reject" in text
 
 
 def _is_of_address(enhanced: str | None) -> bool:

@@ -416,7 +416,9 @@ def _unsaid(evaluation: Evaluation, left: int, where: str) -> ServerConfiguratio
     """The error for a permit that is left to Postfix, in a place where it would be none there."""
     texts = ", ".join(piece.text for piece in evaluation.outcome.pieces[left:])
     del evaluation.outcome.pieces[left:]
-    return ServerConfigurationError(f"one reply cannot say a permit that is left to Postfix {where} ({texts})")
+    return ServerConfigurationError(
+        f"one reply cannot say a permit that is left to Postfix {where} ({texts})"
+    )
 
 
 def _is_untrusted(evaluation: Evaluation, form: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ldappolicy import vocabulary
@@ -21,7 +21,7 @@ from ldappolicy.protocol import encode_reply
 from tests.conformance import FOLDER
 from tests.conformance.answering import session
 from tests.conformance.generate import pairs
-from tests.conformance.inside import example, of_pair
+from tests.conformance.inside import company, of_pair
 from tests.conformance.pairs import Pair, Table
 from tests.conftest import ROOT
 
@@ -234,7 +234,7 @@ def test_golden() -> None:
 
 def test_example(example_ldif: Path) -> None:
     """Everybody of the example company writes to everybody, logged in as anybody, from anywhere."""
-    site = example(example_ldif)
+    site = company(example_ldif)
     logins = {
         address: entry.values("uid") for entry in site.directory for address in entry.values("mail")
     } | {"": (), "stranger@elsewhere.example": ("nobody",)}
@@ -276,6 +276,7 @@ PLACES = (
 
 @settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(value=HOSTILE, listed=st.sampled_from(PLACES))
+@example("reject_rbl_client x\x1fpermit", "{}, reject")
 @pytest.mark.parametrize("check", ["check_client_access %t%", "check_sender_access directory:access", "c"])
 def test_hostile(check: str, value: str, listed: str) -> None:
     """Whatever stands in a table, in an attribute of a user or in a class, smtpd takes what is sent."""

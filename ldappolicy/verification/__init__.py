@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +45,6 @@ MOST = 20_000
 
 _ROUNDS = 3
 _SETTLES = 0.3  # seconds until a verification that was under way has ended
-_ERROR = ("451", "4.3.5", "Server configuration error")
 _EFFECT = re.compile(
     r"/(?P<service>native|ours)/smtpd\[\d+\]: \S+ (?P<what>hold|discard|filter|redirect|bcc|prepend): \S+ "
     r"from \S*\]:(?P<number>\d+): [^;]*?(?:triggers (?P<action>[^;]*))?;"
@@ -63,9 +62,12 @@ class Difference:
     command: str
     native: str
     ours: str
+    why: str = ""
+    """What the service logs where it answers with a server configuration error."""
 
     def __str__(self) -> str:
-        return f"{self.question}: {self.command}: Postfix {self.native!r}, ldappolicy {self.ours!r}"
+        said = f"{self.question}: {self.command}: Postfix {self.native!r}, ldappolicy {self.ours!r}"
+        return f"{said} ({self.why})" if self.why else said
 
 
 @dataclass(slots=True)
@@ -182,7 +184,10 @@ class _Comparison:
             native = self._smtpd[NATIVE].ask(question, self._number)
             self._ours.forget()
             ours = self._smtpd[OURS].ask(question, self._number)
-            compared[self._number] = question, compare(question, native, ours, self._ours.left)
+            found = compare(question, native, ours, self._ours.left)
+            if isinstance(found, Difference):
+                found = replace(found, why=self._ours.errors())
+            compared[self._number] = question, found
             progress()
         effects = self._effects()
         for number, (question, found) in compared.items():
@@ -283,8 +288,9 @@ class _Smtpd:
         reply = session.rcpt(question.recipient)
         yield "RCPT", reply
         if self._with_message and reply.startswith("250"):
-            yield "DATA", session.data()
-        else:
+            reply = session.data()
+            yield "DATA", reply
+        if self._session is not None:
             session.rset()
 
 
@@ -326,8 +332,6 @@ def compare(
 def _may_differ(question: Question, was: str, now: str, left: Callable[[], frozenset[str]]) -> bool:
     """Where code and text may differ, and where an address is checked in a second form."""
     before, after = parts(was), parts(now)
-    if after == _ERROR:
-        return False
     if after[0][:1] in "45" and is_routed(question.recipient):
         return True  # what is refused as it stands is refused, whatever Postfix makes of it
     if before[0][:1] not in ("4", "5") or after[0][:1] not in ("4", "5"):

@@ -18,6 +18,7 @@ from typing import Any, Self
 from ldappolicy import assembly
 from ldappolicy.config import Config, Directory, Inet, Log, Policy
 from ldappolicy.errors import ConfigError, InputError
+from ldappolicy.evaluate import Decision
 from ldappolicy.ldif import format_record
 from ldappolicy.request import Request
 from ldappolicy.server import PolicyServer
@@ -62,18 +63,27 @@ class Ours:
         self._requests.clear()
 
     def left(self) -> frozenset[str]:
-        """The restrictions that were left to Postfix since, in lower case."""
-        return asyncio.run_coroutine_threadsafe(self._left(), self._loop).result()
+        """The restrictions that were left to Postfix since, in lower case.
 
-    async def _left(self) -> frozenset[str]:
-        """By the explanations: what the reply gave up does not show in it."""
-        trace: list[dict[str, Any]] = []
-        for request in self._requests:
-            path: list[dict[str, Any]] = []
-            await self._service.resolve(request, path)
-            trace += path
-        names = (event["restriction"] for event in trace if event.get("result") == "left to Postfix")
+        By the explanations: what the reply gave up for them does not show in it.
+        """
+        events = [event for _, trace in self._explained() for event in trace]
+        names = (event["restriction"] for event in events if event.get("result") == "left to Postfix")
         return frozenset(word.casefold() for name in names for word in str(name).split())
+
+    def errors(self) -> str:
+        """Why any of it since was a server configuration error."""
+        return "; ".join(dict.fromkeys(found.error for found, _ in self._explained() if found.error))
+
+    def _explained(self) -> list[tuple[Decision, list[dict[str, Any]]]]:
+        return asyncio.run_coroutine_threadsafe(self._explain(), self._loop).result()
+
+    async def _explain(self) -> list[tuple[Decision, list[dict[str, Any]]]]:
+        found = []
+        for request in self._requests:
+            trace: list[dict[str, Any]] = []
+            found.append((await self._service.resolve(request, trace), trace))
+        return found
 
     async def _start(self, path: Path) -> PolicyServer:
         bases = {"search_base": self._base, "policy_base": self._base}

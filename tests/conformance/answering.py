@@ -132,8 +132,3 @@ def sent(step: Step) -> str:
     """What ldappolicy answered when it was asked first."""
     found = [match[1] for line in step.log if (match := re.search(r" action=('.*'|\".*\")$", line))]
     return str(ast.literal_eval(found[0])) if found else ""
-
-
-def lines_of(step: Step) -> str:
-    """What ldappolicy wrote to its log about it."""
-    return "\n".join(step.log)

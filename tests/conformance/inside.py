@@ -64,7 +64,7 @@ def of_pair(pair: Pair) -> Inside:
     return Inside("\n".join(entries(pair, POLICY)).encode(), BASE, POLICY_BASE, POLICY)
 
 
-def example(ldif: Path) -> Inside:
+def company(ldif: Path) -> Inside:
     """The example company."""
     return Inside(ldif.read_bytes(), "dc=example,dc=com", "ou=policy,dc=example,dc=com")
 

@@ -426,7 +426,8 @@ class Comparison:
             return Difference.X_1_Y, ""
         if self.residue and native.command.startswith("VRFY") and (was[:1], now[:1]) == ("2", "4"):
             return Difference.VRFY, ""
-        if now[:1] in "45" and set(recipient.rpartition("@")[0]) & set("%!@"):
+        closes = now[:1] in "45" or any("action='DISCARD" in line for line in ours.log)
+        if closes and set(recipient.rpartition("@")[0]) & set("%!@"):
             return Difference.ROUTED, ""
         if (
             refused
@@ -441,7 +442,6 @@ class Comparison:
                 (Difference.PLACES, "") if self.once and may_change_places(self.outcome.pair) else (None, "")
             )
         return Difference.TEXT, ""
-
 
     def _both_deferring(self) -> bool:
         """defer_if_permit and defer_if_reject together end a list; they may stand in two."""

@@ -3,6 +3,7 @@
 #   make run     serve the example company (schema/example.ldif) on inet:127.0.0.1:10040
 #   make test    everything; as root it installs the slapd and Postfix that the tests start privately
 #   make lint    ruff and mypy
+#   make conformance   2,000 generated policies, natively and through ldappolicy, in real Postfix
 #   make bench   the speed, beside a service that does nothing
 #   make clean   back to a fresh checkout
 
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 # What an installation depends on; the package itself is installed in place.
 SOURCES := pyproject.toml ldappolicy/__init__.py
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint conformance bench clean
 
 run: $(VENV)/.installed
 	$(BIN)/ldappolicy -c deploy/example.toml serve
@@ -25,6 +26,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
+
+conformance: $(VENV)/.installed-dev
+	@.ci/packages "a private Postfix is needed" postfix postfix-ldap
+	$(BIN)/python -m tests.conformance $(if $(PAIRS),--pairs $(PAIRS)) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.bench

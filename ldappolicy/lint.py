@@ -202,14 +202,18 @@ class _Writing:
             return
         actions = Contents(self._policies).of(item.table, "reverse_client")
         permits = next((action for action in actions if action.kind is Kind.PERMIT), None)
-        can = next((action for action in actions if self._can_permit(set(action.tokens))), None)
         if permits is not None:
             yield _Remark(True, f"{item} says {permits.text!r}, which is not allowed there, expected DUNNO")
-        elif can is not None:
-            yield _Remark(False, f"{item} says {can.text!r}, which can permit: that is not allowed there")
+            return
+        for action in actions:
+            if permitting := self._permitting(set(action.tokens)):
+                left = permitting <= vocabulary.LEFT_TO_POSTFIX.keys()
+                problem = "that one reply cannot say" if left else "that is not allowed there"
+                yield _Remark(False, f"{item} says {action.text!r}, which can permit: {problem}")
+                return
 
-    def _can_permit(self, names: set[str]) -> bool:
-        """Whether a restriction that permits is among the names, or in the classes among them."""
+    def _permitting(self, names: set[str]) -> set[str]:
+        """The restrictions that can permit among the names, and in the classes among them."""
         seen: set[str] = set()
         while names - seen:
             seen |= names
@@ -217,9 +221,8 @@ class _Writing:
             names = {
                 item.name for found in classes if isinstance(found, RestrictionClass) for item in found.items
             }
-        return any(
-            name.lower() in vocabulary.EVALUATED and name.lower().startswith("permit") for name in seen
-        )
+        built_in = {name.lower() for name in seen} & vocabulary.BUILT_IN
+        return {name for name in built_in if name.startswith("permit")}
 
     # ------------------------------------------------------------ right-hand sides
 

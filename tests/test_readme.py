@@ -73,9 +73,19 @@ def section(title: str) -> str:
     return found[1]
 
 
+def test_restrictions_are_shown() -> None:
+    """Behind every restriction stand the tests that show it, and they are there."""
+    for names, _, shown_by in table("restrictions"):
+        assert quoted(shown_by), names
+        for name in quoted(shown_by):
+            file, _, test = name.partition("::")
+            assert f"\ndef {test}(" in (ROOT / "tests" / file).read_text("utf-8"), name
+
+
 def test_every_mark_is_read() -> None:
     """A mark that no test reads holds nothing to anything."""
-    here = Path(__file__).read_text(encoding="utf-8")
+    readers = ("test_readme.py", "test_cannot_be_said.py")
+    here = "".join((ROOT / "tests" / name).read_text("utf-8") for name in readers)
     marks = re.findall(r"<!-- (test|table): (\S+) -->", README)
     assert [] == [mark for _, mark in marks if f'"{mark}")' not in here]
 
@@ -207,7 +217,7 @@ def test_restrictions() -> None:
     """Every restriction stands in the table, once, where it is decided."""
     found: dict[str, set[str]] = {where: set() for where in DECIDED}
     seen: list[str] = []
-    for names, decided in table("restrictions"):
+    for names, decided, _ in table("restrictions"):
         # Longest first: one text begins with another.
         where = next(text for text in sorted(DECIDED, key=len, reverse=True) if decided.startswith(text))
         names = re.sub(r" \([^)]*\)", "", names)
@@ -219,7 +229,7 @@ def test_restrictions() -> None:
 
 def test_old_names() -> None:
     """Behind each old name stands the one that it means."""
-    (row,) = [names for names, decided in table("restrictions") if decided == "old names"]
+    (row,) = [names for names, decided, _ in table("restrictions") if decided == "old names"]
     assert vocabulary.OLD_NAMES == dict(re.findall(r"`(\w+)` \(`(\w+)`\)", row))
 
 

@@ -98,14 +98,16 @@ class Case:
         return Pair(dict(self.lists), {}, tables, site, session("amy@local.example", *self.recipients))
 
 
-def one_list(row: str, text: str, **more: str) -> Case:
+def one_list(row: str, text: str, lint: str = CERTAIN, action: str = "") -> Case:
     """Everything in one list: no way to say it."""
-    return Case(row, {"recipient": text}, apart=False, **more)
+    return Case(row, {"recipient": text}, apart=False, lint=lint, action=action)
 
 
-def two_lists(row: str, first: str, second: str, at: str = "client", **more: str) -> Case:
+def two_lists(
+    row: str, first: str, second: str, at: str = "client", lint: str = CERTAIN, action: str = ""
+) -> Case:
     """In two lists, each of which can be said."""
-    return Case(row, {at: first, "recipient": second}, apart=True, **more)
+    return Case(row, {at: first, "recipient": second}, apart=True, lint=lint, action=action)
 
 
 def cases() -> Iterator[Case]:

@@ -3,6 +3,7 @@
 import argparse
 import random
 import sys
+from pathlib import Path
 
 from tests.conformance.generate import EXPECTED
 from tests.conformance.report import MOST_UNSAID, Report
@@ -15,10 +16,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
     parser.add_argument("--pairs", type=int, default=2000, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32), help="of an earlier run")
+    parser.add_argument("--built", type=Path, help="a folder with a Postfix that is not installed")
     chosen = parser.parse_args()
     report = Report()
     print(f"seed {chosen.seed}", flush=True)
-    with Runner() as runner:
+    with Runner(built=chosen.built) as runner:
         again = [outcome for outcome in map(runner.run, regressions()) if outcome.differs]
         found = search(runner, chosen.pairs, chosen.seed, report, progress=_progress)
     for outcome in [*again, *([found] if found else [])]:

@@ -108,8 +108,17 @@ class Outcome:
 class Runner:
     """One Postfix, one service; a context manager."""
 
-    def __init__(self, command: Sequence[str] = (), main: Mapping[str, str] | None = None) -> None:
-        """`command` runs another program in the place of ldappolicy; `main` is more for main.cf."""
+    def __init__(
+        self,
+        command: Sequence[str] = (),
+        main: Mapping[str, str] | None = None,
+        built: Path | None = None,
+    ) -> None:
+        """`command` runs another program in the place of ldappolicy; `main` is more for main.cf.
+
+        `built` is a folder with another Postfix (`ldappolicy.oracle.postfix`).
+        """
+        self._built = built
         self._stack = ExitStack()
         self._command = command
         self._more = main or {}
@@ -122,7 +131,7 @@ class Runner:
             self._tree = service.folder / "tree.ldif"
             self._write_tree(EMPTY)
             service.start()
-            self.postfix = Postfix(dict(self._smtpds()), {**SITE_MAIN, **self._more}, DNS, SERVFAIL)
+            self.postfix = Postfix(dict(self._smtpds()), {**SITE_MAIN, **self._more}, DNS, SERVFAIL, self._built)
             stack.enter_context(self.postfix)
             self._main = (self.postfix.etc / "main.cf").read_text()
             self._logs = {

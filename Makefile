@@ -3,7 +3,7 @@
 #   make run     serve the example company (schema/example.ldif) on inet:127.0.0.1:10040
 #   make test    everything; as root it installs the slapd and Postfix that the tests start privately
 #   make lint    ruff and mypy
-#   make conformance   2,000 generated policies, natively and through ldappolicy, in real Postfix
+#   make conformance [PAIRS=2000] [SEED=N]   generated policies, natively and through ldappolicy, in real Postfix
 #   make bench   the speed, beside a service that does nothing
 #   make clean   back to a fresh checkout
 

@@ -6,10 +6,10 @@ beside what the policies that main.cf calls for say (postconf(5), match_list(3))
 for `calls` to judge.
 
 An **error** is what opens: a spelling that reaches a protected list past its rule, a network or a domain
-that the policy trusts and Postfix does not. What closes is a **warning**. `/file` patterns are read, and
-tables of domains from the text that postmap(1) makes them of. What stands in any other table, or is known to
-the host alone (myhostname, mynetworks_style), is not compared, nor is a smtpdLocalDomains that cannot be
-listed (static:, a cidr table).
+that the policy trusts and Postfix does not. What closes is a **warning**, and so is a
+file that should be looked at and cannot. `/file` patterns are read, and tables of domains from the text that
+postmap(1) makes them of. What stands in any other table, or is known to the host alone (myhostname,
+mynetworks_style), is not compared, nor is a smtpdLocalDomains that cannot be listed (static:, a cidr table).
 
 A main.cf that says nothing of itself (no compatibility_level, myhostname, mydestination...) is taken for a
 piece of one: Postfix's defaults do not count as said by it.
@@ -17,6 +17,7 @@ piece of one: Postfix's defaults do not count as said by it.
 BUGS: master.cf overrides of these parameters are not looked at, nor is main.cf of another instance.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,17 +25,19 @@ from ipaddress import collapse_addresses
 from pathlib import Path
 from typing import Any
 
+from ldappolicy.action import split_list
 from ldappolicy.address import local_domain_keys
 from ldappolicy.calls import Site, judge
 from ldappolicy.directory import Directory, Scope, Search
 from ldappolicy.errors import InputError
-from ldappolicy.importing.sources import INDEXED, LeftOut, Notes, pairs, source_of
+from ldappolicy.importing import places
+from ldappolicy.importing.sources import LeftOut, Notes, source_of
 from ldappolicy.ldap_filter import parse_url
-from ldappolicy.main_cf import MainCf, logical_lines, read_main_cf, read_master_cf, read_text
+from ldappolicy.main_cf import MainCf, MasterService, read_main_cf, read_master_cf
 from ldappolicy.network import Network, Pattern, parse_pattern
 from ldappolicy.policy import Fault, Policy, PolicySet, Table, parse_inline
 
-DOMAINS = ("mydestination", "virtual_alias_domains", "virtual_mailbox_domains", "relay_domains")
+DOMAINS = (*places.EXACT_DOMAINS, "relay_domains")
 """Parameters whose domains are ours, in the order in which one that is missing is told of."""
 
 _WHOLE = (
@@ -57,24 +60,31 @@ async def lint_main_cf(path: Path, site: Site, directory: Directory) -> tuple[Fa
     Raises InputError for files that Postfix could not read either, and Unavailable.
     """
     main = read_main_cf(path)
-    beside = path.parent / "master.cf"
-    master = read_master_cf(beside) if beside.is_file() else ()
+    master, missing = _services(path.parent / "master.cf")
     faults, called = judge(main, master, site)
+    faults += missing
     for name in sorted(called or {site.default}):
         policy = site.policy(name)
         if policy is not None:
             keys = await domains_of(policy, site.policies, directory)
             faults += compare(main, policy, keys)
-    return tuple(sorted(faults, key=_place))
+    return tuple(sorted(dict.fromkeys(faults), key=_place))
+
+
+def _services(path: Path) -> tuple[tuple[MasterService, ...], list[Fault]]:
+    """The services of a master.cf, or that there is none; raises InputError when it cannot be read."""
+    if not os.path.lexists(path):
+        text = "the file is not there, what they call for is not looked at"
+        return (), [Fault(False, str(path), "services", text)]
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is not a file")
+    return read_master_cf(path), []
 
 
 def _place(fault: Fault) -> tuple[str, int, str, bool]:
     path, _, line = fault.dn.rpartition(":")
-    return (
-        (path, int(line), fault.attribute, not fault.error)
-        if line.isdigit()
-        else (fault.dn, 0, fault.attribute, not fault.error)
-    )
+    where = (path, int(line)) if line.isdecimal() else (fault.dn, 0)
+    return (*where, fault.attribute, not fault.error)
 
 
 async def domains_of(policy: Policy, policies: PolicySet, directory: Directory) -> frozenset[str] | None:
@@ -121,48 +131,45 @@ class _Patterns:
 
     texts: tuple[str, ...]
     complete: bool
+    unread: tuple[LeftOut, ...] = ()
 
 
-def patterns(text: str, *, tables: bool = False) -> _Patterns:
-    """The patterns of a parameter, `/file` read in place; with `tables` those of postmap(1) as well."""
+def _patterns(main: MainCf, parameter: str, *, tables: bool = False) -> _Patterns:
+    """What it says as far as it can be read; with `tables` the domains among their keys count as well."""
+    where = main.where(parameter)
     found: list[str] = []
     complete = True
-    for token in filter(None, re.split(r"[,\s]+", text)):
-        bare = token.lstrip("!")
-        sign = "!" * ((len(token) - len(bare)) % 2)
-        if bare.startswith("/"):
-            inner = _in_file(Path(bare), tables)
-            complete = complete and inner.complete
-            found += [
-                sign + one if not one.startswith("!") else one[1:] if sign else one for one in inner.texts
-            ]
-        elif ":" in bare and not bare.startswith("["):
-            inner = _in_table(bare) if not sign and tables else _Patterns((), complete=False)
-            complete = complete and inner.complete
-            found += inner.texts
-        else:
-            found.append(sign + bare.casefold())
-    return _Patterns(tuple(found), complete)
+    unread: list[LeftOut] = []
+    for token in _tokens(main.get(parameter), where, unread):
+        try:
+            for member in places.members_of(token, where):
+                if not member.is_table:
+                    found.append(f"{'!' * member.excludes}{member.text.casefold()}")
+                elif (keys := _domains_in(member) if tables and not member.excludes else None) is None:
+                    complete = False
+                else:
+                    found += keys
+        except LeftOut as problem:
+            unread.append(problem)
+    return _Patterns(tuple(found), complete and not unread, tuple(unread))
 
 
-def _in_table(table: str) -> _Patterns:
+def _tokens(value: str, where: str, unread: list[LeftOut]) -> tuple[str, ...]:
+    """The patterns one by one: what stands beside one that cannot be read is compared all the same."""
+    try:
+        return split_list(value)
+    except InputError as problem:
+        unread.append(LeftOut(where, str(problem)))
+        return ()
+
+
+def _domains_in(member: places.Member) -> list[str] | None:
     """The domains among the keys of a table: one of addresses (virtual_alias_maps) holds others as well."""
-    source = source_of(table, "")
-    if source.type not in INDEXED:
-        return _Patterns((), complete=False)
     try:
-        keys = [key.casefold() for _, key, _ in pairs(source, Notes())]
-    except (LeftOut, InputError):
-        return _Patterns((), complete=False)
-    return _Patterns(tuple(key for key in keys if "." in key and "@" not in key), complete=True)
-
-
-def _in_file(path: Path, tables: bool) -> _Patterns:
-    try:
-        lines = [line for _, line in logical_lines(read_text(path), str(path))]
-    except InputError:
-        return _Patterns((), complete=False)
-    return patterns(" ".join(lines), tables=tables)
+        keys = list(places.table_keys(source_of(member.text, member.where), Notes(), ""))
+    except LeftOut:
+        return None
+    return [key for key in keys if "." in key and "@" not in key]
 
 
 class _Pair:
@@ -179,6 +186,11 @@ class _Pair:
 
     def _fault(self, error: bool, parameter: str, text: str) -> Fault:
         return Fault(error, self._main.where(parameter), parameter, text)
+
+    def _unread(self, parameter: str, found: _Patterns) -> Iterator[Fault]:
+        """Patterns that stand where they cannot be read."""
+        for problem in found.unread:
+            yield Fault(False, problem.where, parameter, f"{problem.text}: it is not compared")
 
     def _said(self, attribute: str, value: str) -> str:
         """What the policy says."""
@@ -198,7 +210,7 @@ class _Pair:
 
     def myorigin(self) -> Iterator[Fault]:
         """An address without a domain means another one to Postfix than to the policy."""
-        theirs = _first_line(self._main.get("myorigin"))
+        theirs = _myorigin(self._main)
         ours = self._policy.myorigin
         if self._says("myorigin") and theirs and theirs.casefold() != ours.casefold():
             text = f"it is {theirs!r}, and {self._said('smtpdMyorigin', ours)}"
@@ -234,7 +246,9 @@ class _Pair:
         mynetworks = self._policy.mynetworks
         if mynetworks is None or None in mynetworks.patterns or not self._main.is_set("mynetworks"):
             return
-        theirs = self._their_networks()
+        found = _patterns(self._main, "mynetworks")
+        yield from self._unread("mynetworks", found)
+        theirs = _networks(found)
         if theirs is None or self._main.lacking("mynetworks"):
             return
         ours = [pattern for pattern in mynetworks.patterns if pattern is not None]
@@ -242,14 +256,6 @@ class _Pair:
         if not self._is_parent("mynetworks") and (names := _names(ours, excludes=False)):
             text = f"it does not list mynetworks, and the policy trusts the subdomains of {_some(names)} too"
             yield self._fault(True, "parent_domain_matches_subdomains", text)
-
-    def _their_networks(self) -> list[Pattern] | None:
-        """mynetworks of main.cf; None where it cannot be told."""
-        found = patterns(self._main.get("mynetworks"))
-        try:
-            return [parse_pattern(text) for text in found.texts] if found.complete else None
-        except InputError:
-            return None
 
     def _networks_apart(self, ours: Sequence[Pattern], theirs: Sequence[Pattern]) -> Iterator[Fault]:
         name = self._policy.name
@@ -272,7 +278,8 @@ class _Pair:
             if not (self._is_whole or self._main.is_set(parameter)):
                 complete = False
                 continue
-            found = patterns(self._main.get(parameter), tables=True)
+            found = _patterns(self._main, parameter, tables=True)
+            yield from self._unread(parameter, found)
             # What only the host knows leaves a trailing dot behind: localhost.$mydomain.
             said = [one for one in found.texts if not one.startswith(("!", "[")) and not one.endswith(".")]
             told = len(said) == len(found.texts) and not self._main.lacking(parameter)
@@ -325,13 +332,11 @@ def _is_among(domain: str, theirs: Mapping[str, str], above: bool) -> bool:
     return any(theirs.get(parent if above else "." + parent) == "relay_domains" for parent in parents)
 
 
-def _first_line(value: str) -> str:
-    """Debian's myorigin may be a file that holds the name."""
-    if not value.startswith("/"):
-        return value
+def _myorigin(main: MainCf) -> str:
+    """Debian's may be a file that holds the name; empty where it cannot be told."""
     try:
-        return read_text(Path(value)).partition("\n")[0].strip()
-    except InputError:
+        return places.myorigin(main)
+    except LeftOut:
         return ""
 
 
@@ -341,6 +346,14 @@ def _some(values: Sequence[str]) -> str:
 
 
 # ---------------------------------------------------------------- networks
+
+
+def _networks(found: _Patterns) -> list[Pattern] | None:
+    """What they trust; None where it cannot be told."""
+    try:
+        return [parse_pattern(text) for text in found.texts] if found.complete else None
+    except InputError:
+        return None
 
 
 def _names(some: Iterable[Pattern], *, excludes: bool) -> list[str]:

@@ -2,7 +2,8 @@
 
 The grammar is that of smtpd_recipient_restrictions in postconf(5) and of check_policy_service in Postfix's
 SMTPD_POLICY_README: a TARGET, or `{ TARGET, name=value, { name = text } }`. Restriction classes are followed
-by their names, `warn_if_reject` is kept with what it warns of.
+by their names, `warn_if_reject` is kept with what it warns of. A class that reaches itself, which smtpd(8)
+follows without end, is an error, and so are classes nested deeper or lists longer than anybody writes.
 
 A call is **ours** when its target is one of `[server] listen` (any loopback address stands for another, a
 listener on all addresses for any host, a path for its end below queue_directory). Without one, ours are
@@ -18,7 +19,7 @@ that only a table names is not found.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -53,6 +54,9 @@ _LETS_THROUGH = frozenset(
     ("permit", "permit_mynetworks", "permit_sasl_authenticated", "permit_auth_destination")
 )
 _ENDS = frozenset(("permit", "reject", "defer"))
+
+_DEPTH = 100  # of classes within one another, as when they are evaluated
+_STEPS = 1_000  # of one list, classes taken apart: each call is compared with all that stands around it
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 # postconf(5), Postfix 3.12: what a service-specific setting has when neither it nor its parameter is set.
@@ -100,6 +104,61 @@ class Call:
         return PARAMETERS[self.stage]
 
 
+class _Classes:
+    """The restriction classes of one smtpd(8), each taken apart once."""
+
+    def __init__(self, get: Callable[[str], str]) -> None:
+        self._get = get
+        self._known: dict[str, tuple[tuple[Step, ...], int]] = {}
+        self._inside: list[str] = []
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(split_list(self._get("smtpd_restriction_classes")))
+
+    def steps(self, text: str) -> tuple[Step, ...]:
+        """A list, classes taken apart; raises InputError when it is none, or too much of one."""
+        self._inside.clear()
+        return self._list(text)[0]
+
+    def _list(self, text: str) -> tuple[tuple[Step, ...], int]:
+        """The restrictions, and how deep the classes among them are nested."""
+        found: list[Step] = []
+        depth, is_warned = 0, False
+        for item in parse_right_hand_side(split_list(text)):
+            if item.name.lower() == "warn_if_reject":
+                is_warned = True
+                continue
+            steps: tuple[Step, ...] = (Step(item, is_warned),)
+            if item.name in self._names and item.name.lower() not in vocabulary.BUILT_IN:
+                steps, inner = self._class(item.name)
+                depth = max(depth, inner + 1)
+                if is_warned:
+                    steps = tuple(Step(step.item, warned=True) for step in steps)
+            found += steps
+            if len(found) > _STEPS:
+                raise InputError(f"more than {_STEPS:,} restrictions, those of its classes included")
+            is_warned = False
+        return tuple(found), depth
+
+    def _class(self, name: str) -> tuple[tuple[Step, ...], int]:
+        if name in self._inside:
+            raise InputError(f"class {name!r} reaches itself")
+        if name not in self._known:
+            self._require_depth(name, 1)
+            self._inside.append(name)
+            self._known[name] = self._list(self._get(name))
+            self._inside.pop()
+        found = self._known[name]
+        self._require_depth(name, found[1] + 1)
+        return found
+
+    def _require_depth(self, name: str, below: int) -> None:
+        if len(self._inside) + below > _DEPTH:
+            first = (*self._inside, name)[0]
+            raise InputError(f"class {first!r} holds more than {_DEPTH} classes within one another")
+
+
 class Smtpd:
     """The parameters of one smtpd(8): those of main.cf, and what its entry in master.cf overrides."""
 
@@ -117,44 +176,27 @@ class Smtpd:
     # ------------------------------------------------------------ lists
 
     @cached_property
-    def _classes(self) -> frozenset[str]:
-        return frozenset(split_list(self.get("smtpd_restriction_classes")))
-
-    def steps(self, stage: str) -> tuple[Step, ...]:
-        """A list, classes taken apart; raises InputError when it is none."""
-        return tuple(self._steps(self.get(PARAMETERS[stage]), frozenset(), warned=False))
-
-    def _steps(self, text: str, inside: frozenset[str], *, warned: bool) -> Iterator[Step]:
-        next_warned = warned
-        for item in parse_right_hand_side(split_list(text)):
-            if item.name.lower() == "warn_if_reject":
-                next_warned = True
-                continue
-            is_class = item.name in self._classes and item.name.lower() not in vocabulary.BUILT_IN
-            if is_class and item.name not in inside:
-                yield from self._steps(self.get(item.name), inside | {item.name}, warned=next_warned)
-            elif not is_class:
-                yield Step(item, next_warned)
-            next_warned = warned
-
-    @cached_property
-    def lists(self) -> Mapping[str, tuple[Step, ...]]:
-        """Every list that can be read."""
-        lists = {}
-        for stage in PARAMETERS:
-            try:
-                lists[stage] = self.steps(stage)
-            except InputError:
-                lists[stage] = ()
-        return lists
-
-    def unreadable(self) -> Iterator[Fault]:
-        """Lists that Postfix cannot read."""
+    def _read(self) -> tuple[Mapping[str, tuple[Step, ...]], tuple[Fault, ...]]:
+        """Every list, empty where it cannot be read, and the faults of those."""
+        lists, faults = {}, []
+        classes = _Classes(self.get)
         for stage, parameter in PARAMETERS.items():
             try:
-                self.steps(stage)
+                lists[stage] = classes.steps(self.get(parameter))
             except InputError as problem:
-                yield Fault(True, self.where(parameter), parameter, str(problem))
+                lists[stage] = ()
+                faults.append(Fault(True, self.where(parameter), parameter, str(problem)))
+        return lists, tuple(faults)
+
+    @property
+    def lists(self) -> Mapping[str, tuple[Step, ...]]:
+        """Every list that can be read, classes taken apart."""
+        return self._read[0]
+
+    @property
+    def unreadable(self) -> tuple[Fault, ...]:
+        """What is wrong with the others."""
+        return self._read[1]
 
     @cached_property
     def calls(self) -> tuple[Call, ...]:
@@ -213,19 +255,17 @@ class Ours:
 
     def __init__(self, smtpds: Iterable[Smtpd], site: Site) -> None:
         self._site = site
-        self._queue_directory = ""
         calls: dict[str, list[str]] = {}
+        exact: set[str] = set()
         for smtpd in smtpds:
-            self._queue_directory = smtpd.get("queue_directory") or "/var/spool/postfix"
+            queue_directory = smtpd.get("queue_directory") or "/var/spool/postfix"
             for call in smtpd.calls:
                 calls.setdefault(call.target, []).append(smtpd.setting(call, "policy_context"))
-        exact = {target for target in calls if any(self._is_listener(target, one) for one in site.listen)}
+                if any(_is_target(call.target, one, queue_directory) for one in site.listen):
+                    exact.add(call.target)
         near = {target for target, contexts in calls.items() if self._is_near(target, contexts)}
         self.targets = frozenset(exact or near or calls)
         self.is_sure = bool(exact) or not calls
-
-    def _is_listener(self, target: str, listener: Listener) -> bool:
-        return _is_target(target, listener, self._queue_directory)
 
     def _is_near(self, target: str, contexts: Iterable[str]) -> bool:
         ports = {str(listener.port) for listener in self._site.listen if isinstance(listener, Inet)}
@@ -264,14 +304,19 @@ class Standing:
 
     def _evaluates_in(self, call: Call) -> frozenset[tuple[str, str, str]]:
         """(state, policy, list): what a call evaluates of what its policy has."""
-        name, only = self._policy(call), _named(self._smtpd.setting(call, "policy_context"))[2]
+        name = self._policy(call)
         policy = self._site.policy(name)
         return frozenset(
             (state, name, one)
             for state in self._smtpd.states(call.stage)
-            for one in ((only,) if only else LISTS_OF_STATE[state])
+            for one in self._asks(call, state)
             if policy is None or one in policy.lists
         )
+
+    def _asks(self, call: Call, state: str) -> tuple[str, ...]:
+        """The lists that a call asks for in a state, whether its policy has them or not."""
+        only = _named(self._smtpd.setting(call, "policy_context"))[2]
+        return (only,) if only else LISTS_OF_STATE[state]
 
     def _evaluates(self, call: Call) -> Evaluated:
         return frozenset((name, one) for _, name, one in self._evaluates_in(call))
@@ -285,6 +330,17 @@ class Standing:
     def policies(self) -> frozenset[str]:
         """The names of the policies that are called."""
         return frozenset(map(self._policy, self.calls))
+
+    def lists_beside(self, others: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+        """The lists that it asks a policy of its own for, and those of the same states that it might have."""
+        asked: set[str] = set()
+        near: set[str] = set()
+        for call in self.calls:
+            if self._policy(call) not in others:
+                for state in self._smtpd.states(call.stage):
+                    asked.update(self._asks(call, state))
+                    near.update(LISTS_OF_STATE[state])
+        return frozenset(asked), frozenset(near)
 
     def faults(self) -> Iterator[Fault]:
         """All of them."""
@@ -459,7 +515,7 @@ def _guards(steps: Iterable[Step]) -> Iterator[str]:
 def _seconds(text: str) -> float | None:
     """A time of main.cf."""
     found = re.fullmatch(r"([0-9]+)([smhdw]?)", text.strip())
-    return int(found[1]) * _UNITS[found[2]] if found else None
+    return float(found[1]) * _UNITS[found[2]] if found else None
 
 
 def _in_an_outage(value: str) -> str:
@@ -485,10 +541,11 @@ def judge(main: MainCf, master: Sequence[MasterService], site: Site) -> tuple[li
     plain = Smtpd(main)
     services = [Smtpd(main, service) for service in master if _is_smtpd(service)]
     ours = Ours([plain, *services], site)
+    unreadable = [fault for smtpd in (plain, *services) for fault in smtpd.unreadable]
     if not ours.targets:
         text = f"no list calls a policy service, expected check_policy_service {_some(site.listen)}"
-        return [*plain.unreadable(), Fault(True, plain.place, PARAMETERS["recipient"], text)], set()
-    faults = [*plain.unreadable(), *_doubt(plain, services, ours, site)]
+        return _once([*unreadable, Fault(True, plain.place, PARAMETERS["recipient"], text)]), set()
+    faults = [*unreadable, *_doubt(plain, services, ours, site)]
     standing = [Standing(smtpd, ours, site) for smtpd in (plain, *services)]
     for one in standing:
         faults += one.faults()
@@ -525,19 +582,21 @@ def _doubt(plain: Smtpd, services: Sequence[Smtpd], ours: Ours, site: Site) -> I
 
 
 def _lacking(service: Smtpd, standing: Standing, model: Standing) -> Iterator[Fault]:
-    """What another smtpd asks for and this one does not."""
-    missing = sorted(f"{name}/{one}" for name, one in model.evaluated - standing.evaluated)
+    """What another smtpd asks for and this one does not, unless it asks a policy of its own."""
+    asked, near = standing.lists_beside(model.policies)
+    missing = sorted(pair for pair in model.evaluated - standing.evaluated if pair[1] not in asked)
     host, _, port = service.name.rpartition(":")
     is_submission = port in _SUBMISSION
     if not missing or (host and is_loopback(host.strip("[]")) and not is_submission):
         return
     parameters = [call.parameter for call in model.calls]
     own = next((one for one in parameters if service.where(one) == service.place), "")
-    what = f"for {', '.join(missing)}" if standing.calls else "the policy service"
+    what = f"for {', '.join(map('/'.join, missing))}" if standing.calls else "the policy service"
     text = f"service {service.name} does not call {what}"
     if own:
         text += ": what it sets here takes the place of main.cf's list"
-    yield Fault(is_submission, service.place, own or parameters[0], text)
+    is_error = is_submission and any(one not in near for _, one in missing)
+    yield Fault(is_error, service.place, own or parameters[0], text)
 
 
 def _not_called(plain: Smtpd, policies: Iterable[str], evaluated: Evaluated, site: Site) -> Iterator[Fault]:

@@ -5,6 +5,7 @@ ConfigError       the configuration is wrong: exit 78, or the old one stays
 InputError        data that was handed in is wrong: exit 65
 Unavailable       the directory did not answer (never: it has no such entry)
 ProtocolError     not a policy request: the connection is closed, no reply
+OracleError       a private Postfix does not run (`ldappolicy.oracle`): exit 65
 ================  ==========================================================
 
 Faults of a *policy* are not exceptions: they are `policy.Fault` values, since one bad entry must

@@ -169,6 +169,9 @@ def _run(evaluation: Evaluation, plan: _Plan, trace: list[dict[str, Any]] | None
     While lookups are lacking the rest is walked as well, so that all of them are asked for at once.
     """
     outcomes: list[ListOutcome] = []
+    verifying = evaluation.request.protocol_state == "VRFY"
+    if verifying and plan.alone and any(name == "sender" for name, _ in plan.lists):
+        evaluation.has_sender = True  # Postfix runs that list with a sender only: the null sender
     for name, steps in plan.lists:
         if _not_yet(name, evaluation, plan.alone):
             continue
@@ -183,18 +186,13 @@ def _run(evaluation: Evaluation, plan: _Plan, trace: list[dict[str, Any]] | None
                 break
         elif outcome.pieces and not (plan.alone or name in ("relay", "recipient")):
             _forget_defer_if_reject(outcome)
-    if evaluation.request.protocol_state == "VRFY" and not (evaluation.has_sender or plan.alone):
+    if verifying and not (evaluation.has_sender or plan.alone):
         _forget_deferrals(outcomes)
     return outcomes
 
 
 def _not_yet(name: str, evaluation: Evaluation, alone: bool) -> bool:
-    """Whether Postfix does not run the list: smtpd_check_helo before HELO, smtpd_check_mail without MAIL.
-
-    A list that calls by itself is one that Postfix runs: at VRFY its empty sender is the null sender.
-    """
-    if name == "sender" and alone and evaluation.request.protocol_state == "VRFY":
-        evaluation.has_sender = True
+    """Whether Postfix does not run the list: smtpd_check_helo before HELO, smtpd_check_mail without MAIL."""
     if name == "helo":
         return not evaluation.request.helo_name
     return name == "sender" and not alone and not evaluation.has_sender

@@ -97,7 +97,7 @@ class Evaluation:
 
     __slots__ = (
         *("request", "known", "derived", "mapping", "around", "trace"),
-        *("lacking", "notes", "outages", "effects", "permitted_effects", "origin", "reason"),
+        *("lacking", "notes", "outages", "effects", "effects_before_permit", "origin", "reason"),
         *("stage", "outcome", "depth", "warned", "flags", "rejecting", "both", "form"),
         *("_sender", "_recipients", "guessed", "has_sender"),
     )
@@ -121,7 +121,8 @@ class Evaluation:
         self.outages: list[str] = []
         self.reason = ""
         self.effects: list[str] = []
-        self.permitted_effects = 0
+        # How many of them stand before the last permit that is left to Postfix in this list.
+        self.effects_before_permit = 0
         self.stage = ""
         self.depth = 0
         self.warned = False
@@ -156,7 +157,7 @@ class Evaluation:
             outcome.end = End.REFUSED
             if outcome.can_permit:
                 # Whoever gets as far as the effects behind the last permit is refused.
-                del self.effects[self.permitted_effects :]
+                del self.effects[self.effects_before_permit :]
         return outcome
 
     def run(self, steps: Steps) -> int:
@@ -237,7 +238,7 @@ class Evaluation:
         elif piece not in self.outcome.pieces:
             # What was tried before in this list and did not permit cannot permit now.
             self.outcome.pieces.append(piece)
-            self.permitted_effects = len(self.effects)
+            self.effects_before_permit = len(self.effects)
         return DUNNO
 
     def defer_if_permit(self, wire: str) -> int:

@@ -160,6 +160,7 @@ class Way:
     def outcome(self, name: str) -> ListOutcome:
         """The same as evaluation would have it."""
         discard = "DISCARD" if self.end is End.DISCARDED else ""
+        # Pieces before an action on the message decide about it: they cannot be dropped.
         acted = len(self.pieces) if self.effects != self.before else 0
         return ListOutcome(name, list(self.pieces), acted, self.end or End.RAN_OUT, self.refusal, discard)
 

@@ -25,9 +25,6 @@ from ldappolicy.errors import InputError
 SPACE = " \t\n\v\f\r"
 """What Postfix takes for white space."""
 
-DEFAULTS_VERSION = "3.12"
-"""The Postfix whose defaults these are; of those below none differs from 3.6 on."""
-
 _COMPATIBLE = "${{$compatibility_level} <level {%s} ? {%s} : {%s}}"
 
 DEFAULTS: Mapping[str, str] = {
@@ -69,6 +66,7 @@ DEFAULTS: Mapping[str, str] = {
     "smtpd_sasl_auth_enable": "no",
     "smtpd_sender_login_maps": "",
     "smtpd_sender_restrictions": "",
+    "smtputf8_enable": _COMPATIBLE % ("1", "no", "yes"),
     "soft_bounce": "no",
     "swap_bangpath": "yes",
     "virtual_alias_domains": "$virtual_alias_maps",
@@ -175,6 +173,11 @@ def read_main_cf(path: Path) -> MainCf:
             warnings.append(f"{where}: {name} is set again, {earlier.where} does not count")
         definitions[name] = Definition(value, where)
     return MainCf(path, definitions, tuple(warnings))
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text of `read_text` was UTF-8: bytes that are none come as surrogates."""
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def read_text(path: Path) -> str:

@@ -7,11 +7,13 @@ are followed by an argument.
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
+from itertools import accumulate, islice
 from typing import TypeVar, cast
 
 from ldappolicy import vocabulary
@@ -311,17 +313,30 @@ def parse_static(name: str) -> Action:
     return parse_action(name)
 
 
+_INLINE_PAIR = re.compile(
+    r"""\s*(?P<key>(?:\\.|"(?:\\.|[^"\\])*"|[^\s="\\{}])+)\s*=\s*(?P<value>.*\S)\s*""", re.DOTALL | re.ASCII
+)
+"""split_qnameval(3): white space in a key stands in quotes. No value is an error there when it is found."""
+
+
+def _is_one_group(token: str) -> bool:
+    """Whether the brace at its beginning is closed at its end: extpar(3)."""
+    depths = accumulate((char == "{") - (char == "}") for char in token)
+    return all(depth > 0 for depth in islice(depths, len(token) - 1)) and token.endswith("}")
+
+
 def parse_inline(name: str) -> Mapping[str, Action]:
     """The lines of `inline:{key=value, {key = text with spaces}}`; raises InputError."""
     if not (name.startswith("{") and name.endswith("}")):
         raise InputError(f"inline:{name} is not of the form inline:{{key=value, ...}}")
     lines = {}
     for token in split_list(name[1:-1]):
-        pair = token[1:-1] if token.startswith("{") and token.endswith("}") else token
-        key, equals, value = pair.partition("=")
-        if not equals or not key.strip():
+        if token.startswith("{") and not _is_one_group(token):
+            raise InputError(f"{token!r} in an inline: table has text behind its brace")
+        pair = _INLINE_PAIR.fullmatch(token[1:-1] if token.startswith("{") else token)
+        if pair is None:
             raise InputError(f"{token!r} in an inline: table is not of the form key=value")
-        lines[key.strip().casefold()] = parse_action(value.strip())
+        lines[pair["key"].casefold()] = parse_action(pair["value"])
     if not lines:
         raise InputError("an inline: table needs at least one key=value")
     return lines

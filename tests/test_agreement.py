@@ -4,7 +4,10 @@ The policies are those of the example company (`schema/example.ldif`), changed w
 the text of a main.cf and what is printed of it, without the file's name: `error: LINE: PARAMETER: text`.
 """
 
+import os
 import re
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +29,7 @@ mydestination = my.domain, other.example, localhost
 recipient_delimiter = +
 mynetworks = 127.0.0.0/8 [::1]/128 192.0.2.0/24
 """
+SMTP = "smtp inet n - y - - smtpd\n"
 AGREES = IDENTITY + GUARD + CALL
 """A whole main.cf that says what the example says."""
 
@@ -42,6 +46,7 @@ class Lint:
         self,
         main: str,
         *,
+        master: str = SMTP,
         entries: str = "",
         changed: tuple[tuple[str, str], ...] = (),
         config: str = "",
@@ -61,6 +66,8 @@ class Lint:
             encoding="utf-8",
         )
         (self.folder / "main.cf").write_text(main, encoding="utf-8")
+        if master:
+            (self.folder / "master.cf").write_text(master, encoding="utf-8")
         arguments = ["-c", str(self.folder / "config.toml"), "lint", "--main-cf"]
         self.status = run([*arguments, str(self.folder / "main.cf"), *options])
         printed = self.capsys.readouterr()
@@ -113,7 +120,6 @@ CLEAN = {
     + GUARD
     + CALL,
     "networks in a table": with_line("mynetworks = cidr:/etc/postfix/networks"),
-    "networks in a file that cannot be read": with_line("mynetworks = /nowhere/networks"),
     "myorigin in other letters": with_line("myorigin = My.Domain"),
     "myorigin by name": with_line("myorigin = $mydestination").replace(
         "mydestination = my.domain, other.example, localhost",
@@ -442,6 +448,112 @@ def test_files(lint: Lint, tmp_path: Path) -> None:
     ] == lint(main + networks)
 
 
+NETWORKS = "127.0.0.0/8 [::1]/128 192.0.2.0/24"
+READ_DIFFERENTLY = "begins with white space: versions of Postfix read it differently: it is not compared"
+DEEP = "is read from 20 files within one another: it is not compared"
+
+# What stands in the files `one` and `two` ({} is their folder), mynetworks, and what is said of it.
+FILES: dict[str, tuple[str, str, str, list[str]]] = {
+    "lines that begin with white space": ("#\n127.0.0.0/8\n [::1]/128\n\t192.0.2.0/24\n", "", "{}/one", []),
+    "comments": (f"# 10.0.0.0/8\n\n#!192.0.2.1\n{NETWORKS}\n", "", "{}/one", []),
+    "tokens apart": ("127.0.0.0/8,[::1]/128\r\n,192.0.2.0/25\t192.0.2.128/25", "", "{}/one", []),
+    "excluded twice": ("!{}/two\n", f"!{NETWORKS.replace(' ', ' !')}\n", "{}/one", []),
+    "a first line that begins with white space": (
+        f" !192.0.2.0/28\n{NETWORKS}\n",
+        "",
+        "{}/one",
+        [f"warning: one:1: mynetworks: {READ_DIFFERENTLY}"],
+    ),
+    "a comment that begins with white space": (
+        f"{NETWORKS}\n  # !192.0.2.0/28\n",
+        "",
+        "{}/one",
+        [f"warning: one:2: mynetworks: {READ_DIFFERENTLY}"],
+    ),
+    "a file that names itself": (
+        "{}/one\n",
+        "",
+        "{}/one",
+        [f"warning: one:1: mynetworks: '{{}}/one' {DEEP}"],
+    ),
+    "files that name one another": (
+        "{}/two\n",
+        "10.0.0.0/8 {}/one\n",
+        "{}/one",
+        [f"warning: two:1: mynetworks: '{{}}/one' {DEEP}"],
+    ),
+    "a file that is not there": (
+        "",
+        "",
+        "127.0.0.0/8 {}/three",
+        ["warning: 8: mynetworks: three: cannot be read: no such file or directory: it is not compared"],
+    ),
+    "a folder": (
+        "",
+        "",
+        "{}",
+        ["warning: 8: mynetworks: {}: cannot be read: is a directory: it is not compared"],
+    ),
+    "nothing behind an exclusion": (
+        f"{NETWORKS} !\n",
+        "",
+        "{}/one",
+        ["warning: one:1: mynetworks: no pattern after '!': it is not compared"],
+    ),
+    "braces": (
+        "",
+        "",
+        "{ 127.0.0.0/8",
+        ["warning: 8: mynetworks: unbalanced '{' at character 1: it is not compared"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_file(lint: Lint, tmp_path: Path, case: str) -> None:
+    """A `/file` is read as Postfix reads it; one that cannot be, or by some versions only, is told of."""
+    one, two, mynetworks, expected = (
+        part.replace("{}", str(tmp_path)) if isinstance(part, str) else part for part in FILES[case]
+    )
+    (tmp_path / "one").write_text(one, encoding="utf-8")
+    (tmp_path / "two").write_text(two, encoding="utf-8")
+    assert isinstance(expected, list)
+    short = [line.replace("{}", str(tmp_path)).replace(f"{tmp_path}/", "") for line in expected]
+    assert short == lint(with_line(f"mynetworks = {mynetworks}"))
+    assert (0, "") == (lint.status, lint.said)
+
+
+def test_beside_what_cannot_be_read(lint: Lint, tmp_path: Path) -> None:
+    """What stands in front of it and behind it is compared, and what is missing is not guessed at."""
+    (tmp_path / "self").write_text(f"{tmp_path}/self\n", encoding="utf-8")
+    main = with_line(f"mydestination = third.example, {tmp_path}/self, fourth.example")
+    assert [
+        missing("8", "mydestination", "'third.example', 'fourth.example'"),
+        f"warning: self:1: mydestination: 'self' {DEEP}",
+    ] == lint(main)
+
+
+def test_an_inline_table(lint: Lint) -> None:
+    """Its keys are domains as well."""
+    main = with_line("mydestination = inline:{third.example=x, {fourth.example = x}}, my.domain")
+    assert [
+        missing("8", "mydestination", "'third.example', 'fourth.example'"),
+        extra("8", "mydestination", "'other.example'"),
+    ] == lint(main)
+
+
+def test_told_once(lint: Lint, tmp_path: Path) -> None:
+    """What is wrong with main.cf alone is not said again for each policy."""
+    call = CALL.replace("inet:127.0.0.1:10040", "{ inet:127.0.0.1:10040, policy_context=other/sender }")
+    other = "dn: cn=other,ou=policy,dc=example,dc=com\nobjectClass: smtpdPolicy\ncn: other\n"
+    other += "smtpdMynetworks: 127.0.0.0/8\nsmtpdSenderRestrictions: permit\n"
+    main = with_line(f"mynetworks = {tmp_path}/none") + call.replace("recipient_r", "sender_r")
+    found = [line for line in lint(main, entries=other) if "mynetworks" in line]
+    assert [
+        "warning: 8: mynetworks: none: cannot be read: no such file or directory: it is not compared"
+    ] == found
+
+
 def test_tables(lint: Lint, tmp_path: Path) -> None:
     """Tables of domains are read from the text that postmap(1) makes them of."""
     text = "# ours\nother.example x\nThird.Example x\nall@fourth.example amy\nabuse amy\n"
@@ -487,12 +599,11 @@ def test_several_policies(lint: Lint) -> None:
 # ---------------------------------------------------------------- the command
 
 
-def test_calls(lint: Lint, tmp_path: Path) -> None:
+def test_calls(lint: Lint) -> None:
     """Where main.cf and the master.cf beside it call the service is judged as well, all of it by line."""
-    (tmp_path / "master.cf").write_text(
-        "smtp inet n - y - - smtpd\nsubmission inet n - y - - smtpd\n"
-        "  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject\n",
-        encoding="utf-8",
+    master = (
+        f"{SMTP}submission inet n - y - - smtpd\n"
+        "  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject\n"
     )
     main = IDENTITY + (
         "smtpd_relay_restrictions =\nsmtpd_recipient_restrictions = permit_mynetworks,\n"
@@ -513,8 +624,66 @@ def test_calls(lint: Lint, tmp_path: Path) -> None:
             f"error: master.cf:2: {parameter}: service submission does not call the policy service: what"
             " it sets here takes the place of main.cf's list"
         ),
-    ] == lint(main, config='[policy]\npermit_reply = "OK"\n')
+    ] == lint(main, master=master, config='[policy]\npermit_reply = "OK"\n')
     assert 1 == lint.status
+
+
+def test_submission_with_a_policy_of_its_own(lint: Lint) -> None:
+    """A service that asks another policy is protected by that, and that policy is compared too."""
+    call = "check_policy_service { inet:127.0.0.1:10040, policy_context=plain }"
+    master = (
+        f"{SMTP}submission inet n - y - - smtpd\n"
+        f"  -o {{ smtpd_recipient_restrictions = {call}, permit_sasl_authenticated, reject }}\n"
+    )
+    assert [] == [line for line in lint(AGREES, master=master) if "master.cf" in line]
+    said = lint(AGREES.replace("delimiter = +", "delimiter = -"), master=master)
+    assert ["'default'", "'plain'"] == [
+        line.split("policy ")[1].split()[0] for line in said if "recipient_delimiter" in line
+    ]
+
+
+def test_without_master_cf(lint: Lint) -> None:
+    """Services that nobody looked at are told of."""
+    text = "services: the file is not there, what they call for is not looked at"
+    assert [f"warning: master.cf: {text}"] == lint(AGREES, master="")
+    assert (0, "") == (lint.status, lint.said)
+    lint(AGREES, master="", options=("--strict",))
+    assert 1 == lint.status
+
+
+def to_nowhere(path: Path) -> None:
+    """A symbolic link to what is not there."""
+    path.symlink_to(path.parent / "nowhere")
+
+
+def to_itself(path: Path) -> None:
+    """A symbolic link to itself."""
+    path.symlink_to(path)
+
+
+def socket_file(path: Path) -> None:
+    """A socket."""
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(path))
+
+
+# What stands in the place of master.cf, and what is said of it.
+NO_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a folder": (Path.mkdir, "is not a file"),
+    "a pipe": (os.mkfifo, "is not a file"),
+    "a socket": (socket_file, "is not a file"),
+    "a link to nowhere": (to_nowhere, "cannot be read: no such file or directory"),
+    "a link to itself": (to_itself, "cannot be read: too many levels of symbolic links"),
+}
+
+
+@pytest.mark.parametrize("case", NO_FILES)
+def test_master_cf_that_is_no_file(lint: Lint, tmp_path: Path, case: str) -> None:
+    """It is bad input, as main.cf would be: one line, exit 65, and nothing waits for it."""
+    make, expected = NO_FILES[case]
+    make(tmp_path / "master.cf")
+    assert [] == lint(AGREES, master="")
+    assert (EX_DATAERR, f"ldappolicy: {tmp_path}/master.cf: {expected}\n") == (lint.status, lint.said)
 
 
 def test_what_the_configuration_says(lint: Lint) -> None:

@@ -315,6 +315,7 @@ CIDR_WARNED = {
         "'10.0.0.1/8' is not a network: 10.0.0.1/8 has host bits set: Postfix skips the line",
     ),
     "name": ("x.example OK", "Postfix skips the line"),
+    "a no-break space": ("10.1.2.3\u00a0OK", "Postfix skips the line"),
     "no value": ("10.0.0.0/8", "'10.0.0.0/8' has no value: Postfix skips the line"),
     "endif": ("endif", "'endif' without 'if': Postfix skips the line"),
     "behind endif": ("endif 10.0.0.0/8", "text '10.0.0.0/8' behind 'endif': Postfix skips the line"),
@@ -330,6 +331,16 @@ def test_cidr_line_that_postfix_skips(tmp_path: Path, line: str, said: str) -> N
     (warning,) = result.warnings
     assert warning.startswith(f"{tmp_path}/t:1: ")
     assert warning.endswith(said)
+
+
+def test_bytes_without_smtputf8(tmp_path: Path) -> None:
+    """Without smtputf8_enable Postfix finds keys that are not UTF-8: such a table is left out."""
+    (tmp_path / "t").write_bytes(b"sp\xe4mmer@bad.example REJECT\nok@bad.example OK\n")
+    text = "smtpd_sender_restrictions = check_sender_access texthash:$config_directory/t\nsmtputf8_enable = "
+    off, on = (carried(tmp_path, text + value) for value in ("no", "yes"))
+    assert "t" not in entries(off)
+    assert ["t:1"] == [where.removeprefix(f"{tmp_path}/") for where, _ in off.left_out][:1]
+    assert ("ok@bad.example OK",) == entries(on)["t"].values("smtpdAccess")
 
 
 # Small numbers, so that networks hold one another.
@@ -404,6 +415,16 @@ def test_indexed_as_postmap(tmp_path: Path) -> None:
 
 # Text, what becomes of the helo list, what is said.
 LEFT_OUT: Mapping[str, tuple[str, str, str]] = {
+    "inline with text behind a brace": (
+        "check_sender_access inline:{{a@b=REJECT x}y}",
+        "check_sender_access inline:{{a@b=REJECT x}y}",
+        "main.cf:6: '{a@b=REJECT x}y' in an inline: table has text behind its brace",
+    ),
+    "inline with white space in a key": (
+        "check_sender_access inline:{{k k = OK}}",
+        "check_sender_access inline:{{k k = OK}}",
+        "main.cf:6: '{k k = OK}' in an inline: table is not of the form key=value",
+    ),
     "regexp": (
         "check_helo_access regexp:/x, reject",
         "check_helo_access regexp:/x, reject",
@@ -552,6 +573,16 @@ UNKNOWN: Mapping[str, tuple[str, str, str]] = {
         "smtpdMynetworks",
         "loop:1: 'LOOP' is read from 20 files within one another",
     ),
+    "an indented line": (
+        "mynetworks = $config_directory/indented",
+        "smtpdMynetworks",
+        "indented:1: begins with white space: versions of Postfix read it differently",
+    ),
+    "an indented comment": (
+        "relay_domains = $config_directory/commented",
+        "smtpdLocalDomains",
+        "commented:2: begins with white space: versions of Postfix read it differently",
+    ),
     "destination": (
         "mydestination = localhost, pgsql:/x",
         "smtpdLocalDomains",
@@ -585,6 +616,8 @@ def test_whole_or_not_at_all(tmp_path: Path, text: str, attribute: str, said: st
     """Networks, domains and origin are never carried by half: Postfix evaluates what needs them."""
     loop = tmp_path / "loop"
     loop.write_text(f"{loop}\n")
+    (tmp_path / "indented").write_text(" !10.66.0.0/16\n10.0.0.0/8\n")
+    (tmp_path / "commented").write_text("# fine\n  # a.example\nb.example\n  c.example\n")
     result = carried(tmp_path, text)
     assert () == entries(result)["default"].values(attribute)
     assert said == relative(tmp_path, result)[0].replace(str(loop), "LOOP").replace("'loop'", "'LOOP'")
@@ -878,8 +911,8 @@ USAGE: Mapping[str, tuple[list[str], int, str]] = {
     ),
     "a folder": (
         ["import", "--main-cf", "/", "--policy-base", "o=x"],
-        65,
-        "/: cannot be read: is a directory",
+        64,
+        "invalid value for '--main-cf': File '/' is a directory (see ldappolicy --help)",
     ),
     "no configuration": (
         ["-c", "nobody.toml", "import", "--main-cf", "x"],

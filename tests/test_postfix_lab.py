@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ldappolicy.oracle import OracleError
 from tests.labs.postfix import Postfix, Session, require_postfix
 
 OUTSIDE = {"name": "mail.outside.example", "addr": "198.51.100.7"}
@@ -167,7 +168,7 @@ def test_wrong_configuration() -> None:
     """A Postfix that does not start is an error, at once."""
     require_postfix()
     wrong = Postfix({"in": {}}, {"default_process_limit": "many"})
-    with pytest.raises(AssertionError, match="did not start: ended: 1"), wrong:
+    with pytest.raises(OracleError, match="did not start: ended: 1"), wrong:
         pass
     assert not wrong.folder.exists()
 

@@ -31,6 +31,7 @@ ITEMS = {
     "dirtext": "check_client_access static:{DEFER_IF_REJECT wait}",
     "P": "permit_mynetworks",
     "Q": "permit_tls_clientcerts",
+    "W": "permit_dnswl_client wl.example",
     "G": "reject_rbl_client rbl.example",
     "R": "reject_unknown_sender_domain",
     "warnR": "warn_if_reject reject_unknown_sender_domain",
@@ -40,11 +41,18 @@ ITEMS = {
     "builtin4": "reject_plaintext_session",
 }
 
-WORLDS = {"P": ("ok", "no"), "Q": ("ok", "no"), "G": ("no", "5"), "R": ("no", "5", "4", "dip")}
+WORLDS = {
+    "P": ("ok", "no"),
+    "Q": ("ok", "no"),
+    "W": ("ok", "no", "dir"),
+    "G": ("no", "5"),
+    "R": ("no", "5", "4", "dip"),
+}
 
 NAMES = {
     "permit_mynetworks": "P",
     "permit_tls_clientcerts": "Q",
+    "permit_dnswl_client": "W",
     "reject_rbl_client": "G",
     "reject_unknown_sender_domain": "R",
     "reject_non_fqdn_recipient": "5",
@@ -86,6 +94,9 @@ class Session:
         if outcome == "dip":
             self.defer_if_permit(warned)
             return ""
+        if outcome == "dir":
+            self.rejecting = True
+            return ""
         if outcome in ("5", "4"):
             return self.refuse(outcome, warned)
         return "ok" if outcome == "ok" else ""
@@ -115,7 +126,7 @@ class Session:
                 status = self.action(next(waiting).removeprefix("static:").strip("{}"), warned)
             else:
                 status = self.item(token, warned)
-                if token == "reject_rbl_client":
+                if token in ("reject_rbl_client", "permit_dnswl_client"):
                     next(waiting)
             warned = False
             if status:
@@ -195,7 +206,7 @@ def may_change_places(lists: Mapping[str, Sequence[str]]) -> bool:
     Which of two such refusals is told can then differ, and so can its code: README, Limits.
     """
     refusing = [keys for keys in lists.values() if not {"G", "R"}.isdisjoint(keys)]
-    permitting = [keys for keys in lists.values() if not {"P", "Q", "warnP"}.isdisjoint(keys)]
+    permitting = [keys for keys in lists.values() if not {"P", "Q", "W", "warnP"}.isdisjoint(keys)]
     return len(refusing) > 1 and bool(permitting)
 
 

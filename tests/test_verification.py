@@ -192,6 +192,19 @@ def test_keys_of_tables_that_cannot_be_read(tmp_path: Path) -> None:
     assert [Key("recipient", "my.domain")] == keys_of(main)
 
 
+def test_keys_that_the_import_does_not_see(tmp_path: Path) -> None:
+    """Files are read without grammar as well: a key that the import loses is asked for all the same."""
+    (tmp_path / "nets").write_text(" !10.66.0.0/16\n10.0.0.0/8 # 10.5.0.0/16\n")
+    main = written(
+        tmp_path,
+        f"smtpd_sender_restrictions = texthash:$config_directory/t\nmynetworks = !{tmp_path}/nets\n",
+        t="  lost@a.example OK\n#off@a.example OK\n",
+    )
+    found = set(keys_of(main))
+    assert {Key("client", net) for net in ("10.66.0.0/16", "10.0.0.0/8", "10.5.0.0/16")} <= found
+    assert {Key("sender", "lost@a.example"), Key("sender", "off@a.example")} <= found
+
+
 LABEL = st.text("abcdefghij", min_size=1, max_size=5)
 DOMAIN = st.lists(LABEL, min_size=1, max_size=3).map(".".join)
 ADDRESS = st.builds("{}@{}".format, LABEL, DOMAIN)
@@ -420,6 +433,13 @@ SAID: Mapping[str, tuple[Report, list[str]]] = {
             "verify: 100 requests from 7 keys, 0 differ",
         ],
     ),
+    "a key that is no address": (
+        Report(5, 5, unasked=("a\nb",)),
+        [
+            "verify: 1 keys were not asked for, SMTP cannot say them: 'a\\nb'",
+            "verify: 5 requests from 5 keys, 0 differ",
+        ],
+    ),
     "fewer than keys": (
         Report(5, 7),
         [
@@ -567,6 +587,11 @@ ENDINGS: Mapping[str, tuple[str, int, str]] = {
     "something left out, nothing differs": (
         "smtpd_sender_restrictions = check_sender_access mysql:/etc/postfix/senders.cf\n",
         65,
+        "0 differ",
+    ),
+    "an action behind which DISCARD stands": (
+        "smtpd_recipient_restrictions = check_client_access static:HOLD, check_client_access static:DISCARD\n",
+        0,
         "0 differ",
     ),
     "something left out that differs": (

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ldappolicy.cli import DEFAULT_CONFIG, EX_DATAERR, EX_UNAVAILABLE, Context
+from ldappolicy.config import Directory, Policy
 from ldappolicy.entry import normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.importing import Carried, carry_over
@@ -17,9 +18,6 @@ from ldappolicy.log import escaped
 from ldappolicy.main_cf import MainCf, read_main_cf
 from ldappolicy.oracle.postfix import lacking
 from ldappolicy.verification import MOST, Report, verify
-
-POLICY_BASE = "ou=policy,dc=example,dc=com"
-"""Where policies stand when nobody says anything: the default of [directory] policy_base."""
 
 SHOWN = 20
 """Differences that are printed; the others are counted."""
@@ -30,7 +28,7 @@ SHOWN = 20
     "--main-cf",
     required=True,
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     help="The main.cf to carry over; $config_directory is its folder.",
 )
 @click.option(
@@ -68,14 +66,14 @@ def _target(context: Context, policy_base: str | None) -> tuple[str, str]:
     """The DN that entries go under, and the name of the policy."""
     if policy_base is None:
         if not context.path.exists() and str(context.path) == DEFAULT_CONFIG:
-            return POLICY_BASE, "default"
+            return Directory().policy_base, Policy().name
         config = context.load()
         return config.directory.policy_base, config.policy.name.partition("/")[0]
     try:
         normal_dn(policy_base)
     except InputError as problem:
         raise click.UsageError(f"--policy-base: {problem}") from None
-    return policy_base, "default"
+    return policy_base, Policy().name
 
 
 def ldif_of(carried: Carried, source: str, policy_base: str) -> str:
@@ -121,6 +119,9 @@ def lines_of(report: Report) -> Iterator[str]:
             f"verify: {report.unmet} of the {report.keys} keys had no request of their own: "
             f"--verify {report.keys} meets each of them"
         )
+    if report.unasked:
+        shown = ", ".join(map(repr, report.unasked[:SHOWN]))
+        yield f"verify: {len(report.unasked)} keys were not asked for, SMTP cannot say them: {shown}"
     if report.apart:
         yield f"verify: {report.apart} differ in code or text alone: there something is left to Postfix"
     yield f"verify: {report.asked} requests from {report.keys} keys, {len(report.differences)} differ"

@@ -50,11 +50,9 @@ async def _faults(config: Config, main_cf: Path | None) -> tuple[Fault, ...]:
     try:
         policies = await service.read_policies()
         faults = await lint(policies, directory, settings, where)
-        return (
-            faults
-            if main_cf is None
-            else faults + await lint_main_cf(main_cf, _site(config, policies), directory)
-        )
+        if main_cf is not None:
+            faults += await lint_main_cf(main_cf, _site(config, policies), directory)
+        return faults
     finally:
         await directory.close()
 

@@ -15,8 +15,8 @@ a hash: table as its text is now, whether or not postmap(1) has been run.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from ldappolicy import vocabulary
 from ldappolicy.action import split_list
@@ -24,10 +24,8 @@ from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.importing import places
 from ldappolicy.importing.sources import INDEXED, LeftOut, Notes, Source, lines_of, source_of
-from ldappolicy.main_cf import MainCf
+from ldappolicy.main_cf import MainCf, is_utf8
 from ldappolicy.policy import LISTS, parse_inline, parse_list, read_policies
-
-_T = TypeVar("_T")
 
 Attributes = dict[str, tuple[str, ...]]
 
@@ -47,6 +45,7 @@ _RESTS_ON = {
     "append_dot_mydomain": ("no", "user@host is looked up as it stands"),
     "resolve_dequoted_address": ("yes", "'@' within quotes is taken for a domain"),
     "smtpd_null_access_lookup_key": ("<>", "the null sender is looked up as '<>'"),
+    "smtputf8_enable": ("yes", "keys are folded as Unicode"),
     "swap_bangpath": ("yes", "domain!user is read as user@domain"),
 }
 """Parameters that a policy cannot carry: the value that it rests on, and what that means."""
@@ -75,7 +74,8 @@ def carry_over(main: MainCf, policy_base: str, name: str = "default") -> Carried
     normal_dn(policy_base)
     carrying = _Carrying(main, policy_base)
     carrying.carry(name)
-    return Carried(carrying.records, _once(carrying.notes.left_out), _once(carrying.notes.warnings))
+    notes = carrying.notes
+    return Carried(carrying.records, list(dict.fromkeys(notes.left_out)), list(dict.fromkeys(notes.warnings)))
 
 
 class _Carrying:
@@ -84,7 +84,7 @@ class _Carrying:
     def __init__(self, main: MainCf, policy_base: str) -> None:
         self.main = main
         self.base = policy_base
-        self.notes = Notes(warnings=list(main.warnings))
+        self.notes = Notes(warnings=list(main.warnings), utf8=self._is("smtputf8_enable", "yes"))
         self.records: list[tuple[str, Attributes]] = []
         self._origins: dict[tuple[str, str], str] = {}
         self._tables: dict[tuple[str, str], str] = {}
@@ -120,7 +120,7 @@ class _Carrying:
             dn = f"cn={_escaped(name)},{dn}"
         whole: Attributes = {"objectClass": (kind,), "cn": (name,), **attributes}
         for attribute, values in whole.items():
-            if any(_is_no_text(value) for value in values):
+            if any(not is_utf8(value) for value in values):
                 where = origins.get(attribute, str(self.main.path))
                 raise InputError(f"{where}: {attribute} of {name!r} is not UTF-8")
         self.records.append((dn, whole))
@@ -230,32 +230,32 @@ class _Carrying:
 
     def _settings(self, policy: Attributes) -> None:
         """Networks, origin, domains, delimiters: each whole, or named."""
-        try:
+        with self._noting():
             policy["smtpdMynetworks"] = (places.mynetworks(self.main, self.notes),)
-        except LeftOut as problem:
-            self._note(problem)
-        try:
+        with self._noting():
             if self._is("append_at_myorigin", "yes"):
                 policy["smtpdMyorigin"] = (places.myorigin(self.main),)
-        except LeftOut as problem:
-            self._note(problem)
-        try:
+        with self._noting():
             keys = places.local_domains(self.main, self.notes)
             policy["smtpdLocalDomains"] = (f"ldap:{LOCAL_DOMAINS}",)
             lines = tuple(f"{key} OK" for key in keys)
             what = "mydestination, virtual_alias_domains, virtual_mailbox_domains and relay_domains"
             table: Attributes = {"smtpdAccess": lines, "description": (f"imported from {what}",)}
             self._table_records.append((LOCAL_DOMAINS, str(self.main.path), table))
-        except LeftOut as problem:
-            self._note(problem)
-        try:
+        with self._noting():
             parents = places.parents_match(self.main, "smtpd_access_maps")
             policy["smtpdParentDomainMatchesSubdomains"] = ("TRUE" if parents else "FALSE",)
-        except LeftOut as problem:
-            self._note(problem)
         delimiter = self.main.get("recipient_delimiter")
         if delimiter:
             policy["smtpdRecipientDelimiter"] = (delimiter,)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Names what is left out in there; the rest goes on."""
+        try:
+            yield
+        except LeftOut as problem:
+            self._note(problem)
 
     def _is(self, parameter: str, value: str) -> bool:
         return self.main.get(parameter).strip().lower() == value
@@ -322,11 +322,6 @@ def _unchanged(source: Source) -> str:
     return str(source)
 
 
-def _is_no_text(value: str) -> bool:
-    """Whether it holds octets that are no UTF-8."""
-    return any("\ud800" <= char <= "\udfff" for char in value)
-
-
 def _base_name(path: str) -> str:
     return "inline" if path.startswith("{") else path.rstrip("/").rpartition("/")[2]
 
@@ -336,10 +331,6 @@ def _escaped(value: str) -> str:
     text = re.sub(r'([,+"\\<>;=])', r"\\\1", value)
     text = re.sub(r"[\x00-\x1f\x7f]", lambda found: f"\\{ord(found[0]):02x}", text)
     return f"\\{text}" if text.startswith(("#", " ")) else text
-
-
-def _once(things: Iterable[_T]) -> list[_T]:
-    return list(dict.fromkeys(things))
 
 
 def _texts(records: Iterable[tuple[str, Attributes]]) -> Iterator[str]:

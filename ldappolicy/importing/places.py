@@ -16,7 +16,7 @@ from ldappolicy.action import split_list
 from ldappolicy.address import is_hostname
 from ldappolicy.errors import InputError
 from ldappolicy.importing.sources import INDEXED, LeftOut, Notes, Source, cidr_rules, pairs, source_of
-from ldappolicy.main_cf import MainCf, logical_lines, read_text
+from ldappolicy.main_cf import SPACE, MainCf, read_text
 from ldappolicy.network import parse_client_address, parse_pattern
 from ldappolicy.policy import parse_inline
 
@@ -66,7 +66,12 @@ def _tokens(value: str, where: str) -> tuple[str, ...]:
 
 def members(main: MainCf, name: str) -> Iterator[Member]:
     """The patterns of a list, files read."""
-    return _members(known(main, name), main.where(name), False, 0)
+    return members_of(known(main, name), main.where(name))
+
+
+def members_of(value: str, where: str) -> Iterator[Member]:
+    """The same of a text that stands there; raises LeftOut where it comes to what cannot be read."""
+    return _members(value, where, False, 0)
 
 
 def _members(value: str, where: str, excludes: bool, depth: int) -> Iterator[Member]:
@@ -84,8 +89,27 @@ def _members(value: str, where: str, excludes: bool, depth: int) -> Iterator[Mem
             content = read_text(Path(text))
         except InputError as problem:
             raise LeftOut(where, str(problem)) from None
-        for number, line in logical_lines(content, text):
-            yield from _members(line, f"{text}:{number}", inverted, depth + 1)
+        for place, line in _lines(content, text):
+            yield from _members(line, place, inverted, depth + 1)
+
+
+def _lines(content: str, path: str) -> Iterator[tuple[str, str]]:
+    """The lines of a `/file` that hold patterns, and where they stand.
+
+    match_list(3) reads physical lines in some versions and logical ones in others: where that makes a
+    difference, raises LeftOut.
+    """
+    begun = False
+    for number, line in enumerate(content.split("\n"), 1):
+        said = line.strip(SPACE)
+        if not said or line.startswith("#"):
+            continue
+        if line[0] in SPACE and (said.startswith("#") or not begun):
+            raise LeftOut(
+                f"{path}:{number}", "begins with white space: versions of Postfix read it differently"
+            )
+        begun = True
+        yield f"{path}:{number}", line
 
 
 # ---------------------------------------------------------------- mynetworks
@@ -118,7 +142,7 @@ def _network_keys(member: Member, notes: Notes) -> Iterator[str]:
         for rule in cidr_rules(source, notes):
             yield from map(_bracketed, map(str, rule.networks))
         return
-    for key in _keys(source, notes, "mynetworks"):
+    for key in table_keys(source, notes, "mynetworks"):
         address = parse_client_address(key)
         if address is not None:
             if str(address) == key:
@@ -132,7 +156,7 @@ def _bracketed(network: str) -> str:
     return f"[{address}]{slash}{length}" if ":" in address else network
 
 
-def _keys(source: Source, notes: Notes, name: str) -> Iterator[str]:
+def table_keys(source: Source, notes: Notes, name: str) -> Iterator[str]:
     """The keys of a table, folded; raises LeftOut for a table that has no list of them."""
     if source.type in INDEXED:
         yield from (key.casefold() for _, key, _ in pairs(source, notes))
@@ -167,7 +191,7 @@ def _domains(main: MainCf, name: str, notes: Notes) -> Iterator[str]:
         if member.excludes:
             raise LeftOut(member.where, f"{name}: {'!' + member.text!r} cannot be said in a table")
         source = source_of(member.text, member.where)
-        keys = _keys(source, notes, name) if member.is_table else iter((member.text.casefold(),))
+        keys = table_keys(source, notes, name) if member.is_table else iter((member.text.casefold(),))
         yield from (key for key in keys if _is_domain(key))
 
 

@@ -7,6 +7,7 @@ that cannot be said as lines of a smtpdAccessTable, raises `LeftOut`: never a ha
 """
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import reduce
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from ldappolicy.action import parse_action, split_list
 from ldappolicy.errors import InputError
-from ldappolicy.main_cf import SPACE, logical_lines, read_text
+from ldappolicy.main_cf import SPACE, is_utf8, logical_lines, read_text
 from ldappolicy.network import Network, parse_network
 from ldappolicy.policy import parse_line
 
@@ -33,10 +34,14 @@ class LeftOut(Exception):
 
 @dataclass(slots=True)
 class Notes:
-    """What is left out (where, text), and what Postfix would warn of as well."""
+    """What is left out (where, text), and what Postfix would warn of as well.
+
+    `utf8` is smtputf8_enable: without it Postfix takes lines that are not UTF-8.
+    """
 
     left_out: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    utf8: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,8 @@ def pairs(source: Source, notes: Notes) -> Iterator[tuple[str, str, str]]:
     for number, line in _logical(path, source, notes):
         where = f"{path}:{number}"
         key, value, complaint = _split(line)
+        if not (notes.utf8 or is_utf8(line)):
+            raise LeftOut(where, f"{complaint}, and smtputf8_enable is not set")
         if complaint:
             notes.warnings.append(f"{where}: {complaint}, Postfix ignores the line")
             continue
@@ -129,7 +136,7 @@ def _split(line: str) -> tuple[str, str, str]:
         quoted ^= line[at] == '"'
         at += 2 if line[at] == "\\" else 1
     key, value = line[:at], line[at:].strip(SPACE)
-    if not line.isascii() and any("\ud800" <= char <= "\udfff" for char in line):
+    if not is_utf8(line):
         return key, value, f"{line[:30]!r} is not UTF-8"
     if quoted:
         return key, value, f"unbalanced '\"' in {line[:30]!r}"
@@ -145,7 +152,6 @@ def _split(line: str) -> tuple[str, str, str]:
 class CidrRule:
     """One line: its networks, its value, and how it is written where it needs no `if` block."""
 
-    where: str
     networks: tuple[Network, ...]
     value: str
     as_written: str = ""
@@ -158,7 +164,7 @@ def cidr_rules(source: Source, notes: Notes) -> Iterator[CidrRule]:
         word = line[: 5 if line[:5].lower() == "endif" else 2].lower()
         behind = line[len(word) :]
         try:
-            if word in ("if", "endif") and not behind[:1].isalnum():
+            if word in ("if", "endif") and not re.match("[0-9A-Za-z]", behind):
                 _block(word, behind.strip(SPACE), blocks)
             else:
                 yield _rule(where, line, blocks)
@@ -195,16 +201,16 @@ def _block(word: str, pattern: str, blocks: list[tuple[Network, ...]]) -> None:
 
 def _rule(where: str, line: str, blocks: list[tuple[Network, ...]]) -> CidrRule:
     marks = line[: len(line) - len(line.lstrip("!" + SPACE))]
-    pattern, *rest = line[len(marks) :].split(None, 1)
+    pattern, *rest = re.split(f"[{SPACE}]+", line[len(marks) :], maxsplit=1)
     excludes, networks = _pattern(marks + pattern)
-    if not rest:
+    value = "".join(rest).strip(SPACE)
+    if not value:
         raise InputError(f"{pattern!r} has no value")
-    value = rest[0].strip(SPACE)
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    if not is_utf8(value):
         raise LeftOut(where, f"{value[:30]!r} is not UTF-8")
     if blocks:
-        return CidrRule(where, reduce(_common, blocks, networks), value)
-    return CidrRule(where, networks, value, f"!{parse_network(pattern)}" if excludes else "")
+        return CidrRule(reduce(_common, blocks, networks), value)
+    return CidrRule(networks, value, f"!{parse_network(pattern)}" if excludes else "")
 
 
 def _pattern(text: str) -> tuple[bool, tuple[Network, ...]]:

@@ -36,6 +36,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ldappolicy.oracle import OracleError
 from ldappolicy.oracle.dns import Dns, Records
 from ldappolicy.oracle.smtp import Session
 
@@ -195,7 +196,7 @@ class Postfix:
         try:
             return Session(self.ports[service], **xclient)
         except OSError as error:
-            raise AssertionError(f"{service}: {error}: {self._complaints()}") from error
+            raise OracleError(f"{service}: {error}: {self._complaints()}") from error
 
     def _complaints(self) -> str:
         """Why it does not work, as far as Postfix said; master(8) says nothing before it has its log."""
@@ -211,7 +212,7 @@ class Postfix:
         deadline = time.monotonic() + DEADLINE
         while not (lines := self.log(pattern)):
             if time.monotonic() > deadline:
-                raise AssertionError(f"nothing in the log matches {pattern!r}: {self.log()[-5:]}")
+                raise OracleError(f"nothing in the log matches {pattern!r}: {self.log()[-5:]}")
             time.sleep(0.02)
         return lines[0]
 
@@ -291,7 +292,7 @@ class Postfix:
             waiting = {port for port in waiting if not _answers(port)}
             ended = self._process.poll() is not None or "ended: " in (self.folder / "master.out").read_text()
             if ended or time.monotonic() > deadline:
-                raise AssertionError(f"Postfix did not start: {self._complaints()}")
+                raise OracleError(f"Postfix did not start: {self._complaints()}")
             if waiting:
                 time.sleep(0.02)
 

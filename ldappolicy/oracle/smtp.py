@@ -15,6 +15,8 @@ import ssl
 from types import TracebackType
 from typing import Self
 
+from ldappolicy.oracle import OracleError
+
 TIMEOUT = 30.0
 MESSAGE = b"Subject: test\r\n\r\nThe text.\r\n"
 
@@ -84,7 +86,7 @@ class Session:
         """XCLIENT name=, addr=, port=, proto=, helo=, login=, ...; the session starts again."""
         reply = self.command("XCLIENT " + self.xclient_attributes(**attributes))
         if not reply.startswith("220"):
-            raise AssertionError(f"XCLIENT: expected 220, got {reply!r}")
+            raise OracleError(f"XCLIENT: expected 220, got {reply!r}")
         return reply
 
     @classmethod

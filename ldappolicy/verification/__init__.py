@@ -28,13 +28,14 @@ from typing import Self
 from ldappolicy.address import is_routed
 from ldappolicy.errors import InputError
 from ldappolicy.main_cf import MainCf
+from ldappolicy.oracle import OracleError
 from ldappolicy.oracle.postfix import DEADLINE, Postfix
-from ldappolicy.oracle.replies import parts, says
+from ldappolicy.oracle.replies import effective, is_of_address, parts, says
 from ldappolicy.oracle.smtp import Session
 from ldappolicy.policy import LISTS
 from ldappolicy.verification.native import NATIVE, OURS, calls, of_this_host, parameters, records
 from ldappolicy.verification.ours import Ours, Records
-from ldappolicy.verification.questions import Question, keys_of, questions
+from ldappolicy.verification.questions import Question, can_be_asked, keys_of, questions
 from ldappolicy.vocabulary import MAY_DEFER
 
 SEED = 1
@@ -72,12 +73,16 @@ class Difference:
 
 @dataclass(slots=True)
 class Report:
-    """How many questions, of how many keys; `unmet` keys had no turn; `apart` differ as they may."""
+    """How many questions, of how many keys; `unmet` keys had no turn; `apart` differ as they may.
+
+    `unasked` are keys that SMTP has no way to say.
+    """
 
     asked: int
     keys: int
     differences: list[Difference] = field(default_factory=list)
     apart: int = 0
+    unasked: tuple[str, ...] = ()
 
     @property
     def unmet(self) -> int:
@@ -97,7 +102,8 @@ def verify(
     refuses, or entries that cannot be served."""
     main = of_this_host(main)
     imported = list(imported)
-    keys = keys_of(main)
+    named = keys_of(main)
+    keys = [key for key in named if can_be_asked(key)]
     asked = list(islice(questions(keys, main.get("recipient_delimiter"), SEED), count))
     with ExitStack() as stack:
         ours = stack.enter_context(Ours(imported, policy_base, policy))
@@ -107,11 +113,12 @@ def verify(
         postfix = Postfix(smtpd, parameters(main, folder), records(main, keys))
         try:
             stack.enter_context(postfix)
-        except AssertionError as problem:
+        except OracleError as problem:
             raise InputError(f"Postfix refuses this main.cf: {problem}") from None
         _wait_for_greetings(postfix)
         with _Comparison(postfix, ours, _with_message(main, imported)) as comparison:
-            report = Report(len(asked), len(keys))
+            unasked = tuple(key.text for key in named if not can_be_asked(key))
+            report = Report(len(asked), len(keys), unasked=unasked)
             comparison.run(asked, report, progress)
     return report
 
@@ -121,10 +128,12 @@ def _wait_for_greetings(postfix: Postfix) -> None:
     for name in (NATIVE, OURS):
         with socket.create_connection(("127.0.0.1", postfix.ports[name])) as greeted:
             deadline = time.monotonic() + DEADLINE
-            while time.monotonic() < deadline and not select.select([greeted], [], [], 0.05)[0]:
+            while not select.select([greeted], [], [], 0.05)[0]:
                 if fatal := postfix.log(f"/{name}/smtpd.*: (fatal|panic): "):
                     said = re.sub("^.*?: (fatal|panic): ", "", fatal[0])
                     raise InputError(f"Postfix refuses this main.cf: {said}")
+                if time.monotonic() > deadline:
+                    raise InputError(f"Postfix does not answer: no greeting within {DEADLINE:g} seconds")
 
 
 def _lists(main: MainCf, imported: Records) -> Iterator[str]:
@@ -209,20 +218,7 @@ class _Comparison:
             if match := _EFFECT.search(line):
                 key = match["service"], int(match["number"])
                 found.setdefault(key, []).append(match["action"] or match["what"])
-        return {key: ", ".join(_effective(actions)) for key, actions in found.items()}
-
-
-def _effective(actions: Iterable[str]) -> list[str]:
-    """The last FILTER and REDIRECT win; HOLD twice is HOLD, whatever its text."""
-    last: dict[str, str] = {}
-    others = set()
-    for action in actions:
-        verb = action.partition(" ")[0].upper()
-        if verb in ("FILTER", "REDIRECT"):
-            last[verb] = action
-        else:
-            others.add(verb if verb == "HOLD" else action)
-    return sorted({*others, *last.values()})
+        return {key: ", ".join(sorted(effective(actions))) for key, actions in found.items()}
 
 
 # ---------------------------------------------------------------- one smtpd
@@ -263,7 +259,7 @@ class _Smtpd:
             try:
                 self._session = self._postfix.session(self.name)
                 self._session.ehlo("localhost")
-            except AssertionError as problem:
+            except OracleError as problem:
                 raise InputError(f"Postfix does not answer: {problem}") from None
         return self._session
 
@@ -337,13 +333,8 @@ def _may_differ(question: Question, was: str, now: str, left: Callable[[], froze
     if before[0][:1] not in ("4", "5") or after[0][:1] not in ("4", "5"):
         return False
     if before[0] == after[0] and before[2] == after[2]:
-        return _is_of_address(before[1]) and _is_of_address(after[1])
+        return is_of_address(before[1]) and is_of_address(after[1])
     names = left()
     if "User unknown" in now and names & MAY_DEFER:
         return True
     return bool(names) and before[0][0] == after[0][0]
-
-
-def _is_of_address(code: str | None) -> bool:
-    """x.1.y and x.0.y: smtpd maps them by the list that refuses."""
-    return code is not None and re.fullmatch(r"[45]\.[01]\.\d+", code) is not None

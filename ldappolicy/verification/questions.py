@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 from ldappolicy import vocabulary
@@ -24,7 +25,7 @@ from ldappolicy.address import is_host_address, is_hostname, quoted, unquoted
 from ldappolicy.errors import InputError
 from ldappolicy.importing import places
 from ldappolicy.importing.sources import INDEXED, LeftOut, Notes, Source, cidr_rules, pairs, source_of
-from ldappolicy.main_cf import MainCf
+from ldappolicy.main_cf import MainCf, read_text
 from ldappolicy.network import Network, parse_network
 from ldappolicy.policy import LISTS, parse_inline
 
@@ -78,6 +79,7 @@ _HELOS = ("mail.stranger.example", "mail.stranger.example", "nodot", "[198.18.0.
 _PARTS = {"reverse_client": "client", "sasl": "login"}
 _KINDS = frozenset(("sender", "recipient", "client", "reverse_client", "helo", "sasl", "etrn"))
 
+_NAMED = re.compile(r"[\w.+=-]*[@.:][\w.:@/+=-]*|<>|unknown", re.ASCII)
 _OCTETS = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2}")
 _HEXTETS = re.compile(r"[0-9a-fA-F]{1,4}(:[0-9a-fA-F]{0,4}){0,7}")
 
@@ -94,7 +96,39 @@ def keys_of(main: MainCf) -> list[Key]:
         found += [Key("client", pattern.lstrip("!")) for pattern in networks]
     with suppress(LeftOut):
         found += [Key("recipient", domain) for domain in places.local_domains(main, notes)]
+    found += _keys_of_files(main)
     return list(dict.fromkeys(found))
+
+
+def _keys_of_files(main: MainCf) -> Iterator[Key]:
+    """What the files look as if they named, read without any grammar: also what the import does not see."""
+    for kind, source in dict.fromkeys(_tables(main)):
+        if source.type in (*INDEXED, "cidr"):
+            yield from (Key(kind, words[0]) for words in _words(source.name))
+    for parameter in ("mynetworks", *places.EXACT_DOMAINS, "relay_domains"):
+        kind = "client" if parameter == "mynetworks" else "recipient"
+        for token in main.get(parameter).replace(",", " ").split():
+            if token.lstrip("!").startswith("/"):
+                yield from (Key(kind, word) for words in _words(token.lstrip("!")) for word in words)
+
+
+def _words(path: str) -> Iterator[list[str]]:
+    """The words of each line of a file that look like an address, a name or a network."""
+    try:
+        text = read_text(Path(path))
+    except InputError:
+        return
+    for line in text.split("\n"):
+        words = (word.strip("!#") for word in re.split(r"[\s,]+", line))
+        found = [word for word in words if _NAMED.fullmatch(word)]
+        if found:
+            yield found
+
+
+def can_be_asked(key: Key) -> bool:
+    """Whether SMTP has a way to say it."""
+    blanks = " " if key.kind in ("sender", "recipient", "sasl") else ""
+    return key.text == "<>" or _can_be_said(key.text, blanks)
 
 
 def _keys_of_tables(main: MainCf, notes: Notes) -> Iterator[tuple[str, str]]:

@@ -65,7 +65,6 @@ DENIED_DN: Names = {"all": ("bob",), "news": ()}
 PATTERNS: Mapping[str, Names] = {"allowed": ALLOWED, "denied": DENIED}
 SEND_AS: Names = {"all": ("bob",), "outside.example": ("team",)}
 DOMAINS = ("local.example", "outside.example", "relay.example")
-NAMES = ("members", "owners", "moderators", "allowed", "denied")
 STRANGERS = ("eve", "zoe@outside.example")
 """Logins that nobody has."""
 

@@ -25,9 +25,10 @@ from types import TracebackType
 from typing import Self
 
 from ldappolicy.oracle.postfix import Postfix
+from ldappolicy.oracle.replies import effective, is_of_address, parts, says
 from ldappolicy.oracle.smtp import Session as Smtp
 from ldappolicy.vocabulary import LEFT_TO_POSTFIX, MAY_DEFER, Residue
-from tests.conformance import BASE, POLICY_BASE, parts, says
+from tests.conformance import BASE, POLICY_BASE
 from tests.conformance.pairs import DNS, LISTS, SERVFAIL, SITE_MAIN, Native, Pair, entries
 from tests.labs.ldappolicy import Ldappolicy
 
@@ -131,7 +132,9 @@ class Runner:
             self._tree = service.folder / "tree.ldif"
             self._write_tree(EMPTY)
             service.start()
-            self.postfix = Postfix(dict(self._smtpds()), {**SITE_MAIN, **self._more}, DNS, SERVFAIL, self._built)
+            self.postfix = Postfix(
+                dict(self._smtpds()), {**SITE_MAIN, **self._more}, DNS, SERVFAIL, self._built
+            )
             stack.enter_context(self.postfix)
             self._main = (self.postfix.etc / "main.cf").read_text()
             self._logs = {
@@ -328,7 +331,7 @@ def effects(lines: list[str]) -> tuple[dict[str, frozenset[str]], frozenset[str]
             found.setdefault(recipient, []).append(match["action"] or match["what"])
         elif found.pop(recipient, None):
             refused.add(recipient)
-    told = {recipient: frozenset(_effective(actions)) for recipient, actions in found.items()}
+    told = {recipient: effective(actions) for recipient, actions in found.items()}
     return told, frozenset(refused)
 
 
@@ -343,21 +346,6 @@ def accepted(run: Run) -> dict[str, frozenset[str]]:
         elif verb == "RCPT" and step.reply.startswith("250"):
             senders.add(f"MAIL {sender}")
     return {key: value for key, value in run.effects.items() if key in senders or not key.startswith("MAIL ")}
-
-
-def _effective(actions: list[str]) -> Iterator[str]:
-    """DISCARD ends everything, the last FILTER and REDIRECT win; HOLD twice is HOLD, whatever its text."""
-    last: dict[str, str] = {}
-    if any(action.upper().startswith("DISCARD") for action in actions):
-        yield "DISCARD"
-        return
-    for action in actions:
-        verb = action.partition(" ")[0].upper()
-        if verb in ("FILTER", "REDIRECT"):
-            last[verb] = action
-        else:
-            yield "HOLD" if verb == "HOLD" else action
-    yield from last.values()
 
 
 def endings(run: Run) -> Iterator[Ending]:
@@ -427,17 +415,19 @@ class Comparison:
         recipient = native.command.partition(" ")[2]
         if says(ours.reply) == CONFIGURATION_ERROR and (said := cannot_say(ours)):
             return Difference.CANNOT_SAY, said
-        if self.native.refused - {recipient}:
+        if self.native.refused - {recipient} and native.reply[:1] == "2":
             return Difference.REFUSED, ""
         (was, was_enhanced, _), (now, now_enhanced, _) = parts(native.reply), parts(ours.reply)
         refused = was[:1] in "45" and now[:1] in "45"
-        if refused and was == now and _is_of_address(was_enhanced) and _is_of_address(now_enhanced):
+        if refused and was == now and is_of_address(was_enhanced) and is_of_address(now_enhanced):
             return Difference.X_1_Y, ""
         if self.residue and native.command.startswith("VRFY") and (was[:1], now[:1]) == ("2", "4"):
             return Difference.VRFY, ""
         closes = now[:1] in "45" or any("action='DISCARD" in line for line in ours.log)
         if closes and set(recipient.rpartition("@")[0]) & set("%!@"):
             return Difference.ROUTED, ""
+        if (was[:1], now[:1]) == ("4", "4") and not self.once and self._both_deferring():
+            return Difference.CARRIED, ""
         if (
             refused
             and "User unknown" in ours.reply
@@ -456,10 +446,6 @@ class Comparison:
         """defer_if_permit and defer_if_reject together end a list; they may stand in two."""
         text = self.outcome.pair.text.lower()
         return "defer_if_permit" in text and "defer_if_reject" in text
-
-
-def _is_of_address(enhanced: str | None) -> bool:
-    return bool(enhanced and re.fullmatch(r"[45]\.[01]\.\d+", enhanced))
 
 
 def cannot_say(step: Step) -> str:

@@ -127,10 +127,14 @@ def compare(main: MainCf, policy: Policy, domains: frozenset[str] | None) -> Ite
 
 @dataclass(frozen=True, slots=True)
 class _Patterns:
-    """What a match_list(3) parameter says; not `complete` where a table or an unread file says more."""
+    """What a match_list(3) parameter says; not `complete` where a table or an unread file says more.
+
+    `bare` are keys of tables without a dot: domains to Postfix, users to whoever wrote virtual_alias_maps.
+    """
 
     texts: tuple[str, ...]
     complete: bool
+    bare: tuple[str, ...] = ()
     unread: tuple[LeftOut, ...] = ()
 
 
@@ -138,6 +142,7 @@ def _patterns(main: MainCf, parameter: str, *, tables: bool = False) -> _Pattern
     """What it says as far as it can be read; with `tables` the domains among their keys count as well."""
     where = main.where(parameter)
     found: list[str] = []
+    bare: list[str] = []
     complete = True
     unread: list[LeftOut] = []
     for token in _tokens(main.get(parameter), where, unread):
@@ -148,10 +153,11 @@ def _patterns(main: MainCf, parameter: str, *, tables: bool = False) -> _Pattern
                 elif (keys := _domains_in(member) if tables and not member.excludes else None) is None:
                     complete = False
                 else:
-                    found += keys
+                    found += [key for key in keys if "." in key]
+                    bare += [key for key in keys if "." not in key]
         except LeftOut as problem:
             unread.append(problem)
-    return _Patterns(tuple(found), complete and not unread, tuple(unread))
+    return _Patterns(tuple(found), complete and not unread, tuple(bare), tuple(unread))
 
 
 def _tokens(value: str, where: str, unread: list[LeftOut]) -> tuple[str, ...]:
@@ -169,7 +175,7 @@ def _domains_in(member: places.Member) -> list[str] | None:
         keys = list(places.table_keys(source_of(member.text, member.where), Notes(), ""))
     except LeftOut:
         return None
-    return [key for key in keys if "." in key and "@" not in key]
+    return [key for key in keys if "@" not in key]
 
 
 class _Pair:
@@ -285,7 +291,7 @@ class _Pair:
             told = len(said) == len(found.texts) and not self._main.lacking(parameter)
             complete = complete and found.complete and told
             yield from self._missing(parameter, said, keys, theirs)
-            theirs |= {domain: parameter for domain in said if domain not in theirs}
+            theirs |= {domain: parameter for domain in (*said, *found.bare) if domain not in theirs}
         if complete:
             yield from self._extra(keys, theirs)
 

@@ -318,13 +318,20 @@ class Standing:
         only = _named(self._smtpd.setting(call, "policy_context"))[2]
         return (only,) if only else LISTS_OF_STATE[state]
 
-    def _evaluates(self, call: Call) -> Evaluated:
-        return frozenset((name, one) for _, name, one in self._evaluates_in(call))
-
     @cached_property
     def evaluated(self) -> Evaluated:
         """What all the calls evaluate."""
-        return frozenset().union(*map(self._evaluates, self.calls))
+        return frozenset((name, one) for call in self.calls for _, name, one in self._evaluates_in(call))
+
+    @cached_property
+    def protected(self) -> Evaluated:
+        """What of it is evaluated where it can refuse, and in a state that Postfix runs such a list in."""
+        return frozenset(
+            (name, one)
+            for call in filter(_has_effect, self.calls)
+            for state, name, one in self._evaluates_in(call)
+            if one in LISTS_OF_STATE[state]
+        )
 
     @property
     def policies(self) -> frozenset[str]:
@@ -335,7 +342,7 @@ class Standing:
         """The lists that it asks a policy of its own for, and those of the same states that it might have."""
         asked: set[str] = set()
         near: set[str] = set()
-        for call in self.calls:
+        for call in filter(_has_effect, self.calls):
             if self._policy(call) not in others:
                 for state in self._smtpd.states(call.stage):
                     asked.update(self._asks(call, state))
@@ -410,11 +417,12 @@ class Standing:
 
     def _behind_a_permit(self) -> Iterator[Fault]:
         """Calls that somebody is let past, unless another call asks about all the same."""
-        free = [call for call in self.calls if not list(_permits(call, self._ours))]
-        elsewhere: Evaluated = frozenset().union(*map(self._evaluates, free))
+        free = [call for call in self.calls if _has_effect(call) and not any(_permits(call, self._ours))]
+        elsewhere = frozenset().union(*map(self._evaluates_in, free))
         for call in self.calls:
-            here = self._evaluates(call)
-            if call not in free and not (here and here <= elsewhere):
+            state, *_ = self._smtpd.states(call.stage)
+            here = {one for one in self._evaluates_in(call) if one[0] == state}
+            if not here or not here <= elsewhere:
                 for item, is_certain in _permits(call, self._ours):
                     yield self._fault(is_certain, call, _let_past(item, is_certain))
 
@@ -480,6 +488,17 @@ def _let_past(item: str, is_certain: bool) -> str:
     return f"the call stands behind {item}: who {lets} through is never asked about"
 
 
+def _is_end(step: Step) -> bool:
+    """Whether nothing behind it is ever reached."""
+    name = step.item.name.lower()
+    return name in _ENDS and not (step.warned and name != "permit")
+
+
+def _has_effect(call: Call) -> bool:
+    """Whether a call is reached, and what the policy refuses is refused."""
+    return not call.warned and not any(map(_is_end, call.before))
+
+
 def _permits(call: Call, ours: frozenset[str]) -> Iterator[tuple[str, bool]]:
     """What can permit before a call, and whether it certainly does for somebody."""
     for step in call.before:
@@ -488,7 +507,7 @@ def _permits(call: Call, ours: frozenset[str]) -> Iterator[tuple[str, bool]]:
             yield str(step.item), name in _LETS_THROUGH
         elif _may_say_ok(step, ours):
             yield str(step.item), False
-        if name in _ENDS and not (step.warned and name != "permit"):
+        if _is_end(step):
             return
 
 
@@ -584,7 +603,8 @@ def _doubt(plain: Smtpd, services: Sequence[Smtpd], ours: Ours, site: Site) -> I
 def _lacking(service: Smtpd, standing: Standing, model: Standing) -> Iterator[Fault]:
     """What another smtpd asks for and this one does not, unless it asks a policy of its own."""
     asked, near = standing.lists_beside(model.policies)
-    missing = sorted(pair for pair in model.evaluated - standing.evaluated if pair[1] not in asked)
+    lacking = (model.evaluated - standing.evaluated) | (model.protected - standing.protected)
+    missing = sorted(pair for pair in lacking if pair[1] not in asked)
     host, _, port = service.name.rpartition(":")
     is_submission = port in _SUBMISSION
     if not missing or (host and is_loopback(host.strip("[]")) and not is_submission):
@@ -592,7 +612,8 @@ def _lacking(service: Smtpd, standing: Standing, model: Standing) -> Iterator[Fa
     parameters = [call.parameter for call in model.calls]
     own = next((one for one in parameters if service.where(one) == service.place), "")
     what = f"for {', '.join(map('/'.join, missing))}" if standing.calls else "the policy service"
-    text = f"service {service.name} does not call {what}"
+    in_vain = standing.evaluated.issuperset(missing)
+    text = f"service {service.name} {f'calls {what} in vain' if in_vain else f'does not call {what}'}"
     if own:
         text += ": what it sets here takes the place of main.cf's list"
     is_error = is_submission and any(one not in near for _, one in missing)

@@ -15,7 +15,9 @@ BUGS: functions in expansions (Postfix 3.11 and later) are refused. An expansion
 steps is refused as well, where Postfix would go on.
 """
 
+import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +75,7 @@ DEFAULTS: Mapping[str, str] = {
     "virtual_alias_maps": "$virtual_maps",
     "virtual_mailbox_domains": "$virtual_mailbox_maps",
     "virtual_mailbox_maps": "",
+    "virtual_maps": "",
 }
 
 HOST_KNOWS = frozenset(("myhostname", "mydomain", "mynetworks"))
@@ -129,7 +132,7 @@ class MainCf:
         return expansion
 
     def _raw(self, name: str) -> str | None:
-        """The value before expansion; None where only the host knows it."""
+        """The value before expansion; None where it is not said here."""
         if name == "myhostname" and not self.is_set("mydomain"):
             return self._hostname()
         if name in self.definitions:
@@ -139,7 +142,8 @@ class MainCf:
         if name == "mydomain":
             hostname = self._hostname()
             return None if hostname is None else _domain_of(hostname)
-        return None if name in HOST_KNOWS else DEFAULTS.get(name, "")
+        # Postfix has a default for hundreds of others: what is none of its parameters is empty there.
+        return None if name in HOST_KNOWS else DEFAULTS.get(name)
 
     def _hostname(self) -> str | None:
         """myhostname as mail_params.c reads it first: a mydomain that is not set is still empty then."""
@@ -183,10 +187,17 @@ def is_utf8(text: str) -> bool:
 def read_text(path: Path) -> str:
     """A file of Postfix; bytes that are no UTF-8 stay what they are. Raises InputError."""
     try:
-        return path.read_bytes().decode("utf-8", "surrogateescape")
+        # A pipe would be waited for, and /dev/zero has no end.
+        if not (path.is_dir() or stat.S_ISREG(path.stat().st_mode) or str(path) == os.devnull):
+            raise InputError(f"{path}: cannot be read: is no file")
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
         raise InputError(f"{path}: cannot be read: {reason.lower()}") from None
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise InputError(f"{path}: cannot be read: line {line} holds a NUL")
+    return text
 
 
 def logical_lines(text: str, source: str, warnings: list[str] | None = None) -> Iterator[tuple[int, str]]:

@@ -512,14 +512,12 @@ FILES: dict[str, tuple[str, str, str, list[str]]] = {
 @pytest.mark.parametrize("case", FILES)
 def test_file(lint: Lint, tmp_path: Path, case: str) -> None:
     """A `/file` is read as Postfix reads it; one that cannot be, or by some versions only, is told of."""
-    one, two, mynetworks, expected = (
-        part.replace("{}", str(tmp_path)) if isinstance(part, str) else part for part in FILES[case]
-    )
+    first, second, patterns, expected = FILES[case]
+    one, two, mynetworks = (text.replace("{}", str(tmp_path)) for text in (first, second, patterns))
     (tmp_path / "one").write_text(one, encoding="utf-8")
     (tmp_path / "two").write_text(two, encoding="utf-8")
-    assert isinstance(expected, list)
-    short = [line.replace("{}", str(tmp_path)).replace(f"{tmp_path}/", "") for line in expected]
-    assert short == lint(with_line(f"mynetworks = {mynetworks}"))
+    told = [line.replace("{}", str(tmp_path)).replace(f"{tmp_path}/", "") for line in expected]
+    assert told == lint(with_line(f"mynetworks = {mynetworks}"))
     assert (0, "") == (lint.status, lint.said)
 
 
@@ -572,6 +570,19 @@ def test_tables(lint: Lint, tmp_path: Path) -> None:
     ] == lint(main)
     (tmp_path / "virtual").write_text("  broken\n", encoding="utf-8")
     assert [] == [line for line in lint(main) if "third" in line]
+
+
+def test_keys_that_are_users(lint: Lint, tmp_path: Path) -> None:
+    """A key without a dot may be in smtpdLocalDomains, as Postfix takes it for a domain, or not."""
+    (tmp_path / "virtual").write_text("other.example x\nroot amy\nabuse amy\n", encoding="utf-8")
+    main = (
+        with_line("mydestination = my.domain, localhost") + f"virtual_alias_maps = hash:{tmp_path}/virtual\n"
+    )
+    known = "smtpdAccess: other.example OK\n"
+    both = (known, f"{known}smtpdAccess: root OK\nsmtpdAccess: abuse OK\n")
+    assert ([], []) == (lint(main), lint(main, changed=(both,)))
+    third = (known, f"{known}smtpdAccess: postmaster OK\n")
+    assert [extra("8", "mydestination", "'postmaster'")] == lint(main, changed=(third,))
 
 
 def test_myorigin_in_a_file(lint: Lint, tmp_path: Path) -> None:

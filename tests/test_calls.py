@@ -32,7 +32,13 @@ def policy(name: str, *lists: str) -> Entry:
 BROKEN = Entry(
     f"cn=broken,{BASE}", {"objectClass": ["smtpdPolicy"], "cn": ["broken"], "smtpdMynetworks": ["/"]}
 )
-POLICIES = read_policies([policy("default", "sender", "recipient"), policy("full", *LISTS), BROKEN])
+OTHERS = (
+    policy("mua", "recipient"),
+    policy("both", "sender", "recipient"),
+    policy("clients", "client"),
+    policy("contents", "data"),
+)
+POLICIES = read_policies([policy("default", "sender", "recipient"), policy("full", *LISTS), *OTHERS, BROKEN])
 SITE = Site(POLICIES, "default", (Inet("127.0.0.1", 10040),))
 PERMITS = replace(SITE, permit_ok=True)
 
@@ -101,8 +107,12 @@ CLEAN: dict[str, str] = {
     "in a class in a class": recipient("outer")
     + f"smtpd_restriction_classes = outer, inner\nouter = reject_non_fqdn_sender, inner\ninner = {CALL}\n",
     "by the name of a parameter": recipient("$ours") + f"ours = {CALL}\n",
-    "a class that reaches itself": recipient("ours", CALL)
-    + "smtpd_restriction_classes = ours\nours = ours\n",
+    "a class again and again": recipient("ours", "warn_if_reject ours", "outer")
+    + "smtpd_restriction_classes = ours, outer\nours = reject_non_fqdn_sender\n"
+    + f"outer = ours, ours, {CALL}\n",
+    "a class that is called as a restriction is": recipient("Reject_Non_FQDN_Sender", CALL)
+    + "smtpd_restriction_classes = Reject_Non_FQDN_Sender\n"
+    + "Reject_Non_FQDN_Sender = Reject_Non_FQDN_Sender\n",
     "each list": each("default", "sender", "recipient"),
     "each list there is": each("full", *LISTS, but="relay")
     .replace("reject_unauth_destination\n", f"reject_unauth_destination, {call('full/relay')}\n")
@@ -442,6 +452,147 @@ def test_fault(judged: Judge, case: str) -> None:
     assert sorted(expected) == sorted(judged(main))
 
 
+# ---------------------------------------------------------------- asked elsewhere, in vain
+
+PASSED = f"error: {BEHIND} permit_mynetworks: who it lets through is never asked about"
+
+# What stands in main.cf beside a recipient list that has permit_mynetworks in front of a call for the whole
+# policy, or for its recipient list; whether that asks who is let past.
+BESIDE: dict[str, tuple[str, str, bool]] = {
+    "the sender list": ("", f"smtpd_sender_restrictions = {CALL}\n", True),
+    "the client list": ("", f"smtpd_client_restrictions = reject_unknown_client_hostname, {CALL}\n", True),
+    "the relay list": ("", f"smtpd_relay_restrictions = reject_unauth_destination, {CALL}\n", True),
+    "another policy": ("", f"smtpd_sender_restrictions = {call('both')}\n", False),
+    "under warn_if_reject": ("", f"smtpd_sender_restrictions = warn_if_reject {CALL}\n", False),
+    "behind reject": ("", f"smtpd_client_restrictions = reject, {CALL}\n", False),
+    "behind defer": ("", f"smtpd_client_restrictions = defer, {CALL}\n", False),
+    "behind a reject that warns": ("", f"smtpd_client_restrictions = warn_if_reject reject, {CALL}\n", True),
+    "behind another permit": ("", f"smtpd_sender_restrictions = permit_sasl_authenticated, {CALL}\n", False),
+    "by a class": (
+        "",
+        "smtpd_sender_restrictions = ours\nsmtpd_restriction_classes = ours\n" + f"ours = {CALL}\n",
+        True,
+    ),
+    "by a class under warn_if_reject": (
+        "",
+        (
+            "smtpd_sender_restrictions = warn_if_reject ours\nsmtpd_restriction_classes = ours\n"
+            f"ours = reject_non_fqdn_sender, {CALL}\n"
+        ),
+        False,
+    ),
+    "the list alone": (
+        "default/recipient",
+        f"smtpd_sender_restrictions = {call('default/recipient')}\n",
+        True,
+    ),
+    "the other list": ("default/recipient", f"smtpd_sender_restrictions = {call('default/sender')}\n", False),
+    "for another command": (
+        "default/recipient",
+        f"smtpd_etrn_restrictions = {call('default/recipient')}\n",
+        False,
+    ),
+    "after the recipients": (
+        "default/recipient",
+        f"smtpd_data_restrictions = {call('default/recipient')}\n",
+        False,
+    ),
+    "before the recipients": (
+        "default/recipient",
+        f"smtpd_client_restrictions = {call('default/recipient')}\nsmtpd_delay_reject = no\n",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BESIDE)
+def test_let_past_unless_asked_elsewhere(judged: Judge, case: str) -> None:
+    """Who is let past a call is asked by another only where that is reached, can refuse, and runs as well."""
+    context, beside, is_asked = BESIDE[case]
+    said = judged(recipient("permit_mynetworks", call(context)) + beside)
+    assert ([] if is_asked else [PASSED]) == [line for line in said if line == PASSED]
+
+
+# ---------------------------------------------------------------- classes
+
+
+def classes(bodies: dict[str, str]) -> str:
+    """Definitions of restriction classes."""
+    names = f"smtpd_restriction_classes = {', '.join(bodies)}\n"
+    return names + "".join(f"{name} = {body}\n" for name, body in bodies.items())
+
+
+def chain(length: int, end: str, times: int = 1) -> str:
+    """Classes that each name the next, so many times."""
+    bodies = {f"c{at}": ", ".join([f"c{at + 1}"] * times) for at in range(1, length)}
+    return classes({**bodies, f"c{length}": end})
+
+
+DEEPER = "holds more than 100 classes within one another"
+LONGER = "more than 1,000 restrictions, those of its classes included"
+
+# A main.cf, and why its recipient list cannot be read.
+ENDLESS: dict[str, tuple[str, str]] = {
+    "a class that reaches itself": (
+        recipient("ours", CALL) + classes({"ours": "ours"}),
+        "'ours' reaches itself",
+    ),
+    "a class that reaches itself by another": (
+        recipient(CALL, "a") + classes({"a": "reject_non_fqdn_sender, b", "b": "c", "c": "b"}),
+        "class 'b' reaches itself",
+    ),
+    "a class in 100 others": (recipient("c1") + chain(101, CALL), f"class 'c1' {DEEPER}"),
+    "a class in 100 others, the inner ones first": (
+        recipient("c60", "c1") + chain(101, CALL),
+        f"class 'c1' {DEEPER}",
+    ),
+    "a class in 1,500 others": (recipient("c1", CALL) + chain(1500, "reject"), f"class 'c1' {DEEPER}"),
+    "2 ** 24 restrictions": (recipient("c1", CALL) + chain(25, "reject_non_fqdn_sender", 2), LONGER),
+    "2 ** 60 calls": (recipient("c1") + chain(61, CALL, 2), LONGER),
+    "1,001 restrictions": (recipient(*["reject_non_fqdn_sender"] * 1000, CALL), LONGER),
+    "a brace": (recipient("{"), "unbalanced '{' at character 1"),
+}
+
+
+@pytest.mark.parametrize("case", ENDLESS)
+def test_endless(judged: Judge, case: str) -> None:
+    """Classes without an end, or with one that nobody lives to see, are an error and not a traceback."""
+    main, expected = ENDLESS[case]
+    said = judged(main)
+    assert said[0].startswith(f"error: {WHERE}: ")
+    assert said[0].endswith(expected)
+
+
+SHARED = {
+    "100 classes within one another": recipient("c1") + chain(100, CALL),
+    "100 classes, all of them named": recipient(*(f"c{at}" for at in range(100, 1, -1)), CALL)
+    + chain(100, "reject_non_fqdn_sender"),
+    "2 ** 60 times nothing": recipient("c1", CALL) + chain(61, "", 2),
+    "1,000 restrictions": recipient(*["reject_non_fqdn_sender"] * 999, CALL),
+}
+
+
+@pytest.mark.parametrize("main", SHARED.values(), ids=SHARED)
+def test_classes_to_the_bound(judged: Judge, main: str) -> None:
+    """A class is taken apart once, however often it is named."""
+    assert [] == judged(main)
+
+
+def test_one_list_that_cannot_be_read(judged: Judge) -> None:
+    """The others are judged all the same."""
+    main = recipient("permit_mynetworks", CALL) + "smtpd_etrn_restrictions = a\n" + classes({"a": "a"})
+    assert [
+        "error: 3: smtpd_etrn_restrictions: class 'a' reaches itself",
+        f"error: {BEHIND} permit_mynetworks: who it lets through is never asked about",
+    ] == judged(main)
+
+
+@pytest.mark.parametrize("digits", [4, 400, 5000])
+def test_a_long_timeout(judged: Judge, digits: int) -> None:
+    """However many digits a time has, it is compared."""
+    assert [] == judged(recipient(call(timeout="9" * digits)))
+
+
 # ---------------------------------------------------------------- open relays
 
 FRONT = "the call stands in front of"
@@ -564,6 +715,11 @@ def without(line: int, name: str, parameter: str = "smtpd_recipient_restrictions
     return f"master.cf:{line}: {parameter}: service {name} does not call {what}: {INHERITED}"
 
 
+IN_VAIN = (
+    "master.cf:2: smtpd_recipient_restrictions: service submission calls for default/recipient,"
+    f" default/sender in vain: {INHERITED}"
+)
+
 MASTERS: dict[str, tuple[str, str, list[str]]] = {
     "inherited": (recipient(CALL), SMTP + SUBMISSION + "  -o smtpd_sasl_auth_enable=yes\n", []),
     "the comments of master.cf uncommented": (
@@ -628,6 +784,138 @@ MASTERS: dict[str, tuple[str, str, list[str]]] = {
                 "error: master.cf:2: smtpd_recipient_restrictions: the call stands behind"
                 " permit_sasl_authenticated: who it lets through is never asked about"
             )
+        ],
+    ),
+    "a policy of its own": (
+        recipient(CALL),
+        SMTP + SUBMISSION + f"  -o {{ smtpd_recipient_restrictions = {call('mua')}, reject }}\n",
+        [],
+    ),
+    "a policy of its own, asked in another list of the same state": (
+        recipient(CALL),
+        SMTP + SUBMISSION + "  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject\n"
+        f"  -o {{ smtpd_client_restrictions = {call('mua')} }}\n",
+        [],
+    ),
+    "lists of a policy of its own": (
+        each("default", "sender", "recipient"),
+        SMTP + SUBMISSION + f"  -o {{ smtpd_recipient_restrictions = {call('both/recipient')} }}\n"
+        f"  -o {{ smtpd_sender_restrictions = {call('both/sender')} }}\n",
+        [],
+    ),
+    "a list of a policy of its own, the other one inherited": (
+        each("default", "sender", "recipient"),
+        SMTP + SUBMISSION + f"  -o {{ smtpd_recipient_restrictions = {call('mua/recipient')} }}\n",
+        [],
+    ),
+    "one list of a policy of its own": (
+        recipient(CALL),
+        SMTP + SUBMISSION + f"  -o {{ smtpd_recipient_restrictions = {call('mua/recipient')}, reject }}\n",
+        ["warning: " + without(2, "submission", what="for default/sender")],
+    ),
+    "a policy of its own in another state": (
+        recipient(CALL),
+        SMTP + SUBMISSION + "  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject\n"
+        f"  -o {{ smtpd_data_restrictions = {call('contents/data')} }}\n",
+        ["error: " + without(2, "submission", what="for default/recipient, default/sender")],
+    ),
+    "another policy of main.cf": (
+        recipient(CALL) + f"smtpd_client_restrictions = {call('clients/client')}\n",
+        SMTP + SUBMISSION + "  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject\n",
+        ["error: " + without(2, "submission", what="for default/recipient, default/sender")],
+    ),
+    "a policy of its own that is not there": (
+        recipient(CALL),
+        SMTP + SUBMISSION + f"  -o {{ smtpd_recipient_restrictions = {call('nosuch')}, reject }}\n",
+        [
+            (
+                "error: master.cf:2: smtpd_recipient_restrictions: policy_context 'nosuch' names a policy"
+                " that is not there"
+            )
+        ],
+    ),
+    "a call under warn_if_reject": (
+        recipient(CALL),
+        SMTP
+        + SUBMISSION
+        + "  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject\n"
+        + f"  -o {{ smtpd_sender_restrictions = warn_if_reject {CALL} }}\n",
+        [
+            (
+                "warning: master.cf:2: smtpd_sender_restrictions: warn_if_reject before the call: what the"
+                " policy refuses is logged and let through"
+            ),
+            f"error: {IN_VAIN}",
+        ],
+    ),
+    "a call of another policy under warn_if_reject": (
+        recipient(CALL),
+        SMTP
+        + SUBMISSION
+        + f"  -o {{ smtpd_recipient_restrictions = warn_if_reject {call('both')}, reject }}\n",
+        [
+            (
+                "warning: master.cf:2: smtpd_recipient_restrictions: warn_if_reject before the call: what the"
+                " policy refuses is logged and let through"
+            ),
+            "error: " + without(2, "submission", what="for default/recipient, default/sender"),
+        ],
+    ),
+    "a call that is never reached": (
+        recipient(CALL),
+        SMTP + SUBMISSION + f"  -o {{ smtpd_recipient_restrictions = reject, {CALL} }}\n",
+        [
+            (
+                "warning: master.cf:2: smtpd_recipient_restrictions: the call is never reached: reject before"
+                " it ends the list"
+            ),
+            f"error: {IN_VAIN}",
+        ],
+    ),
+    "a call for another command": (
+        each("default", "sender", "recipient"),
+        SMTP
+        + SUBMISSION
+        + "  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject\n"
+        + f"  -o {{ smtpd_etrn_restrictions = {call('default/recipient')} }}\n",
+        [
+            (
+                "warning: master.cf:2: smtpd_etrn_restrictions: policy_context 'default/recipient' calls for"
+                " another list than the one that it stands in, expected default/etrn"
+            ),
+            (
+                "error: master.cf:2: smtpd_recipient_restrictions: service submission calls for"
+                f" default/recipient in vain: {INHERITED}"
+            ),
+        ],
+    ),
+    "all under warn_if_reject": (
+        recipient(f"warn_if_reject {CALL}"),
+        SMTP + SUBMISSION + "  -o smtpd_recipient_restrictions=permit_sasl_authenticated,reject\n",
+        [
+            (
+                f"warning: {WHERE}: warn_if_reject before the call: what the policy refuses is logged and"
+                " let through"
+            ),
+            "error: " + without(2, "submission"),
+        ],
+    ),
+    "all under warn_if_reject, inherited": (
+        recipient(f"warn_if_reject {CALL}"),
+        SMTP + SUBMISSION,
+        [
+            (
+                f"warning: {WHERE}: warn_if_reject before the call: what the policy refuses is logged and"
+                " let through"
+            ),
+        ],
+    ),
+    "a list that cannot be read": (
+        recipient(CALL) + "smtpd_restriction_classes = ours\nours = reject_non_fqdn_sender\n",
+        SMTP + SUBMISSION + "  -o smtpd_recipient_restrictions=ours,reject -o ours=ours\n",
+        [
+            "error: master.cf:2: smtpd_recipient_restrictions: class 'ours' reaches itself",
+            "error: " + without(2, "submission"),
         ],
     ),
     "a call by a parameter of main.cf": (
@@ -714,6 +1002,13 @@ def test_queue_directory(judged: Judge) -> None:
     site = replace(SITE, listen=(Unix("/srv/queue/private/ldappolicy"),))
     main = recipient("check_policy_service unix:private/ldappolicy") + "queue_directory = /srv/queue\n"
     assert [] == judged(main, site=site)
+
+
+def test_queue_directory_of_a_service(judged: Judge) -> None:
+    """What a service has for it counts there, and nowhere else."""
+    site = replace(SITE, listen=(Unix("/var/spool/postfix/private/ldappolicy"),))
+    main = recipient("check_policy_service unix:private/ldappolicy")
+    assert [] == judged(main, SMTP + SUBMISSION + "  -o queue_directory=/srv/queue\n", site=site)
 
 
 def test_only_ours(judged: Judge) -> None:

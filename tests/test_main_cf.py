@@ -202,7 +202,9 @@ LACKING = [
     ("mydomain = b\n", "mydestination", ("myhostname",)),
     ("x = ${myhostname?{a}:{b}}\n", "x", ("myhostname",)),
     ("", "recipient_delimiter", ()),
-    ("", "nobody_has_it", ()),
+    # It may be one of the hundreds that Postfix has a default for.
+    ("", "nobody_has_it", ("nobody_has_it",)),
+    ("x = ${mail_version?reject}, permit\n", "x", ("mail_version",)),
 ]
 
 
@@ -210,7 +212,6 @@ LACKING = [
 def test_lacking(tmp_path: Path, text: str, name: str, lacking: tuple[str, ...]) -> None:
     """What only the host knows is empty, and is named."""
     assert lacking == main_cf(tmp_path, text).lacking(name)
-    assert set(lacking) <= HOST_KNOWS
 
 
 def test_config_directory(tmp_path: Path) -> None:

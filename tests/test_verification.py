@@ -370,9 +370,11 @@ MAY: Mapping[str, tuple[Question, str, str, str, object]] = {
     "permitted": (PLAIN, DENIED, "250 2.1.5 Ok", "permit_mynetworks", "RCPT"),
     "for good": (PLAIN, LATER, DENIED, "reject_rbl_client", "RCPT"),
     "for a while": (PLAIN, DENIED, LATER, "reject_rbl_client", "RCPT"),
-    "an error behind a residue": (PLAIN, LATER, ERROR, "reject_unverified_sender", True),
+    "an error behind a residue": (PLAIN, LATER, ERROR, "reject_unverified_sender", "RCPT"),
     "an error": (PLAIN, LATER, ERROR, "", "RCPT"),
     "an error instead of a refusal": (PLAIN, DENIED, ERROR, "reject_rbl_client", "RCPT"),
+    "a routed recipient and an error": (ROUTED, "250 2.1.5 Ok", ERROR, "", "RCPT"),
+    "a routed recipient and a hang-up": (ROUTED, "250 2.1.5 Ok", "", "", "RCPT"),
     "a routed recipient": (ROUTED, "250 2.1.5 Ok", DENIED, "", True),
     "a routed recipient permitted": (ROUTED, DENIED, "250 2.1.5 Ok", "", "RCPT"),
     "a code of an address": (
@@ -590,7 +592,7 @@ ENDINGS: Mapping[str, tuple[str, int, str]] = {
         "0 differ",
     ),
     "an action behind which DISCARD stands": (
-        "smtpd_recipient_restrictions = check_client_access static:HOLD, check_client_access static:DISCARD\n",
+        "smtpd_sender_restrictions = check_client_access static:HOLD, check_client_access static:DISCARD\n",
         0,
         "0 differ",
     ),

@@ -1,5 +1,6 @@
 """`ldappolicy import`: Postfix's restrictions, classes and tables as LDIF for `ldappolicy load`."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +95,8 @@ def verified(main: MainCf, carried: Carried, policy_base: str, name: str, count:
     if why:
         _say(f"--verify: {why}")
         return EX_UNAVAILABLE
+    # What was started and written is removed then as well.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with progress(Console(stderr=True), count) as step:
         report = verify(main, carried.records, policy_base, name, count, step)
     for line in lines_of(report):

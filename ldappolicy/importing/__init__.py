@@ -200,6 +200,9 @@ class _Carrying:
             raise LeftOut(where, f"table {token} cannot be carried over: it is an error when reached")
         except LeftOut as problem:
             self._note(problem)
+        # A type in braces is none there; our own reader would take the braces off.
+        if token.startswith("{"):
+            return f"{{postfix-{token[1:-1].strip()}}}"
         return f"postfix-{source}" if source.type in _OURS else token
 
     def _named(self, source: Source) -> str:
@@ -234,7 +237,8 @@ class _Carrying:
             policy["smtpdMynetworks"] = (places.mynetworks(self.main, self.notes),)
         with self._noting():
             if self._is("append_at_myorigin", "yes"):
-                policy["smtpdMyorigin"] = (places.myorigin(self.main),)
+                origin = places.myorigin(self.main)
+                policy |= {"smtpdMyorigin": (origin,)} if origin else {}
         with self._noting():
             keys = places.local_domains(self.main, self.notes)
             policy["smtpdLocalDomains"] = (f"ldap:{LOCAL_DOMAINS}",)

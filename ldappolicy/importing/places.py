@@ -20,7 +20,7 @@ from ldappolicy.main_cf import SPACE, MainCf, read_text
 from ldappolicy.network import parse_client_address, parse_pattern
 from ldappolicy.policy import parse_inline
 
-_DEPTH = 20  # of files in files; Postfix does not notice that a file names itself
+_DEPTH = 5  # of files in files; Postfix does not notice that a file names itself
 
 EXACT_DOMAINS = ("mydestination", "virtual_alias_domains", "virtual_mailbox_domains")
 """Parameters of domains that are compared as they stand; relay_domains is the other one."""

@@ -162,6 +162,7 @@ class Postfix:
         servfail: Collection[str] = (),
         built: Path | None = None,
     ) -> None:
+        self.dns = Dns(dns or {}, servfail)
         # A short name that other users may open: sockets of smtpd are in there.
         self.folder = Path(tempfile.mkdtemp(prefix="postfix-lab-"))
         self.folder.chmod(0o755)
@@ -173,7 +174,6 @@ class Postfix:
         self._main = {**MAIN, **(main or {})}
         self._stack = ExitStack()
         self._stack.callback(shutil.rmtree, self.folder)
-        self.dns = Dns(dns or {}, servfail)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:

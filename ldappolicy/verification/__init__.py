@@ -14,6 +14,7 @@ BUGS: smtpd does not log PREPEND, so it is not compared.
 
 import re
 import select
+import shutil
 import socket
 import tempfile
 import time
@@ -71,6 +72,10 @@ class Difference:
         return f"{said} ({self.why})" if self.why else said
 
 
+BROKEN = "connection"
+"""The step at which a connection broke, on either side: it never counts as the same."""
+
+
 @dataclass(slots=True)
 class Report:
     """How many questions, of how many keys; `unmet` keys had no turn; `apart` differ as they may.
@@ -108,7 +113,9 @@ def verify(
     with ExitStack() as stack:
         ours = stack.enter_context(Ours(imported, policy_base, policy))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ldappolicy-")))
-        folder.chmod(0o755)
+        # The tables are nobody else's business than smtpd's.
+        folder.chmod(0o700)
+        shutil.chown(folder, "postfix")
         smtpd = {NATIVE: {}, OURS: calls(ours.address, policy, _lists(main, imported))}
         postfix = Postfix(smtpd, parameters(main, folder), records(main, keys))
         try:
@@ -244,7 +251,7 @@ class _Smtpd:
                     self.hang_up()
                     break
         except OSError as problem:
-            steps.append(("connection", str(problem)))
+            steps.append((BROKEN, str(problem)))
             self.hang_up()
         return steps
 
@@ -313,6 +320,8 @@ def compare(
     for (command, was), (other, now) in zip(native, ours, strict=False):
         if command != other:
             return Difference(question, f"{command}/{other}", was, now)
+        if command == BROKEN:
+            return Difference(question, command, was, now)
         if says(was) == says(now):
             continue
         if not _may_differ(question, was, now, left):
@@ -325,10 +334,16 @@ def compare(
     return apart
 
 
+ERROR = ("451", "4.3.5")
+"""A server configuration error."""
+
+
 def _may_differ(question: Question, was: str, now: str, left: Callable[[], frozenset[str]]) -> bool:
     """Where code and text may differ, and where an address is checked in a second form."""
     before, after = parts(was), parts(now)
-    if after[0][:1] in "45" and is_routed(question.recipient):
+    if after[:2] == ERROR != before[:2]:
+        return False
+    if after[0][:1] in ("4", "5") and is_routed(question.recipient):
         return True  # what is refused as it stands is refused, whatever Postfix makes of it
     if before[0][:1] not in ("4", "5") or after[0][:1] not in ("4", "5"):
         return False

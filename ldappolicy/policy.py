@@ -17,7 +17,7 @@ from itertools import accumulate, islice
 from typing import TypeVar, cast
 
 from ldappolicy import vocabulary
-from ldappolicy.action import Action, parse_action, split_list, split_places
+from ldappolicy.action import Action, Kind, parse_action, split_list, split_places
 from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.ldap_filter import parse_url
@@ -306,17 +306,25 @@ def _require_fit(item: str, table: TableName, check: str) -> None:
         )
 
 
+def _result(value: str) -> Action:
+    """What a table of main.cf yields: maps(3) takes an empty result for a table that failed."""
+    return parse_action(value) if value else Action(Kind.INVALID, "", problem=_NO_VALUE)
+
+
+_NO_VALUE = "no value in the table, expected an action"
+
+
 def parse_static(name: str) -> Action:
     """The right-hand side of `static:VALUE`; braces around it keep its spaces."""
     if name.startswith("{") and name.endswith("}"):
         name = name[1:-1].strip()
-    return parse_action(name)
+    return _result(name)
 
 
 _INLINE_PAIR = re.compile(
-    r"""\s*(?P<key>(?:\\.|"(?:\\.|[^"\\])*"|[^\s="\\{}])+)\s*=\s*(?P<value>.*\S)\s*""", re.DOTALL | re.ASCII
+    r"""\s*(?P<key>(?:\\.|"(?:\\.|[^"\\])*"|[^\s="\\{}])+)\s*=\s*(?P<value>.*?)\s*""", re.DOTALL | re.ASCII
 )
-"""split_qnameval(3): white space in a key stands in quotes. No value is an error there when it is found."""
+"""split_qnameval(3): white space in a key stands in quotes."""
 
 
 def _is_one_group(token: str) -> bool:
@@ -336,7 +344,7 @@ def parse_inline(name: str) -> Mapping[str, Action]:
         pair = _INLINE_PAIR.fullmatch(token[1:-1] if token.startswith("{") else token)
         if pair is None:
             raise InputError(f"{token!r} in an inline: table is not of the form key=value")
-        lines[pair["key"].casefold()] = parse_action(pair["value"])
+        lines[pair["key"].casefold()] = _result(pair["value"])
     if not lines:
         raise InputError("an inline: table needs at least one key=value")
     return lines

@@ -34,7 +34,7 @@ def acting(action: str) -> str:
         (acting("DUNNO"), "DUNNO"),
         (acting("1234"), "DUNNO"),
         (acting("RELAY text"), "DUNNO"),
-        (acting(""), "DUNNO"),
+        (acting(""), CONFIGURATION_ERROR),
         (acting("INFO hello"), "DUNNO"),
         (acting("WARN"), "DUNNO"),
         ("reject", "reject,"),

@@ -15,6 +15,7 @@ from ldappolicy.policy import LISTS, Broken, Policy, PolicySet
 from ldappolicy.request import Request
 from ldappolicy.residue import SERVER_CONFIGURATION_ERROR, End, Flag, ListOutcome, Reply, compose
 from ldappolicy.restrictions import Program
+from ldappolicy.vocabulary import Residue
 
 LISTS_OF_STATE: Mapping[str, tuple[str, ...]] = {
     "CONNECT": ("client",),
@@ -206,6 +207,9 @@ def _forget_deferrals(outcomes: Iterable[ListOutcome]) -> None:
 
 
 def _forget_defer_if_reject(outcome: ListOutcome) -> None:
-    """The flag does not leave its list: only what is behind it there still knows it."""
-    while outcome.pieces and outcome.pieces[-1].does is Flag.DEFER_IF_REJECT:
-        outcome.pieces.pop()
+    """The flag does not leave its list: only what can refuse behind it there still knows it."""
+    harmless = (Residue.PERMITS, Flag.DEFER_IF_REJECT)
+    behind = len(outcome.pieces)
+    while behind and outcome.pieces[behind - 1].does in harmless:
+        behind -= 1
+    outcome.pieces[behind:] = [piece for piece in outcome.pieces[behind:] if piece.does is Residue.PERMITS]

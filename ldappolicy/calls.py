@@ -29,10 +29,16 @@ from ldappolicy.config import Inet, Listener, Unix, is_loopback
 from ldappolicy.errors import InputError
 from ldappolicy.evaluate import LISTS_OF_STATE
 from ldappolicy.main_cf import MainCf, MasterService
-from ldappolicy.policy import LISTS, Fault, Item, Policy, PolicySet, parse_right_hand_side, parse_static
-
-PARAMETERS = {name: f"smtpd_{name}_restrictions" for name in LISTS}
-"""The parameter of each list."""
+from ldappolicy.policy import (
+    LISTS,
+    PARAMETERS,
+    Fault,
+    Item,
+    Policy,
+    PolicySet,
+    parse_right_hand_side,
+    parse_static,
+)
 
 AT_RCPT = LISTS_OF_STATE["RCPT"]
 

@@ -38,6 +38,9 @@ LISTS = {
 }
 """The lists of a policy, by the name they have in policy_context."""
 
+PARAMETERS = {name: f"smtpd_{name}_restrictions" for name in LISTS}
+"""The parameter of main.cf that each list is."""
+
 POLICY_CLASSES = ("smtpdPolicy", "smtpdRestrictionClass", "smtpdAccessTable")
 """Object classes of what stands under policy_base."""
 

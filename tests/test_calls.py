@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from ldappolicy.calls import PARAMETERS, Site, judge
+from ldappolicy.calls import Site, judge
 from ldappolicy.config import Inet, Unix
 from ldappolicy.entry import Entry
 from ldappolicy.main_cf import read_main_cf, read_master_cf
-from ldappolicy.policy import LISTS, read_policies
+from ldappolicy.policy import LISTS, PARAMETERS, read_policies
 from tests.labs.ldappolicy import Ldappolicy
 from tests.labs.postfix import Postfix, require_postfix
 

@@ -25,7 +25,7 @@ from ldappolicy.errors import InputError
 from ldappolicy.importing import places
 from ldappolicy.importing.sources import INDEXED, LeftOut, Notes, Source, lines_of, source_of
 from ldappolicy.main_cf import MainCf, is_utf8
-from ldappolicy.policy import LISTS, parse_inline, parse_list, read_policies
+from ldappolicy.policy import LISTS, PARAMETERS, parse_inline, parse_list, read_policies
 
 Attributes = dict[str, tuple[str, ...]]
 
@@ -51,7 +51,7 @@ _RESTS_ON = {
 """Parameters that a policy cannot carry: the value that it rests on, and what that means."""
 
 
-_PARAMETERS = {attribute: f"smtpd_{name}_restrictions" for name, attribute in LISTS.items()} | {
+_PARAMETERS = {attribute: PARAMETERS[name] for name, attribute in LISTS.items()} | {
     "smtpdMynetworks": "mynetworks",
     "smtpdMyorigin": "myorigin",
     "smtpdParentDomainMatchesSubdomains": "parent_domain_matches_subdomains",
@@ -96,7 +96,7 @@ class _Carrying:
         """Everything, in the order of the LDIF: the policy, the classes, the tables."""
         policy: Attributes = {}
         for list_name, attribute in LISTS.items():
-            text = self._list(f"smtpd_{list_name}_restrictions", list_name)
+            text = self._list(PARAMETERS[list_name], list_name)
             if text:
                 policy[attribute] = (text,)
         self._settings(policy)

@@ -33,7 +33,7 @@ from ldappolicy.oracle import OracleError
 from ldappolicy.oracle.postfix import DEADLINE, Postfix
 from ldappolicy.oracle.replies import effective, is_of_address, parts, says
 from ldappolicy.oracle.smtp import Session
-from ldappolicy.policy import LISTS
+from ldappolicy.policy import LISTS, PARAMETERS
 from ldappolicy.verification.native import NATIVE, OURS, calls, of_this_host, parameters, records
 from ldappolicy.verification.ours import Ours, Records
 from ldappolicy.verification.questions import Question, can_be_asked, keys_of, questions
@@ -147,7 +147,7 @@ def _lists(main: MainCf, imported: Records) -> Iterator[str]:
     """The lists that decide anything, there or here."""
     present = {attribute for _, attributes in imported for attribute in attributes}
     for name, attribute in LISTS.items():
-        if attribute in present or main.get(f"smtpd_{name}_restrictions").strip():
+        if attribute in present or main.get(PARAMETERS[name]).strip():
             yield name
 
 

@@ -25,7 +25,7 @@ from ldappolicy.action import split_list
 from ldappolicy.importing.sources import INDEXED
 from ldappolicy.main_cf import Definition, MainCf
 from ldappolicy.oracle.postfix import SBIN
-from ldappolicy.policy import LISTS
+from ldappolicy.policy import PARAMETERS
 from ldappolicy.verification.questions import LISTED, STRANGER, Key
 
 NATIVE, OURS = "native", "ours"
@@ -86,7 +86,7 @@ def parameters(main: MainCf, folder: Path) -> dict[str, str]:
     found["compatibility_level"] = main.get("compatibility_level")
     classes = [name for name in split_list(main.get("smtpd_restriction_classes")) if main.is_set(name)]
     found["smtpd_restriction_classes"] = " ".join(classes)
-    lists = [f"smtpd_{name}_restrictions" for name in LISTS]
+    lists = [*PARAMETERS.values()]
     found |= {name: tables.put_list(main.get(name)) for name in (*classes, *lists)}
     tables.make_old()
     return {**{name: value.replace("$", "$$") for name, value in found.items()}, **PRIVATE}
@@ -94,10 +94,10 @@ def parameters(main: MainCf, folder: Path) -> dict[str, str]:
 
 def calls(server: str, policy: str, lists: Iterable[str]) -> dict[str, str]:
     """What the other smtpd has instead: each list that decides anything asks the service for itself."""
-    found = {f"smtpd_{name}_restrictions": "" for name in LISTS} | {"smtpd_restriction_classes": ""}
+    found = dict.fromkeys(PARAMETERS.values(), "") | {"smtpd_restriction_classes": ""}
     for name in lists:
         call = f"check_policy_service {{ {server}, timeout=20s, policy_context={policy}/{name} }}"
-        found[f"smtpd_{name}_restrictions"] = call
+        found[PARAMETERS[name]] = call
     # smtpd does not start without a reject in its relay or recipient restrictions: one that is never met.
     relay = (found["smtpd_relay_restrictions"], "check_client_access static:OK", "reject")
     return found | {"smtpd_relay_restrictions": ", ".join(filter(None, relay))}
@@ -178,7 +178,7 @@ def records(main: MainCf, keys: Iterable[Key]) -> Mapping[tuple[str, str], list[
 
 def _dns_lists(main: MainCf) -> Iterator[str]:
     classes = split_list(main.get("smtpd_restriction_classes"))
-    for parameter in (*classes, *(f"smtpd_{name}_restrictions" for name in LISTS)):
+    for parameter in (*classes, *PARAMETERS.values()):
         tokens = split_list(main.get(parameter))
         for name, argument in pairwise(tokens):
             if name.lower() in vocabulary.WITH_DOMAIN and argument.isascii():

@@ -27,7 +27,7 @@ from ldappolicy.importing import places
 from ldappolicy.importing.sources import INDEXED, LeftOut, Notes, Source, cidr_rules, pairs, source_of
 from ldappolicy.main_cf import MainCf, read_text
 from ldappolicy.network import Network, parse_network
-from ldappolicy.policy import LISTS, parse_inline
+from ldappolicy.policy import PARAMETERS, parse_inline
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _keys_of_tables(main: MainCf, notes: Notes) -> Iterator[tuple[str, str]]:
 
 def _tables(main: MainCf) -> Iterator[tuple[str, Source]]:
     """What is looked up where. A table that stands alone in a class may be any list's."""
-    lists = {f"smtpd_{name}_restrictions": name for name in LISTS}
+    lists = {parameter: name for name, parameter in PARAMETERS.items()}
     classes = split_list(main.get("smtpd_restriction_classes"))
     for parameter in (*lists, *classes):
         default = vocabulary.DEFAULT_CHECKS.get(lists.get(parameter, ""))

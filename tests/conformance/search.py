@@ -13,7 +13,7 @@ from pathlib import Path
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity
-from hypothesis.errors import HypothesisWarning
+from hypothesis.errors import Flaky, HypothesisWarning
 
 from tests.conformance.generate import pairs
 from tests.conformance.pairs import Pair
@@ -66,7 +66,8 @@ def search(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", HypothesisWarning)
             run()
-    except Differs:
+    except (Differs, Flaky):
+        # Also one that differed once and then no more: it is told of all the same.
         return found[-1]
     return None
 

@@ -5,7 +5,7 @@ ConfigError       the configuration is wrong: exit 78, or the old one stays
 InputError        data that was handed in is wrong: exit 65
 Unavailable       the directory did not answer (never: it has no such entry)
 ProtocolError     not a policy request: the connection is closed, no reply
-OracleError       a private Postfix does not run (`ldappolicy.oracle`): exit 65
+OracleError       a private Postfix does not run or does not answer: exit 69
 ================  ==========================================================
 
 Faults of a *policy* are not exceptions: they are `policy.Fault` values, since one bad entry must
@@ -35,3 +35,7 @@ class Unavailable(LdapPolicyError):
 
 class ProtocolError(LdapPolicyError):
     """What a client sent is not the policy delegation protocol; the connection is closed."""
+
+
+class OracleError(LdapPolicyError):
+    """The private Postfix (`ldappolicy.oracle`) does not run, or does not answer as it should."""

@@ -291,7 +291,7 @@ def _mixed(
     if unavailable and on_unavailable != "defer":
         return _unavailable(on_unavailable)
     kept = [_trimmed(outcome, permit_ok and outcome is lists[-1]) for outcome in lists]
-    _carry_over(lists, kept)
+    _keep_defer_if_reject(lists, kept)
     if not any(_is_left(piece) for outcome in kept for piece in outcome.pieces):
         return _known(kept, effects, permit_ok, on_unavailable)
     if effects and not any(map(_defers, kept)):
@@ -321,7 +321,7 @@ def _trimmed(outcome: ListOutcome, last_and_ok: bool) -> ListOutcome:
     return replace(outcome, pieces=pieces)
 
 
-def _carry_over(lists: Sequence[ListOutcome], kept: Sequence[ListOutcome]) -> None:
+def _keep_defer_if_reject(lists: Sequence[ListOutcome], kept: Sequence[ListOutcome]) -> None:
     """A defer_if_reject of the relay list acts in the recipient list as well, also one of the DNS.
 
     Alone in its request the relay list keeps the permits that may come to it: the next call needs to know.

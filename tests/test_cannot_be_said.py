@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from ldappolicy.action import WHOLE_MESSAGE
+from ldappolicy.oracle.replies import says
 from ldappolicy.request import Request
-from tests.conformance import says
 from tests.conformance.answering import Answering, sent, session
 from tests.conformance.generate import pairs
 from tests.conformance.inside import POLICY, of_pair, requests

@@ -1,7 +1,7 @@
 """What Postfix alone decided, decided through the service: real Postfix, the same replies.
 
 What stands in front of a text (`<a@b>: Sender address rejected: `) is Postfix's, by the list that called
-the service; code, enhanced code and text are compared (`tests.conformance`).
+the service; code, enhanced code and text are compared (`ldappolicy.oracle.replies`).
 """
 
 import json
@@ -16,6 +16,7 @@ from zlib import crc32
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from ldappolicy.oracle.replies import says
 from tests import conformance
 from tests.conformance.faulty import FAULTS
 from tests.conformance.generate import pairs
@@ -54,11 +55,11 @@ def postfix(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize("case", VECTORS, ids=[case.id for case in VECTORS])
 def test_vector(postfix: Postfix, case: conformance.Vector) -> None:
     """The reply is the one that Postfix gave with these lists and tables in its main.cf."""
-    expected, got = conformance.says(case.result.removeprefix("MAIL: ")), reply(postfix, case)
+    expected, got = says(case.result.removeprefix("MAIL: ")), reply(postfix, case)
     if case.id in EXCUSED:
-        assert expected != conformance.says(got), f"no longer to be excused: {EXCUSED[case.id]}"
+        assert expected != says(got), f"no longer to be excused: {EXCUSED[case.id]}"
     else:
-        assert expected == conformance.says(got), f"{case.title}: {got}"
+        assert expected == says(got), f"{case.title}: {got}"
 
 
 def reply(postfix: Postfix, case: conformance.Vector) -> str:

@@ -23,12 +23,9 @@ from ldappolicy.importing import Carried, carry_over
 from ldappolicy.ldif import format_record, read_records
 from ldappolicy.main_cf import read_main_cf
 from ldappolicy.policy import Table, read_policies
+from tests.labs.importing import BASE, FOLDERS, RECIPES, run_import
 from tests.labs.ldappolicy import EXAMPLE, Value, merged, toml
 from tests.labs.slapd import PLAIN, Slapd, require_slapd
-
-FOLDERS = Path(__file__).parent / "main_cf"
-RECIPES = sorted(folder.name for folder in FOLDERS.iterdir())
-BASE = "ou=policy,dc=example,dc=com"
 
 # A mail system of which everything is known.
 SYSTEM = """\
@@ -364,7 +361,7 @@ LINES = st.lists(
 def needs(*commands: str) -> None:
     """Skips where Postfix is not installed."""
     if any(shutil.which(command) is None for command in commands):
-        pytest.skip("Postfix is not installed")
+        pytest.skip("Postfix is not installed: apt-get install postfix")
 
 
 @given(LINES)
@@ -541,7 +538,7 @@ def test_left_out_closes(tmp_path: Path, capsys: pytest.CaptureFixture[str], tex
         u="a\\ b OK\n",
         c=b"::/0 caf\xe9\n",
     )
-    _, ldif, _ = printed(tmp_path / "main.cf", capsys)
+    _, ldif, _ = run_import(tmp_path / "main.cf", capsys)
     said = decided(tmp_path, capsys, ldif, "sender=a@b.example", "recipient=a@my.domain", "helo_name=x")
     assert "action=451 4.3.5 Server configuration error" == said
 
@@ -757,24 +754,6 @@ def test_refused(tmp_path: Path, text: bytes, said: str) -> None:
 # --- the command line -----------------------------------------------------------------------------
 
 
-def printed(main_cf: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit status, standard output, standard error of the command."""
-    status = run(
-        [
-            "-c",
-            str(main_cf.parent / "none"),
-            "import",
-            "--main-cf",
-            str(main_cf),
-            "--policy-base",
-            BASE,
-            *arguments,
-        ]
-    )
-    said = capsys.readouterr()
-    return status, said.out, said.err
-
-
 def decided(folder: Path, capsys: pytest.CaptureFixture[str], ldif: str, *attributes: str) -> str:
     """What eval says of a request, where the directory is a file with that LDIF."""
     (folder / "tree.ldif").write_text(f"{TREE}\n{ldif}")
@@ -787,7 +766,7 @@ def decided(folder: Path, capsys: pytest.CaptureFixture[str], ldif: str, *attrib
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_is_carried_whole(capsys: pytest.CaptureFixture[str], name: str) -> None:
     """Of a recipe nothing is left out, and the entries are good policies."""
-    status, ldif, error = printed(FOLDERS / name / "main.cf", capsys)
+    status, ldif, error = run_import(FOLDERS / name / "main.cf", capsys)
     assert (0, "") == (status, error)
     records = [Entry(record.dn, record.attributes) for record in read_records(ldif.encode(), name)]
     policies = read_policies(records)
@@ -799,7 +778,7 @@ def test_recipe_is_carried_whole(capsys: pytest.CaptureFixture[str], name: str) 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_has_no_lint_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     """lint finds no error in what was imported."""
-    _, ldif, _ = printed(FOLDERS / name / "main.cf", capsys)
+    _, ldif, _ = run_import(FOLDERS / name / "main.cf", capsys)
     decided(tmp_path, capsys, ldif, "recipient=a@b.example")
     assert 0 == run(["-c", str(tmp_path / "config.toml"), "lint"]), capsys.readouterr().out
 
@@ -893,7 +872,7 @@ def test_recipe_decides(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, request_: tuple[str, ...], action: str
 ) -> None:
     """What a recipe is for is what its entries decide."""
-    _, ldif, _ = printed(FOLDERS / name / "main.cf", capsys)
+    _, ldif, _ = run_import(FOLDERS / name / "main.cf", capsys)
     assert f"action={action}" == decided(tmp_path, capsys, ldif, *request_)
 
 
@@ -901,7 +880,7 @@ def test_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The LDIF is what is shown here, and nothing else is said."""
     folder = tmp_path / "postfix"
     shutil.copytree(FOLDERS / "protected_by_network", folder)
-    status, ldif, error = printed(folder / "main.cf", capsys)
+    status, ldif, error = run_import(folder / "main.cf", capsys)
     assert (0, "") == (status, error)
     assert (Path(__file__).parent / "golden" / "import.ldif").read_text() == ldif
 
@@ -909,7 +888,7 @@ def test_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_something_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The LDIF is printed all the same, what is missing is named, the status is 65."""
     (tmp_path / "main.cf").write_text(f"{SYSTEM}smtpd_helo_restrictions = pcre:/x, foo\n")
-    status, ldif, error = printed(tmp_path / "main.cf", capsys)
+    status, ldif, error = run_import(tmp_path / "main.cf", capsys)
     assert 65 == status
     assert "smtpdHeloRestrictions: pcre:/x, foo\n" in ldif
     assert "# Left out, named when this was printed: 1.\n" in ldif
@@ -974,7 +953,7 @@ def test_without_configuration(capsys: pytest.CaptureFixture[str], monkeypatch: 
 def test_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What import prints is what load takes, into a directory that has the entry of policy_base, twice."""
     require_slapd()
-    _, ldif, _ = printed(FOLDERS / "everything" / "main.cf", capsys)
+    _, ldif, _ = run_import(FOLDERS / "everything" / "main.cf", capsys)
     (tmp_path / "policy.ldif").write_text(ldif)
     with Slapd(schema="ldappolicy", overlays=PLAIN, data=TREE) as server:
         (tmp_path / "password").write_text(f"{server.root_pw}\n")

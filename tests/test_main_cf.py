@@ -101,7 +101,7 @@ def test_value(tmp_path: Path, text: str, name: str, value: str) -> None:
 def test_as_postconf(tmp_path: Path, text: str, name: str, value: str) -> None:
     """Postfix's own postconf(1) says the same."""
     if shutil.which("postconf") is None:
-        pytest.skip("postconf is not installed")
+        pytest.skip("postconf is not installed: apt-get install postfix")
     (tmp_path / "main.cf").write_text(text, newline="")
     cool_down(tmp_path / "main.cf")
     command = ["postconf", "-c", str(tmp_path), "-x", "-h", name]
@@ -112,7 +112,7 @@ def test_as_postconf(tmp_path: Path, text: str, name: str, value: str) -> None:
 def test_defaults_are_postfix_s(tmp_path: Path) -> None:
     """The defaults in the table are those that are compiled into Postfix."""
     if shutil.which("postconf") is None:
-        pytest.skip("postconf is not installed")
+        pytest.skip("postconf is not installed: apt-get install postfix")
     command = ["postconf", "-d", *DEFAULTS]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     native = dict(line.split(" =", 1) for line in said.splitlines())
@@ -320,7 +320,7 @@ def test_master_cf(tmp_path: Path) -> None:
 def test_master_cf_as_postconf(tmp_path: Path) -> None:
     """postconf -P prints the same overrides."""
     if shutil.which("postconf") is None:
-        pytest.skip("postconf is not installed")
+        pytest.skip("postconf is not installed: apt-get install postfix")
     (tmp_path / "main.cf").write_text("compatibility_level = 3.6\n")
     (tmp_path / "master.cf").write_text(MASTER)
     cool_down(tmp_path / "main.cf")

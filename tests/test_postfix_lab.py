@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ldappolicy.oracle import OracleError
+from ldappolicy.errors import OracleError
 from tests.labs.postfix import Postfix, Session, require_postfix
 
 OUTSIDE = {"name": "mail.outside.example", "addr": "198.51.100.7"}

@@ -6,8 +6,10 @@ The folders of main_cf/ and generated policies are imported and asked; planted f
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -20,23 +22,21 @@ from rich.console import Console
 
 from ldappolicy import verification
 from ldappolicy.address import address_keys, client_keys, domain_keys, fold
-from ldappolicy.cli import run
 from ldappolicy.cli.import_main_cf import SHOWN, lines_of, progress, verified
 from ldappolicy.errors import InputError
 from ldappolicy.importing import Carried, carry_over
 from ldappolicy.main_cf import MainCf, read_main_cf
-from ldappolicy.oracle.postfix import lacking
 from ldappolicy.verification import Difference, Report, compare, verify
 from ldappolicy.verification.native import Tables, calls, of_this_host, records
 from ldappolicy.verification.questions import Client, Key, Question, keys_of, neighbours, questions
 from tests.conformance.generate import pairs
 from tests.conformance.pairs import SITE_MAIN, Native, Pair
+from tests.labs.importing import BASE, FOLDERS, RECIPES, run_import
+from tests.labs.ldappolicy import program
+from tests.labs.postfix import require_postfix
+from tests.labs.slapd import wait_until
 
-FOLDERS = Path(__file__).parent / "main_cf"
-RECIPES = sorted(folder.name for folder in FOLDERS.iterdir())
-BASE = "ou=policy,dc=example,dc=com"
-
-needs_postfix = pytest.mark.skipif(bool(lacking()), reason=lacking() or "never")
+needs_postfix = pytest.mark.usefixtures("private_postfix")
 
 SYSTEM = """\
 compatibility_level = 3.6
@@ -53,6 +53,12 @@ def written(folder: Path, text: str, **files: str) -> MainCf:
         (folder / name).write_text(content, "utf-8")
     (folder / "main.cf").write_text(SYSTEM + text, "utf-8")
     return read_main_cf(folder / "main.cf")
+
+
+@pytest.fixture
+def private_postfix() -> None:
+    """Skips, saying what it takes, where no private Postfix can be run."""
+    require_postfix()
 
 
 # --- neighbours -----------------------------------------------------------------------------------
@@ -517,22 +523,9 @@ def test_recipe(name: str) -> None:
 
 
 def command(main_cf: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit status, standard output, standard error."""
-    capsys.readouterr()
-    status = run(
-        [
-            "-c",
-            str(main_cf.parent / "none"),
-            "import",
-            "--main-cf",
-            str(main_cf),
-            "--policy-base",
-            BASE,
-            *arguments,
-        ]
-    )
-    said = capsys.readouterr()
-    return status, said.out, said.err.replace("ldappolicy: ", "")
+    """Exit status, standard output, standard error without the name of the program."""
+    status, out, error = run_import(main_cf, capsys, *arguments)
+    return status, out, error.replace("ldappolicy: ", "")
 
 
 @needs_postfix
@@ -542,6 +535,28 @@ def test_nothing_differs(capsys: pytest.CaptureFixture[str]) -> None:
     _, ldif, _ = command(main_cf, capsys)
     expected = (0, ldif, "verify: 60 requests from 9 keys, 0 differ\n")
     assert expected == command(main_cf, capsys, "--verify", "60")
+
+
+@needs_postfix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_interrupted(number: signal.Signals) -> None:
+    """Nothing that was started or written is left behind."""
+    arguments = ["import", "--main-cf", str(FOLDERS / "everything" / "main.cf"), "--policy-base", BASE]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        process = subprocess.Popen(
+            [program(), *arguments, "--verify", str(verification.MOST)],
+            env={**os.environ, "TMPDIR": name},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_until(lambda: any("native/smtpd" in log.read_text() for log in folder.glob("*/mail.log")), 60)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+        assert (130, "ldappolicy: interrupted") == (process.returncode, said.splitlines()[-1])
+        assert [] == [*folder.iterdir()]
 
 
 @needs_postfix

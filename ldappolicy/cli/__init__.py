@@ -15,7 +15,7 @@ import click
 
 from ldappolicy import __version__
 from ldappolicy import config as configuration
-from ldappolicy.errors import ConfigError, InputError, LdapPolicyError, Unavailable
+from ldappolicy.errors import ConfigError, InputError, LdapPolicyError, OracleError, Unavailable
 
 EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 64, 65, 69, 75, 78
 
@@ -96,6 +96,8 @@ def run(arguments: list[str]) -> int:
         return _say(str(problem), EX_DATAERR)
     except Unavailable as problem:
         return _say(f"the directory is unavailable: {problem}", EX_UNAVAILABLE)
+    except OracleError as problem:
+        return _say(f"no private Postfix: {problem}", EX_UNAVAILABLE)
     except LdapPolicyError as problem:
         return _say(str(problem), 1)
     return status if isinstance(status, int) else 0

@@ -95,13 +95,21 @@ def verified(main: MainCf, carried: Carried, policy_base: str, name: str, count:
     if why:
         _say(f"--verify: {why}")
         return EX_UNAVAILABLE
-    # What was started and written is removed then as well.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with progress(Console(stderr=True), count) as step:
+    with _interrupted_by_sigterm(), progress(Console(stderr=True), count) as step:
         report = verify(main, carried.records, policy_base, name, count, step)
     for line in lines_of(report):
         _say(line)
     return 1 if report.differences else 0
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """What was started and written is removed then as it is with SIGINT."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -2,9 +2,3 @@
 
 `postfix` runs a private one, `smtp` speaks to it, `dns` is its only resolver.
 """
-
-from ldappolicy.errors import LdapPolicyError
-
-
-class OracleError(LdapPolicyError):
-    """The private Postfix does not run, or does not answer as it should."""

@@ -13,10 +13,12 @@ import ipaddress
 import random
 import socketserver
 import struct
-import threading
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
+
+from ldappolicy.oracle.serving import serving
 
 Records = Mapping[tuple[str, str], Sequence[str]]
 
@@ -35,18 +37,16 @@ class Dns:
         self.asked: list[tuple[str, str]] = []
         self._server = _bind(self)
         self.address = str(self._server.server_address[0])
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._stack.enter_context(serving(self._server))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._stack.close()
 
     def answer(self, query: bytes) -> bytes:
         """The reply to one datagram."""

@@ -27,7 +27,6 @@ import socket
 import socketserver
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
@@ -36,12 +35,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ldappolicy.oracle import OracleError
+from ldappolicy.errors import OracleError
 from ldappolicy.oracle.dns import Dns, Records
+from ldappolicy.oracle.serving import serving
 from ldappolicy.oracle.smtp import Session
 
 DEADLINE = 30.0
-SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+_SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 
 MAIN = {
     "compatibility_level": "3.6",
@@ -134,7 +134,7 @@ def lacking() -> str:
     """What it takes to run a private Postfix here; empty: nothing is missing."""
     if os.geteuid() != 0:
         return "a private Postfix needs root"
-    if not shutil.which("postconf", path=SBIN):
+    if not shutil.which("postconf", path=_SBIN):
         return "Postfix is not installed: apt-get install postfix postfix-ldap"
     tried = subprocess.run(
         ["unshare", "--mount", "--pid", "--fork", "mount", "--bind", "/etc/hosts", "/etc/resolv.conf"],
@@ -180,7 +180,7 @@ class Postfix:
             stack.push(self._stack.pop_all())
             stack.enter_context(self.dns)
             self._write()
-            stack.enter_context(_Auth(self.spool / "private" / "auth"))
+            stack.enter_context(serving(_AuthServer(self.spool / "private" / "auth")))
             self._start(stack)
             self._wait()
             self._stack = stack.pop_all()
@@ -218,7 +218,7 @@ class Postfix:
 
     def queue(self, name: str = "") -> list[dict[str, Any]]:
         """What postqueue(1) shows of a queue (hold, deferred, active...): one message each."""
-        command = [_command("postqueue", self._built), "-c", str(self.etc), "-j"]
+        command = [program("postqueue", self._built), "-c", str(self.etc), "-j"]
         shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE)
         messages = [json.loads(line) for line in shown.stdout.splitlines()]
         return [message for message in messages if name in ("", message["queue_name"])]
@@ -247,16 +247,11 @@ class Postfix:
         main = {**self._main, **{key: str(path) for key, path in places.items()}}
         (self.etc / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in main.items()))
         (self.etc / "master.cf").write_text(MASTER + "".join(map(self._service, self.services)))
-        self._make_old()
+        make_old(*self.etc.iterdir())
 
     def _daemons(self) -> Path:
         """Where master(8) and what it starts are."""
         return self._built / "libexec" if self._built else Path(_parameter("daemon_directory"))
-
-    def _make_old(self) -> None:
-        """Postfix waits up to two seconds for a file that may still be written to (util/dict.c)."""
-        for path in self.etc.iterdir():
-            os.utime(path, (time.time() - 60, time.time() - 60))
 
     def _service(self, name: str) -> str:
         """One smtpd of master.cf; `-o { name = value }` takes values with white space."""
@@ -297,6 +292,13 @@ class Postfix:
                 time.sleep(0.02)
 
 
+def make_old(*paths: Path, seconds: float = 60) -> None:
+    """Postfix waits up to two seconds for a file that may still be written to (util/dict.c)."""
+    then = time.time() - seconds
+    for path in paths:
+        os.utime(path, (then, then))
+
+
 def _answers(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), DEADLINE).close()
@@ -319,42 +321,29 @@ def version(built: Path | None = None) -> str:
     return _parameter("mail_version", built)
 
 
-def _command(name: str, built: Path | None) -> str:
-    return str(built / "bin" / name) if built else shutil.which(name, path=SBIN) or name
+def program(name: str, built: Path | None = None) -> str:
+    """The path of one of Postfix's commands."""
+    return str(built / "bin" / name) if built else shutil.which(name, path=_SBIN) or name
 
 
 @cache
 def _parameter(name: str, built: Path | None = None) -> str:
     """A default that was compiled in; the machine's own main.cf is not read."""
-    command = [_command("postconf", built), "-d", "-h", name]
+    command = [program("postconf", built), "-d", "-h", name]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 # --- the auth server ----------------------------------------------------------------------------
 
 
-class _Auth:
+class _AuthServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     """Dovecot's auth protocol, version 1.1, as far as smtpd speaks it: PLAIN, and everybody is let in."""
 
-    def __init__(self, path: Path) -> None:
-        self._server = _AuthServer(str(path), _AuthSession)
-        path.chmod(0o666)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-class _AuthServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     request_queue_size = 100
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), _AuthSession)
+        path.chmod(0o666)
 
 
 class _AuthSession(socketserver.StreamRequestHandler):

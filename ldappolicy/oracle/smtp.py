@@ -4,18 +4,19 @@
         smtp.ehlo()
         assert smtp.mail("amy@my.domain").startswith("250")
 
-What stands between the angle brackets is sent as it is: smtplib would tidy up the addresses that the
-tests are about. The client's identity is said by XCLIENT (Postfix XCLIENT_README).
+What stands between the angle brackets is sent as it is: smtplib would tidy up the addresses that are in
+question. The client's identity is said by XCLIENT (Postfix XCLIENT_README).
 """
 
 import base64
 import re
 import socket
 import ssl
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from ldappolicy.oracle import OracleError
+from ldappolicy.errors import OracleError
 
 TIMEOUT = 30.0
 MESSAGE = b"Subject: test\r\n\r\nThe text.\r\n"
@@ -33,14 +34,13 @@ class Session:
     def __init__(self, port: int, host: str = "127.0.0.1", **xclient: str) -> None:
         self._socket: socket.socket = socket.create_connection((host, port), TIMEOUT)
         self._file = self._socket.makefile("rb")
-        try:
+        with ExitStack() as unfinished:
+            unfinished.callback(self.close)
             self.banner = self._greeting()
             if xclient:
                 self.ehlo("xclient.invalid")
                 self.banner = self.xclient(**xclient)
-        except BaseException:
-            self.close()
-            raise
+            unfinished.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -84,17 +84,15 @@ class Session:
 
     def xclient(self, **attributes: str) -> str:
         """XCLIENT name=, addr=, port=, proto=, helo=, login=, ...; the session starts again."""
-        reply = self.command("XCLIENT " + self.xclient_attributes(**attributes))
+        reply = self.try_xclient(**attributes)
         if not reply.startswith("220"):
             raise OracleError(f"XCLIENT: expected 220, got {reply!r}")
         return reply
 
-    @classmethod
-    def xclient_attributes(cls, **attributes: str) -> str:
-        """Attributes as XCLIENT takes them."""
-        return " ".join(
-            f"{name.upper()}={cls._xclient_value(name, value)}" for name, value in attributes.items()
-        )
+    def try_xclient(self, **attributes: str) -> str:
+        """The same, whatever the reply."""
+        said = (f"{name.upper()}={self._xclient_value(name, value)}" for name, value in attributes.items())
+        return self.command("XCLIENT " + " ".join(said))
 
     @staticmethod
     def _xclient_value(name: str, value: str) -> str:

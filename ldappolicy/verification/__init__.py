@@ -27,9 +27,8 @@ from types import TracebackType
 from typing import Self
 
 from ldappolicy.address import is_routed
-from ldappolicy.errors import InputError
+from ldappolicy.errors import InputError, OracleError
 from ldappolicy.main_cf import MainCf
-from ldappolicy.oracle import OracleError
 from ldappolicy.oracle.postfix import DEADLINE, Postfix
 from ldappolicy.oracle.replies import effective, is_of_address, parts, says
 from ldappolicy.oracle.smtp import Session
@@ -103,10 +102,14 @@ def verify(
     count: int,
     progress: Callable[[], None] = lambda: None,
 ) -> Report:
-    """Asks `count` questions; `progress` is called after each. Raises InputError for a main.cf that Postfix
-    refuses, or entries that cannot be served."""
+    """Asks `count` questions; `progress` is called after each.
+
+    Raises InputError for a main.cf that Postfix refuses, or entries that cannot be served, OracleError
+    when Postfix does not answer.
+    """
     main = of_this_host(main)
     imported = list(imported)
+    lists = list(_lists(main, imported))
     named = keys_of(main)
     keys = [key for key in named if can_be_asked(key)]
     asked = list(islice(questions(keys, main.get("recipient_delimiter"), SEED), count))
@@ -116,14 +119,15 @@ def verify(
         # The tables are nobody else's business than smtpd's.
         folder.chmod(0o700)
         shutil.chown(folder, "postfix")
-        smtpd = {NATIVE: {}, OURS: calls(ours.address, policy, _lists(main, imported))}
+        smtpd = {NATIVE: {}, OURS: calls(ours.address, policy, lists)}
         postfix = Postfix(smtpd, parameters(main, folder), records(main, keys))
         try:
             stack.enter_context(postfix)
         except OracleError as problem:
             raise InputError(f"Postfix refuses this main.cf: {problem}") from None
         _wait_for_greetings(postfix)
-        with _Comparison(postfix, ours, _with_message(main, imported)) as comparison:
+        with_message = not {"data", "end_of_data"}.isdisjoint(lists)
+        with _Comparison(postfix, ours, with_message) as comparison:
             unasked = tuple(key.text for key in named if not can_be_asked(key))
             report = Report(len(asked), len(keys), unasked=unasked)
             comparison.run(asked, report, progress)
@@ -140,7 +144,7 @@ def _wait_for_greetings(postfix: Postfix) -> None:
                     said = re.sub("^.*?: (fatal|panic): ", "", fatal[0])
                     raise InputError(f"Postfix refuses this main.cf: {said}")
                 if time.monotonic() > deadline:
-                    raise InputError(f"Postfix does not answer: no greeting within {DEADLINE:g} seconds")
+                    raise OracleError(f"smtpd {name!r} has not greeted within {DEADLINE:g} seconds")
 
 
 def _lists(main: MainCf, imported: Records) -> Iterator[str]:
@@ -149,11 +153,6 @@ def _lists(main: MainCf, imported: Records) -> Iterator[str]:
     for name, attribute in LISTS.items():
         if attribute in present or main.get(PARAMETERS[name]).strip():
             yield name
-
-
-def _with_message(main: MainCf, imported: Records) -> bool:
-    """Whether there is anything that only a message shows."""
-    return not {"data", "end_of_data"}.isdisjoint(_lists(main, imported))
 
 
 class _Comparison:
@@ -176,7 +175,7 @@ class _Comparison:
 
     def run(self, asked: Iterable[Question], report: Report, progress: Callable[[], None]) -> None:
         """Fills the report: what differs three times differs."""
-        for _, found in self._round(asked, progress):
+        for found in self._round(asked, progress):
             if isinstance(found, Difference):
                 report.differences.append(found)
             else:
@@ -186,14 +185,12 @@ class _Comparison:
                 return
             time.sleep(_SETTLES)
             again = [difference.question for difference in report.differences]
-            outcomes = [found for _, found in self._round(again, lambda: None)]
+            outcomes = list(self._round(again, lambda: None))
             report.differences = [found for found in outcomes if isinstance(found, Difference)]
             report.apart += sum(found for found in outcomes if isinstance(found, bool))
 
-    def _round(
-        self, asked: Iterable[Question], progress: Callable[[], None]
-    ) -> Iterator[tuple[Question, Difference | bool]]:
-        """Each question with what came of it: a difference, or whether there is one that may be."""
+    def _round(self, asked: Iterable[Question], progress: Callable[[], None]) -> Iterator[Difference | bool]:
+        """What came of each question: a difference, or whether there is one that may be."""
         compared: dict[int, tuple[Question, Difference | bool]] = {}
         for question in asked:
             self._number += 1
@@ -210,7 +207,7 @@ class _Comparison:
             acted = effects.get((NATIVE, number), ""), effects.get((OURS, number), "")
             if found is False and acted[0] != acted[1]:
                 found = Difference(question, "the message", acted[0] or "no action", acted[1] or "no action")
-            yield question, found
+            yield found
 
     def _effects(self) -> dict[tuple[str, int], str]:
         """The actions on messages by service and question, of the log when it is complete."""
@@ -263,15 +260,12 @@ class _Smtpd:
 
     def _open(self) -> Session:
         if self._session is None:
-            try:
-                self._session = self._postfix.session(self.name)
-                self._session.ehlo("localhost")
-            except OracleError as problem:
-                raise InputError(f"Postfix does not answer: {problem}") from None
+            self._session = self._postfix.session(self.name)
+            self._session.ehlo("localhost")
         return self._session
 
     def _dialogue(self, session: Session, question: Question, number: int) -> Iterator[Step]:
-        reply = session.command("XCLIENT " + session.xclient_attributes(**_identity(question, number)))
+        reply = session.try_xclient(**_identity(question, number))
         yield "XCLIENT", reply
         if not reply.startswith("220"):
             self.hang_up()  # whom smtpd refuses once gets nothing else

@@ -9,11 +9,8 @@ What only the host knows is chosen here. Where a table asks a server, nothing is
 table that fails, elsewhere it is left away; so are other policy services (check_policy_service).
 """
 
-import os
 import re
-import shutil
 import subprocess
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -24,7 +21,7 @@ from ldappolicy import vocabulary
 from ldappolicy.action import split_list
 from ldappolicy.importing.sources import INDEXED
 from ldappolicy.main_cf import Definition, MainCf
-from ldappolicy.oracle.postfix import SBIN
+from ldappolicy.oracle.postfix import make_old, program
 from ldappolicy.policy import PARAMETERS
 from ldappolicy.verification.questions import LISTED, STRANGER, Key
 
@@ -79,7 +76,7 @@ def of_this_host(main: MainCf) -> MainCf:
 
 
 def parameters(main: MainCf, folder: Path) -> dict[str, str]:
-    """main.cf of the private Postfix; its tables are made in the folder, which others may read."""
+    """main.cf of the private Postfix; its tables are made in the folder, which smtpd may read."""
     tables = Tables(folder)
     names = [*CARRIED, *(name for name in main.definitions if name.endswith("_code"))]
     found = {name: tables.put(main.get(name)) for name in names if main.is_set(name)}
@@ -137,25 +134,20 @@ class Tables:
             known = _types()
             kind = kind if kind in known else next((one for one in _MADE if one in known), "texthash")
         if kind in _MADE:
-            command = [_program("postmap"), "-c", str(self._folder), f"{kind}:{copy}"]
+            command = [program("postmap"), "-c", str(self._folder), f"{kind}:{copy}"]
             subprocess.run(command, capture_output=True, check=True, timeout=60)  # noqa: S603 - words of ours
         return f"{kind}:{copy}"
 
     def make_old(self) -> None:
         """Postfix waits for a file that was written just now, and warns of an index older than its text."""
         for path in self._folder.iterdir():
-            age = 60 if path.suffix else 120
-            os.utime(path, (time.time() - age, time.time() - age))
-
-
-def _program(name: str) -> str:
-    return shutil.which(name, path=SBIN) or name
+            make_old(path, seconds=60 if path.suffix else 120)
 
 
 @cache
 def _types() -> frozenset[str]:
     """The types of tables that this Postfix has."""
-    command = [_program("postconf"), "-m"]
+    command = [program("postconf"), "-m"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - words of ours
     return frozenset(listed.stdout.split())
 

@@ -19,9 +19,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from ldappolicy.ldif import format_record
-from ldappolicy.oracle.replies import parts, says
-
-__all__ = ["parts", "says"]
 
 FOLDER = Path(__file__).parent
 

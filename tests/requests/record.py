@@ -15,7 +15,6 @@ import argparse
 import socketserver
 import ssl
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ import trustme
 
 from ldappolicy.oracle import postfix
 from ldappolicy.oracle.postfix import Postfix
+from ldappolicy.oracle.serving import serving
 from ldappolicy.oracle.smtp import MESSAGE, Session
 from tests.labs.postfix import SITE
 from tests.labs.slapd import wait_until
@@ -41,18 +41,9 @@ class PolicyService:
 
     def __init__(self) -> None:
         self.recorded: list[bytes] = []
-        self._server = _Server(("127.0.0.1", 0), _Connection)
-        self._server.policy = self
-        self.name = f"inet:127.0.0.1:{self._server.server_address[1]}"
-
-    def serve(self) -> None:
-        """Until it is ended."""
-        self._server.serve_forever(0.05)
-
-    def end(self) -> None:
-        """No more requests."""
-        self._server.shutdown()
-        self._server.server_close()
+        self.server = _Server(("127.0.0.1", 0), _Connection)
+        self.server.policy = self
+        self.name = f"inet:127.0.0.1:{self.server.server_address[1]}"
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -165,20 +156,14 @@ class Recorder:
 def recorder(built: Path | None = None) -> Iterator[Recorder]:
     """A recorder whose Postfix runs, the installed one or that which was built there."""
     policy = PolicyService()
-    thread = threading.Thread(target=policy.serve, daemon=True)
-    thread.start()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            certificates = Certificates(Path(folder))
-            main = {**SITE, **certificates.main(), "fast_flush_domains": "my.domain"}
-            asking = services(policy.name)
-            with Postfix(asking, main, built=built) as running:
-                # Each was connected to once, to see whether it is up, and may have asked because of that.
-                wait_until(lambda: len(running.log("disconnect from")) >= len(asking))
-                yield Recorder(running, policy, certificates)
-    finally:
-        policy.end()
-        thread.join()
+    with serving(policy.server), tempfile.TemporaryDirectory() as folder:
+        certificates = Certificates(Path(folder))
+        main = {**SITE, **certificates.main(), "fast_flush_domains": "my.domain"}
+        asking = services(policy.name)
+        with Postfix(asking, main, built=built) as running:
+            # Each was connected to once, to see whether it is up, and may have asked because of that.
+            wait_until(lambda: len(running.log("disconnect from")) >= len(asking))
+            yield Recorder(running, policy, certificates)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ import asyncio
 import math
 import ssl
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import cast
 
@@ -236,19 +237,17 @@ class Connection(asyncio.Protocol):
 async def connect(endpoint: Endpoint, settings: LdapSettings, context: ssl.SSLContext | None) -> Connection:
     """A connection that is bound, or Unavailable, within the settings' timeout."""
     connection = Connection(endpoint.uri, settings.timeout)
-    try:
-        async with asyncio.timeout(settings.timeout):
-            await _reach(connection, endpoint, context)
-            await connection.bind(settings)
-    except TimeoutError:
-        connection.abort()
-        raise Unavailable(f"{endpoint.uri}: no connection within {settings.timeout:g} s") from None
-    except OSError as error:
-        connection.abort()
-        raise Unavailable(f"{endpoint.uri}: {_reason(error)}") from error
-    except BaseException:
-        connection.abort()
-        raise
+    with ExitStack() as unfinished:
+        unfinished.callback(connection.abort)
+        try:
+            async with asyncio.timeout(settings.timeout):
+                await _reach(connection, endpoint, context)
+                await connection.bind(settings)
+        except TimeoutError:
+            raise Unavailable(f"{endpoint.uri}: no connection within {settings.timeout:g} s") from None
+        except OSError as error:
+            raise Unavailable(f"{endpoint.uri}: {_reason(error)}") from error
+        unfinished.pop_all()
     return connection
 
 

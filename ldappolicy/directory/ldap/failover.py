@@ -20,6 +20,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from ldappolicy.directory import Search
 from ldappolicy.directory.ldap.connection import Connection, Dropped, connect
@@ -169,11 +170,10 @@ class LdapDirectory:
 
     async def _try(self, server: Server) -> Connection:
         connection = await connect(server.endpoint, self._settings, self._context)
-        try:
+        with ExitStack() as unfinished:
+            unfinished.callback(connection.abort)
             await self._prove(connection)
-        except BaseException:
-            connection.abort()
-            raise
+            unfinished.pop_all()
         if self._proofs or self._settings.bind != "none":
             server.answered()
         connection.on_fault = server.failed

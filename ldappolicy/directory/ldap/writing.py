@@ -26,7 +26,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Self
 
 import ldap3
@@ -217,25 +217,24 @@ class _Tls(ldap3.Tls):  # type: ignore[misc]  # ldap3 has no types
 def _open(endpoint: Endpoint, settings: LdapSettings, context: ssl.SSLContext | None) -> Any:
     """A connection that is bound; the settings' timeout covers all of it."""
     connection = _connection(endpoint, settings, context)
-    try:
-        with _deadline(connection, settings.timeout):
-            connection.open(read_server_info=False)
-            if endpoint.tls == "start":
-                connection.start_tls(read_server_info=False)
-            if connection.closed or (endpoint.tls and not isinstance(connection.socket, ssl.SSLSocket)):
-                raise Unavailable("no connection that could be bound")
-            if settings.bind != "none":
-                connection.bind(read_server_info=False)
-                if connection.result["result"] != SUCCESS:
-                    result = Result(int(connection.result["result"]), _diagnostic(connection.result))
-                    raise Unavailable(f"{settings.bind} bind {settings.bind_dn!r}: {result}")
-            connection.socket.settimeout(None)  # ldap3 leaves the one of the connect on it
-    except _GARBAGE as error:
-        _let_go(connection)
-        raise Unavailable("an answer that cannot be read") from error
-    except BaseException:
-        _let_go(connection)
-        raise
+    with ExitStack() as unfinished:
+        unfinished.callback(_let_go, connection)
+        try:
+            with _deadline(connection, settings.timeout):
+                connection.open(read_server_info=False)
+                if endpoint.tls == "start":
+                    connection.start_tls(read_server_info=False)
+                if connection.closed or (endpoint.tls and not isinstance(connection.socket, ssl.SSLSocket)):
+                    raise Unavailable("no connection that could be bound")
+                if settings.bind != "none":
+                    connection.bind(read_server_info=False)
+                    if connection.result["result"] != SUCCESS:
+                        result = Result(int(connection.result["result"]), _diagnostic(connection.result))
+                        raise Unavailable(f"{settings.bind} bind {settings.bind_dn!r}: {result}")
+                connection.socket.settimeout(None)  # ldap3 leaves the one of the connect on it
+        except _GARBAGE as error:
+            raise Unavailable("an answer that cannot be read") from error
+        unfinished.pop_all()
     return connection
 
 

@@ -1,10 +1,11 @@
 # A fresh Debian machine with Python 3.11 or later is enough:
 #
 #   make run     serve the example company (schema/example.ldif) on inet:127.0.0.1:10040
-#   make test    everything; as root it installs the slapd and Postfix that the tests start privately
+#   make test    everything; as root it installs the directory servers and the Postfix that the tests start privately
 #   make lint    ruff and mypy
 #   make conformance [PAIRS=2000] [SEED=N]   generated policies, natively and through ldappolicy, in real Postfix
 #   make bench   the speed, beside a service that does nothing
+#   make bench-directory [QUICK=1]   what a directory is asked, and how soon changes are in force
 #   make clean   back to a fresh checkout
 
 PYTHON ?= python3
@@ -13,13 +14,21 @@ BIN := $(VENV)/bin
 # What an installation depends on; the package itself is installed in place.
 SOURCES := pyproject.toml ldappolicy/__init__.py
 
-.PHONY: run test lint conformance bench clean
+# The servers that the tests start privately.
+SERVERS := slapd ldap-utils 389-ds-base libnss3-tools samba-ad-dc samba-ad-provision samba-dsdb-modules \
+    samba-vfs-modules winbind python3-samba iproute2 krb5-user libsasl2-modules-gssapi-mit postfix postfix-ldap
+# What bind = "gssapi" takes to install, and be tested.
+KERBEROS := gcc libc6-dev python3-dev libkrb5-dev
+
+.PHONY: run test lint conformance bench bench-directory clean
 
 run: $(VENV)/.installed
 	$(BIN)/ldappolicy -c deploy/example.toml serve
 
 test: $(VENV)/.installed-dev
-	@.ci/packages "some tests will be skipped" slapd ldap-utils postfix postfix-ldap || true
+	@.ci/packages "some tests will be skipped" $(SERVERS) $(KERBEROS) || true
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[gssapi]' \
+	    || echo "the tests of bind = \"gssapi\" will be skipped" >&2
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 lint: $(VENV)/.installed-dev
@@ -33,6 +42,10 @@ conformance: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.bench
+
+bench-directory: $(VENV)/.installed-dev
+	@.ci/packages "private directory servers are needed" $(SERVERS)
+	$(BIN)/python -m tests.bench directory $(if $(QUICK),--quick)
 
 # Debian packs ensurepip separately (python3-venv): without it `python3 -m venv` leaves half a folder behind.
 $(VENV)/.created:

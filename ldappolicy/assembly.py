@@ -5,6 +5,8 @@ LDIF file readable. Raises ConfigError.
 """
 
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from ldappolicy.config import Config
@@ -12,13 +14,16 @@ from ldappolicy.directory import Directory
 from ldappolicy.directory.ldap import LdapDirectory, LdapSettings
 from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import Planner, Where
-from ldappolicy.entry import normal_dn
+from ldappolicy.entry import is_below, normal_dn
 from ldappolicy.errors import ConfigError, InputError
 from ldappolicy.evaluate import Choices
-from ldappolicy.ldap_filter import Filter, parse
-from ldappolicy.mapping import mapping_for
+from ldappolicy.freshness import Freshness, Upkeep
+from ldappolicy.ldap_filter import Filter, attributes_in, parse
+from ldappolicy.mapping import Mapping, mapping_for
+from ldappolicy.policy import POLICY_ATTRIBUTES
 from ldappolicy.resolver import Limits, Resolver
 from ldappolicy.service import Service, Settings
+from ldappolicy.snapshot import fingerprint
 
 
 def open_directory(config: Config) -> Directory:
@@ -75,6 +80,46 @@ def build_service(config: Config, directory: Directory) -> Service:
     service = Service(resolver, settings)
     directory.set_proofs(service.proofs())
     return service
+
+
+def build_freshness(
+    config: Config, directory: Directory, service: Service, reload: Callable[[], Awaitable[None]]
+) -> Freshness | None:
+    """What keeps a service as its directory is; None where that is not to be watched, or tells nothing."""
+    if config.directory.watch == "off" or not isinstance(directory, LdapDirectory):
+        return None
+    settings, mapping = service.settings, service.settings.mapping
+    below_search_base = is_below(normal_dn(settings.policy_base), normal_dn(settings.search_base))
+    upkeep = Upkeep(
+        mapping=mapping,
+        bases=(settings.search_base,) if below_search_base else (settings.search_base, settings.policy_base),
+        policy_base=settings.policy_base,
+        attributes=_watched_attributes(mapping, _filter(config)),
+        watch=config.directory.watch,
+        poll_interval=config.directory.poll_interval,
+        mode=config.cache.mode,
+        mirror_max_entries=config.cache.mirror_max_entries,
+    )
+    return Freshness(directory, service.resolver, upkeep, reload, service.urls)
+
+
+def _watched_attributes(mapping: Mapping, owners: Filter | None) -> tuple[str, ...]:
+    """All of policies, and all that lookups look at but for memberOf, of which servers do not tell."""
+    read = (name for name in mapping.read_attributes if name not in mapping.member_of)
+    dynamic = ("memberURL",) if mapping.has_dynamic_groups else ()
+    searched = attributes_in(owners) if owners is not None else ()
+    members = (*mapping.member_dns, *mapping.member_logins)
+    return tuple(dict.fromkeys((*read, *members, *dynamic, *searched, *POLICY_ATTRIBUTES)))
+
+
+def site(config: Config) -> str:
+    """What a snapshot belongs to: whatever the answers in it depend on."""
+    directory = config.directory
+    mapping = mapping_for(directory.profile, directory.attributes)
+    return fingerprint(
+        *(sorted(directory.uri), directory.profile, directory.search_base, directory.policy_base),
+        *(directory.filter, sorted(directory.domain), asdict(mapping)),
+    )
 
 
 def service_settings(config: Config) -> Settings:

@@ -262,15 +262,12 @@ class Directory(_Section):
     """[directory]: where entries are, and how to ask for them."""
 
     uri: Annotated[tuple[Uri, ...], AfterValidator(_some)] = ("ldap://127.0.0.1",)
-    profile: Annotated[
-        Literal["generic", "openldap", "389ds", "freeipa", "active_directory"],
-        _later("389ds", "freeipa", "active_directory"),
-    ] = "generic"
+    profile: Literal["generic", "openldap", "389ds", "freeipa", "active_directory"] = "generic"
     search_base: Text = "dc=example,dc=com"
     filter: Text = ""
     domain: tuple[Annotated[StrictStr, AfterValidator(domain_name)], ...] = ()
     policy_base: Text = "ou=policy,dc=example,dc=com"
-    bind: Annotated[Literal["none", "simple", "sasl_external", "gssapi"], _later("gssapi")] = "none"
+    bind: Literal["none", "simple", "sasl_external", "gssapi"] = "none"
     bind_dn: Text = ""
     bind_pw_file: File = ""
     allow_cleartext: Switch = False
@@ -281,10 +278,7 @@ class Directory(_Section):
     tls_require_cert: Switch = True
     timeout: Time = 2.0
     connections: Annotated[StrictInt, _count(1, 64)] = 1
-    watch: Annotated[
-        Literal["auto", "syncrepl", "persistent_search", "dirsync", "poll", "off"],
-        _later("syncrepl", "persistent_search", "dirsync"),
-    ] = "auto"
+    watch: Literal["auto", "syncrepl", "persistent_search", "dirsync", "poll", "off"] = "auto"
     poll_interval: Time = 30.0
     attributes: Overrides = field(default_factory=dict)
 
@@ -299,13 +293,13 @@ class Directory(_Section):
 class Cache(_Section):
     """[cache]: what is remembered, how much of it, for how long."""
 
-    mode: Annotated[Literal["on_demand", "mirror", "auto"], _later("mirror")] = "auto"
+    mode: Literal["on_demand", "mirror", "auto"] = "auto"
     mirror_max_entries: Annotated[StrictInt, _count(1, 100_000_000)] = 500_000
     size: Annotated[StrictInt, _count(1, 100_000_000)] = 100_000
     ttl: Span = 300.0
     negative_ttl: Span = 60.0
     max_stale: Span = 14400.0
-    snapshot: Annotated[Text, _at_present("")] = ""
+    snapshot: File = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,11 +363,6 @@ def _check_cleartext(directory: Directory) -> Iterator[tuple[str, str]]:
             yield "uri", f"expected TLS or allow_cleartext for a simple bind, got {uri!r}"
 
 
-def _check_later(directory: Directory) -> Iterator[tuple[str, str]]:
-    if directory.attributes.get("login_required"):
-        yield "attributes", f"'login_required' {NOT_YET}"
-
-
 class _Apart(ValueError):
     """Values that do not go together: (key, what is wrong), each."""
 
@@ -383,7 +372,7 @@ class _Apart(ValueError):
 
 
 def _together(directory: Directory) -> Directory:
-    checks = (_check_uris, _check_bind, _check_tls, _check_cleartext, _check_later)
+    checks = (_check_uris, _check_bind, _check_tls, _check_cleartext)
     if complaints := [complaint for check in checks for complaint in check(directory)]:
         raise _Apart(*complaints)
     return directory
@@ -425,11 +414,15 @@ def parse(text: str, source: str) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(_syntax_complaint(source, text, str(error))) from None
     try:
-        return TypeAdapter(Config).validate_python(tree, context=Path(source).absolute().parent)
+        config: Config = TypeAdapter(Config).validate_python(tree, context=Path(source).absolute().parent)
     except ValidationError as error:
         details = error.errors(include_url=False)
         complaints = [complaint for one in details for complaint in _complaints(one)]
         raise _error(source, text, complaints) from None
+    if config.cache.mode == "mirror" and config.directory.watch == "off":
+        complaint = "expected a watch that keeps the mirror up, got 'mirror' with watch = 'off'"
+        raise _error(source, text, [(("cache", "mode"), complaint)])
+    return config
 
 
 def _error(source: str, text: str, complaints: list[Complaint]) -> ConfigError:

@@ -1,4 +1,4 @@
-"""The running service: reads policies at start, every poll_interval and on SIGHUP, and stops in order.
+"""The running service: reads policies at start, when they change and on SIGHUP, and stops in order.
 
 Nothing here decides anything. What goes wrong while it runs (a directory that is down, a file or a policy
 that does not parse) is said in the log, and what was in force stays so.
@@ -11,13 +11,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ldappolicy import assembly
+from ldappolicy import assembly, warm_start
 from ldappolicy.config import Config
 from ldappolicy.directory import Directory
 from ldappolicy.errors import ConfigError, Unavailable
+from ldappolicy.freshness import Freshness
 from ldappolicy.log import Limited, set_up
 from ldappolicy.server import PolicyServer
 from ldappolicy.service import Service
+from ldappolicy.warm_start import WarmStart
 
 LDIF_LOOK = 0.25
 """How often the LDIF file is looked at, in seconds."""
@@ -52,7 +54,10 @@ class Daemon:
         self._load = load
         self._stop = asyncio.Event()
         self._reread = asyncio.Event()
+        self._moved = asyncio.Event()
         self._swapping = asyncio.Lock()
+        self._freshness: Freshness | None = None
+        self._warm_start = _warm_start(config)
         self._leaving: set[asyncio.Task[None]] = set()
         self._warnings = Limited(logger)
 
@@ -68,7 +73,10 @@ class Daemon:
         await self._first_policies()
         await self.server.start_listening()
         started(self)
-        work = (self._stop.wait(), self._poll(), self._obey_sighup(), self._watch_file())
+        work = (
+            *(self._stop.wait(), self._poll(), self._obey_sighup(), self._watch_file()),
+            *(self._follow(), self._keep()),
+        )
         tasks = [asyncio.create_task(step) for step in work]
         ended, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         logger.info("stopping")
@@ -76,6 +84,7 @@ class Daemon:
             task.cancel()
         await asyncio.wait([*tasks, *self._leaving])
         await self.server.stop()
+        await self._warm_start.keep(self.service, self._freshness)
         await self.directory.close()
         for task in ended:
             task.result()  # a bug in one of them ends the service, and is seen
@@ -83,11 +92,37 @@ class Daemon:
     # ------------------------------------------------------------ policies
 
     async def _first_policies(self) -> None:
-        """A directory that is down at start is waited for while requests are deferred."""
+        """A directory that is down at start is waited for, with what the snapshot knows if there is one."""
+        known = await self._warm_start.read(self.service)
         try:
             await self.service.reload()
-        except Unavailable as problem:
-            logger.error("no policies yet: %s", problem)
+        except (Unavailable, ConfigError) as problem:
+            if self.service.recall(known):
+                logger.error("policies of the snapshot are in force, %s: %s", self._revision(), problem)
+            elif isinstance(problem, ConfigError):
+                raise
+            else:
+                logger.error("no policies yet: %s", problem)
+
+    async def _follow(self) -> None:
+        """Keeps the service as its directory is, whichever that is."""
+        while True:
+            self._moved.clear()
+            self._freshness = assembly.build_freshness(
+                self.config, self.directory, self.service, self._reload
+            )
+            if self._freshness is not None:
+                await self._warm_start.begin(self._freshness)
+            work = [self._moved.wait(), *([self._freshness.run()] if self._freshness else [])]
+            following: list[asyncio.Task[object]] = [asyncio.create_task(step) for step in work]
+            try:
+                ended, _ = await asyncio.wait(following, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in following:
+                    task.cancel()
+                await asyncio.wait(following)
+            for task in ended:
+                task.result()  # a bug ends the service, and is seen
 
     async def _poll(self) -> None:
         """With watch = "off" only until there are policies; from then on SIGHUP asks for them."""
@@ -113,6 +148,11 @@ class Daemon:
     def _revision(self) -> str:
         evaluator = self.service.evaluator
         return evaluator.policies.revision if evaluator is not None else "none"
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(warm_start.INTERVAL)
+            await self._warm_start.keep(self.service, self._freshness)
 
     # ------------------------------------------------------------ SIGHUP
 
@@ -156,9 +196,11 @@ class Daemon:
     async def _swap(self, config: Config, directory: Directory, service: Service) -> None:
         old, timeout = self.directory, self.config.server.request_timeout
         self.config, self.directory, self.service = config, directory, service
+        self._warm_start = _warm_start(config)
         self.server.decider = service
         set_up(config.log.format, config.log.level)
         if old is not directory:
+            self._moved.set()
             leaving = asyncio.create_task(self._leave(old, timeout))
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
@@ -194,6 +236,10 @@ class Daemon:
                 await self._open_anew(self.config, keep_forms=True)
         except (ConfigError, Unavailable) as problem:
             logger.error("file refused, its old content stays in force: %s", problem)
+
+
+def _warm_start(config: Config) -> WarmStart:
+    return WarmStart(config.cache.snapshot, assembly.site(config))
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:

@@ -96,7 +96,7 @@ class Evaluation:
     """The state of one evaluation; its attributes are for the steps to use."""
 
     __slots__ = (
-        *("request", "known", "derived", "mapping", "around", "trace"),
+        *("request", "facts", "known", "derived", "mapping", "around", "trace"),
         *("lacking", "notes", "outages", "effects", "effects_before_permit", "origin", "reason"),
         *("stage", "outcome", "depth", "warned", "flags", "rejecting", "both", "form"),
         *("_sender", "_recipients", "guessed", "has_sender"),
@@ -111,6 +111,7 @@ class Evaluation:
         trace: list[dict[str, Any]] | None = None,
     ) -> None:
         self.request = request
+        self.facts = facts
         self.known = facts.get
         self.derived = facts.derived
         self.mapping = mapping

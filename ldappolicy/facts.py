@@ -8,7 +8,10 @@ A **lookup** is a question to the directory, as a tuple whose first member says 
 ``("domain", DOMAIN)``       the entries that have the (folded) domain in a domain attribute
 ``("entry", DN)``            the entry with that DN
 ``("groups", DN, UID...)``   the groups that name the entry directly: by DN, or by one of its logins
+``("sid", SID)``             the entry with that (binary) objectSid, on Active Directory
+``("chain", DN, GROUP)``     the entry itself, if it is in the group at any depth, on Active Directory
 ``("dynamic",)``             every group that is defined by a memberURL
+``("carrying",)``            every group that carries an access attribute for its members
 ``("match", DN, URL)``       the entry itself, if the URL's base, scope and filter cover it
 ``("url", URL, KEY)``        the entries that the URL yields with a value that equals KEY
 ===========================  =====================================================================
@@ -57,11 +60,14 @@ class Facts:
     """What an evaluation asks: `get` gives the outcome of a lookup, or None while nobody has looked it up.
 
     `derived` holds what evaluations concluded from outcomes of `get` alone (the groups around an entry,
-    say); it lives and ends with them.
+    say); it lives and ends with them. `has_chain`: whether `chain` can be asked; `tells_apart`: whether the
+    groups around several entries can be asked for in one search.
     """
 
     get: Callable[[Lookup], Outcome | None]
     derived: dict[tuple[object, ...], object] = field(default_factory=dict)
+    has_chain: bool = False
+    tells_apart: bool = False
 
 
 def mail(address: str) -> Lookup:
@@ -90,9 +96,24 @@ def groups(dn: str, logins: tuple[str, ...]) -> Lookup:
     return ("groups", dn, *logins)
 
 
+def sid(value: str) -> Lookup:
+    """The entry with this objectSid, its octets as entries have them."""
+    return ("sid", value)
+
+
+def chain(dn: str, group: str) -> Lookup:
+    """Whether an entry is a member of a group, itself or through groups."""
+    return ("chain", dn, group)
+
+
 def dynamic() -> Lookup:
     """All groups with a memberURL."""
     return ("dynamic",)
+
+
+def carrying() -> Lookup:
+    """All groups with an access attribute for their members: where there are none, nobody's groups matter."""
+    return ("carrying",)
 
 
 def match(dn: str, url: str) -> Lookup:

@@ -2,7 +2,8 @@
 
 Membership is tested from below: the groups around one entry are asked for, level by level, never the
 members of a group. An entry belongs to a group that names it by DN or (memberUid) by login, that its own
-memberOf names, or whose memberURL covers it; and to every group around such a group.
+memberOf names, that is its primary group, or whose memberURL covers it; and to every group around such a
+group. How much of that has to be asked is the server's: some keep memberOf for all of it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +15,7 @@ from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.evaluation import Evaluation, MissedLookup
 from ldappolicy.ldap_filter import LdapUrl, parse_url
+from ldappolicy.mapping import primary_group_sid
 
 _R = TypeVar("_R")
 
@@ -56,9 +58,9 @@ def entries_of_recipient(evaluation: Evaluation) -> tuple[Entry, ...]:
     return ()
 
 
-def addresses(evaluation: Evaluation, entry: Entry) -> list[str]:
+def addresses(evaluation: Evaluation, entry: Entry) -> tuple[str, ...]:
     """The folded addresses of an entry, the primary one first."""
-    return [fold(value.strip(" ")) for name in evaluation.mapping.mail for value in entry.values(name)]
+    return evaluation.mapping.addresses_of(entry)
 
 
 def domain_of_login(evaluation: Evaluation, entry: Entry | None) -> str:
@@ -66,7 +68,7 @@ def domain_of_login(evaluation: Evaluation, entry: Entry | None) -> str:
     login = fold(evaluation.request.sasl_username)
     if "@" in login:
         return split_address(login)[1]
-    own = addresses(evaluation, entry) if entry is not None else []
+    own = addresses(evaluation, entry) if entry is not None else ()
     return split_address(own[0])[1] if own else ""
 
 
@@ -100,12 +102,18 @@ def groups_around(evaluation: Evaluation, entry: Entry) -> Closure:
     return closure
 
 
-def _climb(evaluation: Evaluation, entry: Entry) -> Closure:
-    """Level by level upwards; a group that has been seen is not asked again, so loops end."""
+NOWHERE: frozenset[str] = frozenset()
+
+
+def _climb(evaluation: Evaluation, entry: Entry, until: frozenset[str] = NOWHERE) -> Closure:
+    """Level by level upwards, or until one of some groups is reached.
+
+    A group that has been seen is not asked again, so loops end.
+    """
     closure: Closure = {}
     waiting = [entry]
     seen = {entry.key}
-    while waiting:
+    while waiting and until.isdisjoint(closure):
         level = [group for member in waiting for group in _direct(evaluation, member, closure)]
         waiting = [group for group in level if group.key not in seen]
         seen.update(group.key for group in waiting)
@@ -115,31 +123,90 @@ def _climb(evaluation: Evaluation, entry: Entry) -> Closure:
 
 
 def _direct(evaluation: Evaluation, member: Entry, closure: Closure) -> list[Entry]:
-    """The groups directly around one entry that are new to the closure."""
-    logins = tuple(value for name in evaluation.mapping.login for value in member.values(name))
-    groups = list(evaluation.lookup(facts.groups(member.dn, logins)))
-    if evaluation.mapping.has_dynamic_groups:
-        groups += [
-            group for group in evaluation.lookup(facts.dynamic()) if _covers(evaluation, group, member)
-        ]
+    """The groups directly around one entry that are new to the closure, and to be asked for those around."""
+    named = _member_of(evaluation, member)
+    asked = facts.groups(member.dn, _logins(evaluation, member))
+    static = evaluation.lookup(asked)
+    dynamic = _dynamic(evaluation, member)
+    if asked in evaluation.lacking:
+        # Whatever memberOf names will be among them, mostly; then only those around those are lacking.
+        if evaluation.facts.tells_apart:
+            for dn in named.values():
+                evaluation.lookup(facts.groups(dn, ()))
+        return []
+    if evaluation.mapping.member_of_is_nested and named and all(group.key in named for group in static):
+        # The server keeps memberOf, and through groups: there is nothing around that it does not name.
+        _add(closure, static)
+        _add_named(evaluation, named, closure)
+        return _add(closure, dynamic)
+    found = _add(closure, [*static, *dynamic, *_primary(evaluation, member)])
+    return found + _add_named(evaluation, named, closure)
+
+
+def _add(closure: Closure, groups: Iterable[Entry]) -> list[Entry]:
+    """Those of the groups that are new."""
     found = [group for group in groups if closure.get(group.key) is None]
     closure.update((group.key, group) for group in found)
-    for dn in (value for name in evaluation.mapping.member_of for value in member.values(name)):
-        found += _named(evaluation, dn, closure)
     return found
 
 
-def _named(evaluation: Evaluation, dn: str, closure: Closure) -> tuple[Entry, ...]:
-    """The group that a memberOf value names."""
+def _add_named(evaluation: Evaluation, named: dict[str, str], closure: Closure) -> list[Entry]:
+    """The groups that memberOf names and nothing else has shown."""
+    found: list[Entry] = []
+    for key, dn in named.items():
+        if key not in closure:
+            groups = () if _ends_there(evaluation, key) else evaluation.lookup(facts.entry(dn))
+            closure[key] = groups[0] if groups else None
+            found += groups
+    return found
+
+
+def _ends_there(evaluation: Evaluation, key: str) -> bool:
+    """Whether no more than the name of a group is of use.
+
+    Active Directory's built-in groups (Users, whom everybody belongs to by the primary group) are in no other
+    group (MS-ADTS section 6.1.1.4.12): they are asked for only if they carry something.
+    """
+    if not evaluation.mapping.in_chain or ",cn=builtin," not in key:
+        return False
+    return all(group.key != key for group in evaluation.lookup(facts.carrying()))
+
+
+def _logins(evaluation: Evaluation, entry: Entry) -> tuple[str, ...]:
+    return tuple(value for name in evaluation.mapping.login for value in entry.values(name))
+
+
+def _member_of(evaluation: Evaluation, entry: Entry) -> dict[str, str]:
+    """The DNs in memberOf by their normal form."""
+    values = [value for name in evaluation.mapping.member_of for value in entry.values(name)]
     try:
-        key = normal_dn(dn)
+        return {normal_dn(value): value for value in values}
     except InputError as fault:
         raise MissedLookup(f"memberOf holds what is no DN: {fault}") from None
-    if key in closure:
+
+
+def is_named_elsewhere(evaluation: Evaluation, entry: Entry) -> bool:
+    """Whether memberOf names a group that is not below search_base, where lookups of groups look."""
+    below = evaluation.around.bases[:1]
+    return any(not is_below(key, base) for key in _member_of(evaluation, entry) for base in below)
+
+
+def _primary(evaluation: Evaluation, entry: Entry) -> tuple[Entry, ...]:
+    """The primary group, on Active Directory, which no member names."""
+    if not evaluation.mapping.primary_group:
         return ()
-    groups = evaluation.lookup(facts.entry(dn))
-    closure[key] = groups[0] if groups else None
-    return groups
+    try:
+        sid = primary_group_sid(entry)
+    except InputError as fault:
+        raise MissedLookup(str(fault)) from None
+    return evaluation.lookup(facts.sid(sid)) if sid is not None else ()
+
+
+def _dynamic(evaluation: Evaluation, entry: Entry) -> list[Entry]:
+    if not evaluation.mapping.has_dynamic_groups:
+        return []
+    groups = evaluation.lookup(facts.dynamic())
+    return [group for group in groups if _covers(evaluation, group, entry)]
 
 
 def _covers(evaluation: Evaluation, group: Entry, member: Entry) -> bool:
@@ -169,7 +236,35 @@ def _in_scope(url: LdapUrl, key: str) -> bool:
 
 def belongs_to(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bool:
     """Whether the entry is one of those (normal) DNs, or a member of one at any depth."""
-    return bool(dns) and (entry.key in dns or not dns.isdisjoint(groups_around(evaluation, entry)))
+    if not dns:
+        return False
+    return entry.key in dns or is_inside(evaluation, entry, dns)
+
+
+CHAINED = 4
+"""Groups that are asked about one by one; for more, all groups around the entry are looked at."""
+
+
+def is_inside(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bool:
+    """Whether the entry is a member of one of those (normal) DNs, at any depth."""
+    if not dns.isdisjoint(_member_of(evaluation, entry)):
+        return True
+    if ("groups", entry.key) in evaluation.derived:
+        return not dns.isdisjoint(groups_around(evaluation, entry))
+    if evaluation.facts.has_chain and len(dns) <= CHAINED:
+        return _is_chained(evaluation, entry, dns)
+    return not dns.isdisjoint(_climb(evaluation, entry, dns))
+
+
+def _is_chained(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bool:
+    """The same by asking the server, which walks through the groups itself; the primary group it does not."""
+    if evaluation.lacking:
+        return False  # another round comes, and by then the groups around may be known
+    inside = [evaluation.lookup(facts.chain(entry.dn, dn)) for dn in sorted(dns)]  # asked for together
+    groups = _primary(evaluation, entry)
+    if any(inside):
+        return True
+    return any(group.key in dns or _is_chained(evaluation, group, dns) for group in groups)
 
 
 def normal_values(entry: Entry, names: Iterable[str]) -> frozenset[str]:

@@ -78,6 +78,7 @@ async def read(directory: Directory, where: Where, mapping: Mapping, named: Iter
 def _names(mapping: Mapping) -> tuple[str, ...]:
     dynamic = ("memberURL",) if mapping.has_dynamic_groups else ()
     own = (*access_names(mapping), *dn_names(mapping), *pattern_names(mapping), *mapping.priority)
+    own += mapping.login_required
     return tuple(dict.fromkeys((*mapping.mail, *mapping.login, *mapping.domain, *own, *dynamic)))
 
 

@@ -11,6 +11,7 @@ What a filter matches is left to directories. `And(())` is true and `Or(())` is 
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -206,6 +207,21 @@ class _Reader:
             return bytes.fromhex(escape[1].decode())
 
         return _ESCAPE.sub(byte, _utf8(text)).decode("utf-8", "surrogateescape")
+
+
+def attributes_in(tree: Filter) -> Iterator[str]:
+    """The attributes that a filter looks at."""
+    match tree:
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from attributes_in(part)
+        case Not(part):
+            yield from attributes_in(part)
+        case Extensible(attr=None):
+            pass
+        case _:
+            assert tree.attr is not None
+            yield tree.attr
 
 
 def to_text(tree: Filter) -> str:

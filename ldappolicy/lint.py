@@ -16,7 +16,7 @@ from difflib import get_close_matches
 
 from ldappolicy import inventory, vocabulary
 from ldappolicy.action import ACTION_WORDS, WHOLE_MESSAGE, Action, Kind, parse_action
-from ldappolicy.address import fold, split_address
+from ldappolicy.address import split_address
 from ldappolicy.directory import Directory
 from ldappolicy.directory.plan import Where
 from ldappolicy.entry import Entry, is_below, normal_dn
@@ -25,6 +25,7 @@ from ldappolicy.foresight import Contents, Foresight, kinds_of
 from ldappolicy.inventory import Inventory
 from ldappolicy.ldap_filter import parse_url
 from ldappolicy.mapping import Mapping as AttributeMapping
+from ldappolicy.mapping import addresses_in, is_prefixed
 from ldappolicy.policy import (
     IDENTITY_TABLES,
     LISTS,
@@ -51,6 +52,7 @@ _NAMED = 3  # entries that are named as sharing something; the others are counte
 _ENDING = frozenset(("permit", "reject", "defer"))
 _PARENTHESIS = re.compile(r" \([^()]*\)$")  # what evaluation says of one request
 _SEPARATORS = frozenset(" \t\r\n,:{}")
+_Folded = Callable[[Entry, str], Iterable[str]]  # the values of one attribute as they are compared
 
 
 async def lint(
@@ -533,6 +535,8 @@ class _Entries:
             yield from self._dns(entry)
             yield from self._patterns(entry)
             yield from self._urls(entry)
+            yield from self._delivery(entry)
+        yield from self._unread_addresses()
         yield from self._shared_addresses()
         yield from self._shared_logins()
         yield from self._shared_domains()
@@ -541,7 +545,7 @@ class _Entries:
         """Entries that carry more than addresses and logins: most do not."""
         mapping = self._mapping
         names = (*inventory.access_names(mapping), *inventory.dn_names(mapping), *mapping.priority)
-        names += (*inventory.pattern_names(mapping), "memberURL")
+        names += (*inventory.pattern_names(mapping), *mapping.login_required, "memberURL")
         deciding = frozenset(map(str.lower, names))
         return (
             entry
@@ -600,13 +604,33 @@ class _Entries:
                 what = f"the base of {text!r} is neither below search_base nor below policy_base"
                 yield Fault(True, entry.dn, "memberURL", what)
 
+    def _delivery(self, entry: Entry) -> Iterator[Fault]:
+        """Delivery restrictions that are taken otherwise than they may be meant."""
+        mapping = self._mapping
+        for name in mapping.login_required:
+            for value in entry.values(name):
+                if value.upper() not in ("TRUE", "FALSE"):
+                    yield Fault(False, entry.dn, name, f"{value!r} is taken for TRUE, expected TRUE or FALSE")
+        ours = next(filter(entry.values, mapping.recipient_access), None)
+        for name in mapping.delivery_restrictions if ours else ():
+            if any(value.upper() != "FALSE" for value in entry.values(name)):
+                yield Fault(False, entry.dn, name, f"it restricts nothing by itself beside {ours}")
+
+    def _unread_addresses(self) -> Iterator[Fault]:
+        """Addresses of no kind, where each has to say of which kind it is."""
+        for name in filter(is_prefixed, self._mapping.mail):
+            for entry in self._found.entries:
+                for value in entry.values(name):
+                    if ":" not in value:
+                        yield Fault(False, entry.dn, name, f"{value!r} is not read, expected smtp: before it")
+
     # ------------------------------------------------------------ entries that share something
 
     def _shared_addresses(self) -> Iterator[Fault]:
         mapping = self._mapping
         asked = (*mapping.sender_access, *mapping.recipient_access, *inventory.pattern_names(mapping))
-        asked += inventory.dn_names(mapping)
-        holders = self._holders(mapping.mail, fold)
+        asked += (*inventory.dn_names(mapping), *mapping.login_required)
+        holders = self._holders(mapping.mail, addresses_in)
         for address, entries in holders.items():
             owners = [entry for entry in entries if entry.key in self._found.owners]
             if len(owners) > 1 and self._is_asked_for(address):
@@ -618,9 +642,9 @@ class _Entries:
 
     def _shared_logins(self) -> Iterator[Fault]:
         mapping = self._mapping
-        for login, entries in self._holders(mapping.login, str.casefold).items():
+        for login, entries in self._holders(mapping.login, _folded_values).items():
             for entry in entries:
-                name = _attribute_of(entry, mapping.login, login, str.casefold)
+                name = _attribute_of(entry, mapping.login, login, _folded_values)
                 others = _others(entry, entries)
                 text = f"login {login!r} belongs to {others} as well: it is unavailable, expected one entry"
                 yield Fault(True, entry.dn, name, text)
@@ -628,17 +652,16 @@ class _Entries:
     def _shared_domains(self) -> Iterator[Fault]:
         mapping = self._mapping
         asked = (*mapping.sender_access, *mapping.recipient_access, *mapping.send_as)
-        for domain, entries in self._holders(mapping.domain, str.casefold).items():
+        for domain, entries in self._holders(mapping.domain, _folded_values).items():
             yield from self._disagreeing(mapping.domain, domain, entries, asked)
 
-    def _holders(self, names: tuple[str, ...], folded: Callable[[str], str]) -> Mapping[str, list[Entry]]:
+    def _holders(self, names: tuple[str, ...], folded: _Folded) -> Mapping[str, list[Entry]]:
         """Values that several entries have."""
         first: dict[str, Entry] = {}
         several: dict[str, list[Entry]] = {}
         for entry in self._found.entries:
             for name in names:
-                for value in entry.values(name):
-                    key = folded(value)
+                for key in folded(entry, name):
                     there = first.setdefault(key, entry)
                     if there is not entry and several.setdefault(key, [there])[-1] is not entry:
                         several[key].append(entry)
@@ -649,8 +672,9 @@ class _Entries:
     ) -> Iterator[Fault]:
         """Each of several entries with one value is asked: different answers make the lookup unavailable."""
         differing = [name for name in asked if len({_folded_values(entry, name) for entry in entries}) > 1]
+        folded = addresses_in if names == self._mapping.mail else _folded_values
         for entry in entries:
-            name = _attribute_of(entry, names, value, fold)
+            name = _attribute_of(entry, names, value, folded)
             shared = f"{value!r} belongs to {_others(entry, entries)} as well"
             if differing:
                 text = f"{shared}, and they disagree about {', '.join(differing)}: the lookup is unavailable"
@@ -679,6 +703,6 @@ def _folded_values(entry: Entry, name: str) -> frozenset[str]:
     return frozenset(map(str.casefold, entry.values(name)))
 
 
-def _attribute_of(entry: Entry, names: tuple[str, ...], value: str, folded: Callable[[str], str]) -> str:
+def _attribute_of(entry: Entry, names: tuple[str, ...], value: str, folded: _Folded) -> str:
     """The attribute in which the entry has the (folded) value."""
-    return next(name for name in names if any(folded(one) == value for one in entry.values(name)))
+    return next(name for name in names if value in folded(entry, name))

@@ -82,10 +82,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class TableName:
-    """`type:name` as it stands in a list."""
+    """`type:name` as it stands in a list; `shipped` is the form that DELIVERY has, which no text can name."""
 
     type: str
     name: str
+    shipped: bool = False
 
     def __str__(self) -> str:
         return f"{self.type}:{self.name}"
@@ -249,6 +250,8 @@ def _fitting(items: Iterable[Item], name: str) -> Iterator[Item]:
 
 def parse_right_hand_side(tokens: tuple[str, ...]) -> tuple[Item, ...]:
     """A list that stands in a table or attribute: what does not parse is an error when reached."""
+    if tokens in DELIVERY:
+        return DELIVERY[tokens]
     items: list[Item] = []
     try:
         items.extend(_items(tokens))
@@ -352,6 +355,46 @@ def parse_inline(name: str) -> Mapping[str, Action]:
         raise InputError("an inline: table needs at least one key=value")
     return lines
 
+
+# ---------------------------------------------------------------- delivery restrictions
+
+
+def _delivery(what: str) -> Action:
+    """A right-hand side of one token, with white space: no text is split into such a one."""
+    text = f"delivery restrictions: {what}"
+    return Action(Kind.LIST, text, tokens=(text,))
+
+
+ALLOWED_SENDERS = _delivery("allowed senders")
+DENIED_SENDERS = _delivery("denied senders")
+LOGIN_REQUIRED = _delivery("login required")
+
+NOT_AUTHORIZED = "550 5.7.1 Delivery not authorized"
+NO_LOGIN = "550 5.7.1 Authentication required"
+
+_DENIED = TableName("recipient", "denied", shipped=True)
+_ACCESS = TableName("directory", "access", shipped=True)
+_REFUSE_DENIED = (Item("check_sasl_access", _DENIED), Item("check_sender_access", _DENIED))
+
+DELIVERY: Mapping[tuple[str, ...], tuple[Item, ...]] = {
+    ALLOWED_SENDERS.tokens: (
+        *_REFUSE_DENIED,
+        Item("check_sasl_access", TableName("recipient", "allowed")),
+        Item("check_recipient_access", TableName("static", NOT_AUTHORIZED)),
+    ),
+    LOGIN_REQUIRED.tokens: (
+        *_REFUSE_DENIED,
+        Item("permit_sasl_authenticated"),
+        Item("check_recipient_access", TableName("static", NO_LOGIN)),
+    ),
+    DENIED_SENDERS.tokens: (*_REFUSE_DENIED, Item("check_recipient_access", _ACCESS)),
+}
+"""What an entry is read to carry that has Exchange's delivery restrictions and no access attribute of ours.
+
+It stands where that attribute would: before what the groups around the entry and its domain say. A list that
+only denies takes nothing off those, and goes on to them: one sender more that is denied opens nothing.
+The envelope proves nothing: it is believed of those only who are refused by it.
+"""
 
 # ---------------------------------------------------------------- entries
 

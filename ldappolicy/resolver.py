@@ -1,27 +1,39 @@
 """The cache in front of a directory.
 
 Found and absent entries live in caches of their own, since spammers choose the absent ones; both are
-bounded and expire after the write. Lookups that several requests lack at the same time are asked for once.
-When the directory is unavailable the last known answer serves until it is `max_stale` old; what was never
-known is `Missed`. What is lacking is planned into as few searches as it takes (`directory.plan`).
+bounded and expire after the write. Lookups that several requests lack at the same time are asked for once,
+and what is lacking when the event loop comes round is planned into as few searches as it takes
+(`directory.plan`). When the directory is unavailable the last known answer serves until it is `max_stale`
+old; what was never known is `Missed`.
+
+Where a change stream vouches (`vouch`), an answer is trusted until a change concerns it (`changed`); once
+the stream is lost (`unvouch`), for its ttl from then on. Where there is a mirror, it answers whatever it can.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from cachetools import TTLCache
 
 from ldappolicy.directory import Directory
-from ldappolicy.directory.plan import Batch, Planner
+from ldappolicy.directory.changes import Changed, Deleted, entry_uuid
+from ldappolicy.directory.plan import Batch, Find, Planner
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
 from ldappolicy.facts import Absent, Facts, Found, Lookup, Missed, Outcome
+from ldappolicy.invalidation import Dependencies
 
 _Asked = dict[Lookup, asyncio.Future[Outcome]]
 
 HOT_SECONDS = 5.0
 """How long a fresh outcome is used without looking at its age again: at most a tenth of its ttl."""
+
+DEPENDENCIES = 8
+"""What answers depend on is noted for at most so many times the number of answers that are kept."""
+
+_NEVER = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +46,10 @@ class Limits:
     max_stale: float = 14_400.0
 
 
+Remembered = tuple[Lookup, tuple[Entry, ...], float]
+"""A lookup, its entries (none: absent), and how old the answer is in seconds."""
+
+
 class Resolver:
     """Answers lookups from its caches, else from the directory.
 
@@ -44,6 +60,7 @@ class Resolver:
         self, directory: Directory, planner: Planner, limits: Limits, clock: Callable[[], float]
     ) -> None:
         self.directory = directory
+        self._mirror: Find | None = None
         self._planner = planner
         self._limits = limits
         self._clock = clock
@@ -51,10 +68,15 @@ class Resolver:
         self._absent: TTLCache[Lookup, Absent] = TTLCache(
             limits.size, max(limits.negative_ttl, limits.max_stale), clock
         )
-        self._under_way: dict[Lookup, asyncio.Future[Outcome]] = {}
+        self._dependencies = Dependencies(planner.mapping)
+        self._queued: _Asked = {}
+        self._under_way: _Asked = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._asked_again_since = float("-inf")
-        self._hot_until = float("-inf")
+        self._asked_again_since = _NEVER
+        self._vouched_since = float("inf")
+        self._vouched_until = _NEVER
+        self._changes = 0
+        self._hot_until = _NEVER
         self._forget_hot()
         self.stale_served = 0
 
@@ -71,8 +93,10 @@ class Resolver:
         return self._facts
 
     def _forget_hot(self) -> None:
-        self._hot: dict[Lookup, Outcome] = {}
-        self._facts = Facts(self._look)
+        self._hot: dict[Lookup, Found | Absent] = {}
+        features = self.directory.features
+        chained = self._planner.mapping.in_chain and features.is_active_directory and self._mirror is None
+        self._facts = Facts(self._look, has_chain=chained, tells_apart=features.has_matched_values)
 
     def known(self, lookup: Lookup) -> Outcome | None:
         """What the caches can answer now, without asking."""
@@ -86,61 +110,159 @@ class Resolver:
                 self._hot[lookup] = outcome
         return outcome
 
-    def _fresh(self, lookup: Lookup) -> Outcome | None:
-        found = self._found.get(lookup)
+    def _fresh(self, lookup: Lookup) -> Found | Absent | None:
         now = self._clock()
+        if self._is_fresh(self._vouched_at(now), self._limits.ttl, now) and (
+            mirrored := self._mirrored(lookup, now)
+        ):
+            return mirrored
+        found = self._found.get(lookup)
         if found is not None:
             return found if self._is_fresh(found.at, self._limits.ttl, now) else None
         absent = self._absent.get(lookup)
         if absent is not None:
             return absent if self._is_fresh(absent.at, self._limits.negative_ttl, now) else None
-        return Absent(now) if self._planner.known_absent(lookup) else None
+        if self._planner.known_absent(lookup):
+            return Absent(now)
+        told = self._planner.told_by_member_of(lookup, self.directory.features)
+        return Absent(now) if told else None
+
+    def _mirrored(self, lookup: Lookup, now: float) -> Found | Absent | None:
+        """The answer of the mirror, as old as what the stream last vouched for."""
+        if self._mirror is None:
+            return None
+        at = self._vouched_at(now)
+        if self._planner.known_absent(lookup):
+            return Absent(at)
+        entries = self._planner.from_mirror(lookup, self._mirror)
+        if entries is None:
+            return None
+        return Found(entries, at) if entries else Absent(at)
 
     def _is_fresh(self, at: float, ttl: float, now: float) -> bool:
-        return now - at < ttl and at >= self._asked_again_since
+        return now - self._valid_at(at, now) < ttl and at >= self._asked_again_since
+
+    # ------------------------------------------------------------ changes
+
+    def use_mirror(self, find: Find | None) -> None:
+        """From now on a copy of the directory answers what it can; None: there is none any more."""
+        self._mirror = find
+        self._forget_hot()
+
+    def begin_with(self, find: Find, age: float) -> None:
+        """Begins with a copy of another time, for an outage."""
+        self.ask_again()
+        self._vouched_until = self._clock() - age
+        self.use_mirror(find)
+
+    @property
+    def data_age(self) -> float | None:
+        """Seconds since a change stream last vouched for what is known; None without one."""
+        now = self._clock()
+        return None if self._vouched_until == _NEVER else now - self._vouched_at(now)
+
+    def vouch(self) -> None:
+        """From now on every change is told; what was, since it last was so, has been."""
+        self._vouched_since = min(self._vouched_since, self._clock())
+        self._vouched_until = float("inf")
+        self._forget_hot()
+
+    def unvouch(self) -> None:
+        """Changes are not told any more."""
+        self._vouched_until = min(self._vouched_until, self._clock())
+
+    def _vouched_at(self, now: float) -> float:
+        return min(now, self._vouched_until)
+
+    def _valid_at(self, at: float, now: float) -> float:
+        """Until when an answer that was asked for then is known to have been right."""
+        return max(at, self._vouched_at(now)) if at >= self._vouched_since else at
+
+    def changed(self, change: Changed | Deleted, before: Entry | None = None) -> None:
+        """Forgets the answers that a change may make wrong; `before` is the entry as it was, if known."""
+        self._changes += 1
+        if isinstance(change, Changed):
+            gone = self._dependencies.touched(before, change.entry, change.members, change.uuid)
+        else:
+            last = Entry(change.dn, {}) if change.dn else None
+            gone = self._dependencies.touched(before or last, None, None, change.uuid)
+        for lookup in gone:
+            self._found.pop(lookup, None)
+            self._absent.pop(lookup, None)
+        self._forget_hot()
+
+    def known_entry(self, uuid: str) -> Entry | None:
+        """An entry as it was last answered, by its identity."""
+        for lookup in self._dependencies.on(uuid):
+            for entry in self._found[lookup].entries if lookup in self._found else ():
+                if entry_uuid(entry) == uuid:
+                    return entry
+        return None
+
+    def lately_found(self, most: int) -> list[str]:
+        """The DNs of some entries that were answered lately."""
+        found = (entry.dn for outcome in self._hot.values() for entry in outcome.entries)
+        return list(islice(dict.fromkeys(found), most))
 
     def ask_again(self) -> None:
         """No cached answer is trusted any more; each still serves while the directory is unavailable."""
-        self._asked_again_since = self._clock()
+        self._changes += 1
+        self._asked_again_since = self._vouched_since = self._clock()
+        if self._vouched_until == _NEVER:
+            self._vouched_since = float("inf")
         self._forget_hot()
 
+    # ------------------------------------------------------------ asking
+
     async def fetch(self, lookups: Iterable[Lookup]) -> Mapping[Lookup, Outcome]:
-        """The outcomes of lookups that are not known, all asked for together."""
+        """The outcomes of lookups that are not known, asked for together with those of other requests."""
         wanted = list(lookups)
-        fresh = [lookup for lookup in wanted if lookup not in self._under_way]
-        if fresh:
-            self._start(fresh)
+        for lookup in wanted:
+            if lookup not in self._under_way:
+                self._queue(lookup)
         waiting = {lookup: self._under_way[lookup] for lookup in wanted}
         await asyncio.wait(waiting.values())
         return {lookup: future.result() for lookup, future in waiting.items()}
 
+    def look_ahead(self, lookups: Iterable[Lookup]) -> None:
+        """Asks for what everybody will need, and waits for nothing."""
+        for lookup in lookups:
+            if self.known(lookup) is None and lookup not in self._under_way:
+                self._queue(lookup)
+
+    def _queue(self, lookup: Lookup) -> None:
+        """What is lacking in this turn of the event loop is asked for at its end: nobody waits for more."""
+        loop = asyncio.get_running_loop()
+        if not self._queued:
+            loop.call_soon(self._start)
+        self._under_way[lookup] = self._queued[lookup] = loop.create_future()
+
     def last_known(self, lookup: Lookup, reason: str) -> Outcome:
         """The last answer while it is younger than max_stale, else that it is unavailable."""
-        last = self._found.get(lookup) or self._absent.get(lookup)
-        if last is None or self._clock() - last.at >= self._limits.max_stale:
+        now = self._clock()
+        last = self._mirrored(lookup, now) or self._found.get(lookup) or self._absent.get(lookup)
+        if last is None or now - self._valid_at(last.at, now) >= self._limits.max_stale:
             return Missed(reason)
         self.stale_served += 1
         return last
 
-    def _start(self, lookups: list[Lookup]) -> None:
+    def _start(self) -> None:
         """Begins the searches; they go on when the request that began them gives up."""
-        loop = asyncio.get_running_loop()
-        asked: _Asked = {lookup: loop.create_future() for lookup in lookups}
-        self._under_way.update(asked)
-        task = loop.create_task(self._ask(asked))
+        asked, self._queued = self._queued, {}
+        task = asyncio.get_running_loop().create_task(self._ask(asked))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, asked: _Asked) -> None:
         try:
-            batches = self._planner.plan(list(asked))
+            batches = self._planner.plan(asked, self.directory.features)
             await asyncio.gather(*(self._ask_batch(batch, asked) for batch in batches))
         finally:
             for lookup in [lookup for lookup, future in asked.items() if not future.done()]:
                 self._settle(asked, lookup, self.last_known(lookup, "the lookup was given up"))
 
     async def _ask_batch(self, batch: Batch, asked: _Asked) -> None:
-        asked_at = self._clock()
+        asked_at, changes = self._clock(), self._changes
         try:
             answers = await batch.ask(self.directory)
         except Unavailable as problem:
@@ -148,17 +270,32 @@ class Resolver:
                 self._settle(asked, lookup, self.last_known(lookup, str(problem)))
             return
         for lookup, entries in answers.items():
-            self._settle(asked, lookup, self._remember(lookup, entries, asked_at))
+            outcome = Found(entries, asked_at) if entries else Absent(asked_at)
+            # What changed while the answer was on its way may have come before it or after it.
+            if changes == self._changes or self._vouched_since > asked_at:
+                self._remember(lookup, outcome)
+            self._settle(asked, lookup, outcome)
 
-    def _remember(self, lookup: Lookup, entries: tuple[Entry, ...], at: float) -> Outcome:
+    def _remember(self, lookup: Lookup, outcome: Found | Absent) -> None:
         """Writes an answer to its cache."""
-        if entries:
+        if isinstance(outcome, Found):
             self._absent.pop(lookup, None)
-            found = self._found[lookup] = Found(entries, at)
-            return found
-        self._found.pop(lookup, None)
-        absent = self._absent[lookup] = Absent(at)
-        return absent
+            self._found[lookup] = outcome
+        else:
+            self._found.pop(lookup, None)
+            self._absent[lookup] = outcome
+        self._dependencies.add(lookup, outcome.entries)
+        if self._dependencies.size > DEPENDENCIES * (self._limits.size + len(outcome.entries)):
+            self._count_dependencies()
+
+    def _count_dependencies(self) -> None:
+        """Anew, of what is still remembered."""
+        self._dependencies.clear()
+        for lookup, outcome in self._outcomes():
+            self._dependencies.add(lookup, outcome.entries)
+
+    def _outcomes(self) -> list[tuple[Lookup, Found | Absent]]:
+        return [*self._found.items(), *self._absent.items()]
 
     def _settle(self, asked: _Asked, lookup: Lookup, outcome: Outcome) -> None:
         """Tells those who wait; by then the same may be under way again, which is not ours to end."""
@@ -168,7 +305,31 @@ class Resolver:
             if self._under_way.get(lookup) is future:
                 del self._under_way[lookup]
 
+    # ------------------------------------------------------------ what is remembered
+
     @property
     def entries(self) -> int:
         """How many outcomes are cached."""
         return len(self._found) + len(self._absent)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being asked for."""
+        return not self._under_way
+
+    def remembered(self) -> Iterator[Remembered]:
+        """Every answer that is still good for an outage."""
+        now = self._clock()
+        for lookup, outcome in self._outcomes():
+            age = now - self._valid_at(outcome.at, now)
+            if age < self._limits.max_stale:
+                yield lookup, outcome.entries, age
+
+    def recall(self, remembered: Iterable[Remembered]) -> None:
+        """Takes answers of another time, for an outage."""
+        now = self._clock()
+        self.ask_again()
+        for lookup, entries, age in remembered:
+            if lookup not in self._found and lookup not in self._absent:
+                self._remember(lookup, Found(entries, now - age) if entries else Absent(now - age))
+        self._forget_hot()

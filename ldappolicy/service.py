@@ -7,12 +7,13 @@ has `request_timeout` for all of it; past that its lookups count as unavailable,
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ldappolicy import facts
 from ldappolicy.directory import Scope, Search
-from ldappolicy.entry import normal_dn
+from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.errors import ConfigError
 from ldappolicy.evaluate import Choices, Decision, Evaluator, Lacking
 from ldappolicy.facts import Facts, Lookup, Missed, Outcome
@@ -25,6 +26,7 @@ from ldappolicy.policy import (
     Broken,
     Policy,
     PolicySet,
+    Table,
     object_kind,
     read_policies,
 )
@@ -59,6 +61,7 @@ class Service:
         self.resolver = resolver
         self.settings = settings
         self.evaluator: Evaluator | None = None
+        self.policy_entries: Sequence[Entry] = ()
         self._warnings = Limited(logger, most=3)
 
     # ------------------------------------------------------------ deciding
@@ -140,14 +143,28 @@ class Service:
 
     def take_over(self, other: "Service") -> None:
         """Starts with the policies that another service has in force."""
+        self.policy_entries = other.policy_entries
         if other.evaluator is not None:
             self._put_in_force(other.evaluator.policies)
+
+    def recall(self, entries: Sequence[Entry]) -> bool:
+        """Puts the policies of another time in force; False when there is none to serve with."""
+        policies = read_policies(entries, self._bases)
+        if not isinstance(policies.policies.get(self.settings.choices.default), Policy):
+            return False
+        self.policy_entries = entries
+        self._put_in_force(policies)
+        return True
+
+    @property
+    def _bases(self) -> tuple[str, str]:
+        return (normal_dn(self.settings.search_base), normal_dn(self.settings.policy_base))
 
     def _put_in_force(self, policies: PolicySet) -> None:
         self.evaluator = Evaluator(policies, self.settings.mapping, self.settings.choices)
 
-    async def read_policies(self) -> PolicySet:
-        """All policies as the directory has them now; raises Unavailable."""
+    async def read_policies(self) -> tuple[Sequence[Entry], PolicySet]:
+        """All policies as the directory has them now, and the entries that hold them; raises Unavailable."""
         kinds = Or(tuple(Equality("objectClass", kind) for kind in POLICY_CLASSES))
         search = Search(self.settings.policy_base, Scope.SUB, kinds, POLICY_ATTRIBUTES)
         previous = None if self.evaluator is None else self.evaluator.policies
@@ -160,8 +177,7 @@ class Service:
             await self.resolver.directory.close()
         if not served:
             raise ConfigError(self._no_default(None))
-        bases = (normal_dn(self.settings.search_base), normal_dn(self.settings.policy_base))
-        return read_policies(entries, bases, previous)
+        return entries, read_policies(entries, self._bases, previous)
 
     async def reload(self) -> bool:
         """Reads the policies and puts them in force; whether anything changed.
@@ -169,10 +185,11 @@ class Service:
         Raises Unavailable when the directory does not answer, ConfigError when it holds no policy to
         serve with; what was in force stays so.
         """
-        policies = await self.read_policies()
+        entries, policies = await self.read_policies()
         found = policies.policies.get(self.settings.choices.default)
         if not isinstance(found, Policy):
             raise ConfigError(self._no_default(found))
+        self.policy_entries = self._last_good(entries, policies)
         self.resolver.directory.set_proofs(self.proofs(in_force=True))
         before = self.evaluator.policies if self.evaluator is not None else PolicySet()
         if before.revision == policies.revision and before.faults == policies.faults:
@@ -181,13 +198,27 @@ class Service:
             if fault not in before.faults:
                 logger.log(logging.ERROR if fault.error else logging.WARNING, "%s", fault.what)
         self._put_in_force(policies)
+        self.resolver.look_ahead((facts.dynamic(), facts.carrying()))
         return True
+
+    def _last_good(self, entries: Sequence[Entry], policies: PolicySet) -> list[Entry]:
+        """The entries, where one is wrong as it was before."""
+        wrong = {fault.dn for fault in policies.faults if fault.error}
+        before = {entry.key: entry for entry in self.policy_entries}
+        return [before.get(entry.key, entry) if entry.dn in wrong else entry for entry in entries]
 
     def _no_default(self, found: Broken | None) -> str:
         name, base = self.settings.choices.default, self.settings.policy_base
         if found is None:
             return f"{base}: no policy named {name!r}, expected a smtpdPolicy with that cn"
         return f"{found.dn}: the default policy does not parse: {found.reason}"
+
+    def urls(self) -> list[str]:
+        """The smtpdAccessURLs of the policies in force."""
+        tables = self.evaluator.policies.tables.values() if self.evaluator is not None else ()
+        return [
+            url for table in tables if isinstance(table, Table) for part in table.parts for url in part.urls
+        ]
 
     def proofs(self, *, in_force: bool = False) -> tuple[Search, ...]:
         """What a server has to show before it is believed that something is not there.
@@ -215,7 +246,9 @@ def _evaluate(
     def get(lookup: Lookup) -> Outcome | None:
         return here.get(lookup) or resolver.known(lookup)
 
-    return evaluator.evaluate(request, Facts(get), trace)
+    known = resolver.facts()
+    around = Facts(get, has_chain=known.has_chain, tells_apart=known.tells_apart)
+    return evaluator.evaluate(request, around, trace)
 
 
 def _description(request: Request, decision: Decision) -> str:

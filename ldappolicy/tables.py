@@ -6,7 +6,7 @@ a URL. A lookup that is lacking counts as "not found", while all else that could
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple, cast
 
@@ -24,10 +24,14 @@ from ldappolicy.address import (
 )
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
-from ldappolicy.evaluation import Evaluation, MissedLookup, ServerConfigurationError
+from ldappolicy.evaluation import SHOWN, Evaluation, MissedLookup, ServerConfigurationError
 from ldappolicy.network import parse_client_address
 from ldappolicy.policy import (
+    ALLOWED_SENDERS,
+    DENIED_SENDERS,
     IDENTITY_TABLES,
+    LOGIN_REQUIRED,
+    NOT_AUTHORIZED,
     Broken,
     PolicySet,
     Table,
@@ -263,22 +267,46 @@ def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -
 
 def _ask_access(evaluation: Evaluation, subject: Subject, recipient: bool) -> Action | None:
     """What entry, groups or domain carry; None: nothing. An action on whole messages is an error there."""
-    mapping = evaluation.mapping
-    own = mapping.recipient_access if recipient else mapping.sender_access
-    by_group = mapping.member_recipient_access if recipient else mapping.member_sender_access
     entries, domain = _owners(evaluation, subject)
+    if recipient and evaluation.lacking and evaluation.mapping.delivery_restrictions:
+        _ask_who_sends(evaluation)
+
+    def ask(entry: Entry) -> _Access | None:
+        return _own_access(evaluation, entry, recipient) or _group_access(evaluation, entry, recipient)
+
+    answer = identity.agreed(entries, ask, "its access")
+    return _told(evaluation, subject, answer or _access_of_domain(evaluation, domain, recipient))
+
+
+def _ask_who_sends(evaluation: Evaluation) -> None:
+    """Those whom delivery restrictions are about, so that they are asked for together with the recipient."""
+    for subject in (login_subject(evaluation), sender_subject(evaluation)):
+        if subject is not None:
+            _owners(evaluation, subject)
+
+
+def _find_access_behind(evaluation: Evaluation, subject: Subject) -> Action | None:
+    """For a recipient that delivery restrictions only deny some senders to: what groups and domain say.
+
+    The other form of the recipient, if its entry has none of these, is a check of its own.
+    """
+    entries, domain = _owners(evaluation, subject)
+    own = identity.agreed(entries, lambda entry: _own_access(evaluation, entry, recipient=True), "its access")
+    if own is None or own.action != DENIED_SENDERS:
+        return None
     answer = identity.agreed(
-        entries, lambda entry: _access_of(evaluation, entry, own, by_group), "its access"
+        entries, lambda entry: _group_access(evaluation, entry, recipient=True), "its access"
     )
-    if answer is None and domain:
-        answer = _access_of_domain(evaluation, domain, own)
+    return _told(evaluation, subject, answer or _access_of_domain(evaluation, domain, recipient=True))
+
+
+def _told(evaluation: Evaluation, subject: Subject, answer: "_Access | None") -> Action | None:
     if answer is None:
         return None
-    value, dn = answer
-    action = _traced(evaluation, "directory:access", subject.keys[0], parse_action(value), dn)
+    action = _traced(evaluation, "directory:access", subject.keys[0], answer.action, answer.dn)
     if action.verb in WHOLE_MESSAGE:
         problem = f"{action.verb} acts on whole messages: it counts from policy_base only"
-        return Action(Kind.INVALID, value, problem=problem)
+        return Action(Kind.INVALID, action.text, problem=problem)
     return action
 
 
@@ -292,27 +320,63 @@ def _owners(evaluation: Evaluation, subject: Subject) -> tuple[tuple[Entry, ...]
     return identity.entries_of_address(evaluation, subject.exact), split_address(subject.exact[0])[1]
 
 
-class _Access(tuple[str, str]):
-    """A value and the DN that it came from; two are equal when the values are."""
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """An action and the DN that it came from; two are equal when the actions are."""
 
-    __slots__ = ()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Access) and self[0] == other[0]
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = tuple.__hash__
+    action: Action
+    dn: str = field(compare=False)
 
 
-def _access_of(
-    evaluation: Evaluation, entry: Entry, own: tuple[str, ...], by_group: tuple[str, ...]
-) -> _Access | None:
-    """What the entry itself carries, else the group with the lowest priority."""
-    value = identity.single_value(entry, own)
-    if value is not None:
-        return _Access((value, entry.dn))
+def _own_access(evaluation: Evaluation, entry: Entry, recipient: bool) -> _Access | None:
+    """What the entry itself carries: its access attribute, else its delivery restrictions."""
+    carried = _plain_access(evaluation, entry, recipient)
+    if carried is not None or not recipient:
+        return carried
+    action = _delivery_of(evaluation, entry)
+    return None if action is None else _Access(action, entry.dn)
+
+
+def _plain_access(evaluation: Evaluation, entry: Entry, recipient: bool) -> _Access | None:
+    mapping = evaluation.mapping
+    value = identity.single_value(entry, mapping.recipient_access if recipient else mapping.sender_access)
+    return None if value is None else _Access(parse_action(value), entry.dn)
+
+
+def _delivery_of(evaluation: Evaluation, entry: Entry) -> Action | None:
+    """The list that the entry's delivery restrictions amount to, if it has any."""
+    mapping = evaluation.mapping
+    restricting = mapping.delivery_restrictions
+    if not any(map(entry.values, restricting)):
+        return None
+    required = _requires_login(evaluation, entry)
+    if not required and not any(
+        entry.values(name) for name in restricting if name not in mapping.login_required
+    ):
+        return None
+    if any(map(entry.values, (*mapping.allowed_sender, *mapping.allowed_sender_dn))):
+        return ALLOWED_SENDERS
+    return LOGIN_REQUIRED if required else DENIED_SENDERS
+
+
+def _requires_login(evaluation: Evaluation, entry: Entry) -> bool:
+    """Whether any value says more than FALSE; what is neither closes, and is logged."""
+    required = False
+    for name in evaluation.mapping.login_required:
+        for value in entry.values(name):
+            said = value.upper()
+            if said not in ("TRUE", "FALSE"):
+                evaluation.note(f"{entry.dn}: {name} is {value[:SHOWN]!r}, neither TRUE nor FALSE: as TRUE")
+            required = required or said != "FALSE"
+    return required
+
+
+def _group_access(evaluation: Evaluation, entry: Entry, recipient: bool) -> _Access | None:
+    """What the group with the lowest priority carries for its members."""
+    mapping = evaluation.mapping
+    by_group = mapping.member_recipient_access if recipient else mapping.member_sender_access
+    if not evaluation.lookup(facts.carrying()) and not identity.is_named_elsewhere(evaluation, entry):
+        return None
     groups = [group for group in identity.groups_around(evaluation, entry).values() if group is not None]
     carrying = [group for group in groups if any(group.values(name) for name in by_group)]
     if not carrying:
@@ -320,7 +384,7 @@ def _access_of(
     first, *others = sorted(carrying, key=lambda group: _rank(evaluation, group))
     for group in others:
         evaluation.trace_note("directory:access", group.dn, f"outranked by {first.dn}")
-    return _Access((identity.single_value(first, by_group) or "", first.dn))
+    return _Access(parse_action(identity.single_value(first, by_group) or ""), first.dn)
 
 
 def _rank(evaluation: Evaluation, group: Entry) -> tuple[bool, int, str]:
@@ -332,15 +396,16 @@ def _rank(evaluation: Evaluation, group: Entry) -> tuple[bool, int, str]:
         raise MissedLookup(f"{group.dn}: priority {priority!r} is no number") from None
 
 
-def _access_of_domain(evaluation: Evaluation, domain: str, own: tuple[str, ...]) -> _Access | None:
+def _access_of_domain(evaluation: Evaluation, domain: str, recipient: bool) -> _Access | None:
     """The plain attribute on the entry of the domain, then of its parents."""
-
-    def carried(entry: Entry) -> _Access | None:
-        value = identity.single_value(entry, own)
-        return None if value is None else _Access((value, entry.dn))
-
+    if not domain:
+        return None
     for entries in identity.entries_of_domain(evaluation, domain):
-        answer = identity.agreed(entries, carried, f"the access of {domain}")
+        answer = identity.agreed(
+            entries,
+            lambda entry: _plain_access(evaluation, entry, recipient),
+            f"the access of {domain}",
+        )
         if answer is not None:
             return answer
     return None
@@ -371,7 +436,7 @@ def _recipient_finder(table: str, test: Test, found: str) -> Finder:
 
 def _is_list_member(evaluation: Evaluation, target: Entry, subject: Subject) -> bool:
     def inside(entry: Entry) -> bool:
-        return target.key in identity.groups_around(evaluation, entry)
+        return identity.is_inside(evaluation, entry, frozenset((target.key,)))
 
     return bool(identity.agreed(_owners(evaluation, subject)[0], inside, f"membership in {target.dn}"))
 
@@ -450,6 +515,10 @@ def _identity_finder(name: TableName, check: str) -> Finder | None:
     if check not in IDENTITY_TABLES.get((name.type, name.name), frozenset()):
         return None
     if name.type == "directory":
+        if name.shipped:
+            return _find_access_behind
         return _recipient_access if check == "recipient" else _sender_access
     test, found = _RECIPIENT_TABLES[name.name]
+    if name.shipped:
+        found = NOT_AUTHORIZED
     return _recipient_finder(str(name), test, found)

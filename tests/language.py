@@ -37,6 +37,8 @@ REQUEST = {
 }
 """A stranger's first recipient, over a connection without TLS."""
 
+GENERIC = AttributeMapping()
+
 Values = str | Sequence[str]
 
 
@@ -128,12 +130,12 @@ class Site:
         on_unavailable: str = "defer",
         missed: Callable[[Lookup], bool] = nothing,
         one_by_one: bool = False,
+        mapping: AttributeMapping = GENERIC,
     ) -> None:
         flat = [one for given in entries for one in ([given] if isinstance(given, Entry) else given)]
         root = [entry("ou=policy", ou="policy"), Entry(BASE, {"dc": ["example"]})]
         self.directory = LdifDirectory([*root, *flat])
         self.policies: PolicySet = read_policies(list(self.directory), BASES)
-        mapping = AttributeMapping()
         choices = Choices("default", permit_ok, on_unavailable)
         self.evaluator = Evaluator(self.policies, mapping, choices)
         self.planner = Planner(Where(BASE), mapping)

@@ -22,14 +22,17 @@ FLOORS = [
     {"facts", "log", "protocol"},
     {"policy"},
     {"evaluate", "evaluation", "identity", "residue", "restrictions", "tables"},
-    {"directory", "resolver"},
-    {"agreement", "calls", "foresight", "importing", "inventory", "lint", "oracle", "service"},
-    {"assembly", "daemon", "server", "verification"},
+    {"directory", "invalidation", "resolver", "snapshot"},
+    {"agreement", "calls", "foresight", "freshness", "importing", "inventory", "lint", "oracle", "service"},
+    {"assembly", "daemon", "server", "verification", "warm_start"},
     {"cli", "__main__"},
 ]
 
 # Who alone may import what: the rest of the program does not know these libraries.
-ONE_IMPORTER = {"ldap3": "directory.ldap", "pyasn1": "directory.ldap", "cachetools": "resolver"}
+ONE_IMPORTER = {
+    **dict.fromkeys(("ldap3", "pyasn1", "gssapi"), "directory.ldap"),
+    "cachetools": "resolver",
+}
 
 BANNED = {"utils", "util", "helpers", "helper", "common", "manager", "handler", "base", "info"}
 FUNCTION_LINES = 40

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldappolicy.directory import Scope, Search
-from ldappolicy.directory.ldap import LdapDirectory, LdapSettings, codec
+from ldappolicy.directory.ldap import LdapDirectory, LdapSettings, codec, requests
 from ldappolicy.directory.ldap.connection import MAX_IN_FLIGHT, Connection
-from ldappolicy.directory.ldap.failover import Server
+from ldappolicy.directory.ldap.health import Server
 from ldappolicy.directory.ldap.settings import endpoints
 from ldappolicy.entry import Entry
 from ldappolicy.errors import ConfigError, Unavailable
@@ -493,7 +493,7 @@ def test_the_password_is_read_at_each_connect(own_slapd: Slapd, tmp_path: Path) 
         (
             {"uris": ["ldap://a"], "bind": "magic", "timeout": 0.0, "connections": 0},
             [
-                "bind: 'magic': expected one of none, simple, sasl_external",
+                "bind: 'magic': expected one of none, simple, sasl_external, gssapi",
                 "timeout: 0.0: expected more than nothing",
                 "connections: 0: expected at least 1",
             ],
@@ -751,7 +751,8 @@ def test_an_open_circuit_answers_at_once() -> None:
             attempts = []
             for now in (0.0, 0.0, 0.0, 0.0, 0.79, 0.81, 0.82):
                 clock.now = now
-                assert await refusal(opened.search(base(AMY))) == f"{fake.uri}: connection lost"
+                reason = await refusal(opened.search(base(AMY)))
+                assert reason.startswith(f"{fake.uri}: connection lost")
                 attempts.append(fake.connections)
             assert attempts == [1, 2, 3, 3, 3, 4, 4]
             fake.behave = answer_all
@@ -1159,6 +1160,9 @@ class Wire(asyncio.Transport):
     def abort(self) -> None:
         self.gone = True
 
+    def is_closing(self) -> bool:
+        return self.gone
+
 
 ANSWER = (
     message(1, entry("cn=Jörg,dc=a".encode(), cn=["Jörg".encode(), b"\xff"], mail=[b"a@b"] * 3))
@@ -1220,11 +1224,11 @@ def test_whatever_comes_is_entries_or_unavailable(noise: bytes, at: int, over: i
 def test_requests_hold_the_octets_they_were_given(name: str, secret: bytes, number: int) -> None:
     """Names and values are in the request as they are, whatever they are."""
     value = secret.decode("utf-8", "surrogateescape")
-    request = codec.search_request(number, below(name, Equality("cn", value)), 2)
+    request = requests.search_request(number, below(name, Equality("cn", value)), 2)
     assert name.encode("utf-8", "surrogateescape") in request
     assert secret in request
     assert codec.message_size(request) == len(request)
-    assert secret in codec.simple_bind(number, "dc=a", secret)
+    assert secret in requests.simple_bind(number, "dc=a", secret)
 
 
 def test_random_octets_are_found_by_their_filter(own_slapd: Slapd) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldappolicy.directory import Directory, Scope, Search
-from ldappolicy.directory.ldif import DN_ATTRIBUTES, LdifDirectory
+from ldappolicy.directory.ldif import LdifDirectory
+from ldappolicy.directory.matching import DN_ATTRIBUTES
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.ldap_filter import And, Equality, Extensible, Filter, Not, Or, Present, Substring, parse

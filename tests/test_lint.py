@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldappolicy import cli
-from ldappolicy.directory import Directory, Search
+from ldappolicy.directory import Directory, Features, Search
 from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import Where
 from ldappolicy.entry import Entry
@@ -568,6 +568,8 @@ def test_etrn_has_no_message() -> None:
 
 class Counting:
     """A directory that counts what it is asked."""
+
+    features = Features()
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory

@@ -27,8 +27,8 @@ UNKNOWN = {"sender": "stranger@elsewhere.example", "recipient": "team@my.domain"
 # Short, so that everything is stale at once, and a server that hangs is not waited for long.
 SHORT: Sections = {
     "server": {"request_timeout": "2s"},
-    "directory": {"timeout": "300ms", "poll_interval": "500ms"},
-    "cache": {"ttl": "50ms", "negative_ttl": "50ms", "max_stale": "1h"},
+    "directory": {"timeout": "300ms", "poll_interval": "500ms", "watch": "poll"},
+    "cache": {"mode": "on_demand", "ttl": "50ms", "negative_ttl": "50ms", "max_stale": "1h"},
 }
 
 OWNERS = f"""\
@@ -258,7 +258,7 @@ def test_a_directory_without_the_policy_is_an_error_at_start(slapd: Slapd, tmp_p
 
 
 def test_a_refused_configuration_leaves_nothing_behind(slapd: Slapd) -> None:
-    """SIGHUP with a policy that is not there: told, the old one answers on the only connection."""
+    """SIGHUP with a policy that is not there: told, the old one answers; a connection for lookups and one for changes."""
     with serving(slapd) as service:
         assert service.ask(**KNOWN) == "reject,"
         good = service.sections
@@ -268,7 +268,7 @@ def test_a_refused_configuration_leaves_nothing_behind(slapd: Slapd) -> None:
             service.hang_up()
             service.wait_for_log("configuration refused", count)
             assert service.ask(**KNOWN) == "reject,"
-        wait_until(lambda: open_connections(slapd) == 1)
+        wait_until(lambda: open_connections(slapd) == 2)
         service.configure(good)
         service.hang_up()
         service.wait_for_log("configuration in force")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from ldappolicy import facts
-from ldappolicy.directory import Scope, Search
+from ldappolicy.directory import Features, Scope, Search
 from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import OR_TERMS, Answers, Batch, Planner, Probe, Unplanned, Where
 from ldappolicy.entry import Entry
@@ -74,6 +74,8 @@ def equalities(tree: Filter) -> int:
 
 class Counting:
     """A directory of some entries that remembers what it was asked."""
+
+    features = Features()
 
     def __init__(self, *entries: Entry) -> None:
         self.asked: list[Search] = []
@@ -325,6 +327,8 @@ def test_the_filter_hides_owners_of_addresses_only() -> None:
 
 class Wide:
     """A directory whose matching rules are so wide that every entry matches everything."""
+
+    features = Features()
 
     async def search(self, search: Search) -> Sequence[Entry]:
         return [

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from ldappolicy import facts
-from ldappolicy.directory import Search
+from ldappolicy.directory import Features, Search
 from ldappolicy.directory.plan import Planner, Where
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
@@ -32,6 +32,8 @@ GROUP = Entry(f"cn=g,{BASE}", {"cn": ["g"]})
 
 class Fake:
     """A directory: every search returns `entries`, once `gate` is open; `down` is why it does not."""
+
+    features = Features()
 
     def __init__(self, *entries: Entry) -> None:
         self.entries: Sequence[Entry] = entries

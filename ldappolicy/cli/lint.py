@@ -48,7 +48,7 @@ async def _faults(config: Config, main_cf: Path | None) -> tuple[Fault, ...]:
         settings.search_base, parse(found.filter) if found.filter else None, frozenset(found.domain)
     )
     try:
-        policies = await service.read_policies()
+        _, policies = await service.read_policies()
         faults = await lint(policies, directory, settings, where)
         if main_cf is not None:
             faults += await lint_main_cf(main_cf, _site(config, policies), directory)

@@ -12,11 +12,11 @@ from rich.table import Table
 from ldappolicy import assembly
 from ldappolicy.cli import Context
 from ldappolicy.cli.load import Sourced, bring_in, refuse_ldif, sources
-from ldappolicy.config import NOT_YET
-from ldappolicy.directory.ldap import installing
+from ldappolicy.directory.ldap.installing import LEFT, Access, active_directory, ds389, openldap
 from ldappolicy.directory.ldap.writing import Writer, connect
 from ldappolicy.directory.loading import Attributes
-from ldappolicy.errors import ConfigError, InputError
+from ldappolicy.entry import normal_dn
+from ldappolicy.errors import InputError
 from ldappolicy.ldif import Record
 from ldappolicy.log import escaped
 from ldappolicy.schema_files import SCHEMA_FILES, SchemaFile
@@ -25,7 +25,7 @@ SHIPPED_BASE = "ou=policy,dc=example,dc=com"
 """The base in classes.ldif that is to be filled in."""
 
 NAME = click.Choice(list(SCHEMA_FILES))
-LATER = ("389ds", "active_directory")
+SCHEMAS = ("openldap", "389ds", "active_directory")
 
 
 @click.group("schema", no_args_is_help=False)
@@ -51,25 +51,30 @@ def show(name: str) -> None:
 
 @command.command("install")
 @click.argument("name", type=NAME, metavar="[NAME]", required=False)
+@click.option("--postmasters", default="", metavar="DN", help="The group that may write policy attributes.")
+@click.option("--no-access", is_flag=True, help="Bring in no access rules with the schema.")
 @click.pass_obj
-def install(context: Context, name: str | None) -> None:
+def install(context: Context, name: str | None, postmasters: str, no_access: bool) -> None:
     """Imports a shipped file over LDAP into the configured server.
 
-    Without NAME it is the schema of the kind of server that answers. classes goes below the configured
-    policy_base. What is there already is left as it is.
+    Without NAME it is the schema of the kind of server that answers. It comes with access rules: without
+    --postmasters nobody but the server's root identity writes the new attributes. classes goes below
+    the configured policy_base. What is there already is left as it is.
     """
     _refuse(name)
+    normal_dn(postmasters)
     config = context.load()
     refuse_ldif(context, config, "schema install")
     with connect(assembly.ldap_settings(config)) as writer:
         name = name or kind_of_server(writer.root_dse())
         if not name:
             raise click.UsageError(f"{writer.uri} does not say what kind of server it is, expected NAME")
-        _refuse(name)
         shipped = SCHEMA_FILES[name]
         records = sources(shipped.read(), shipped.file)
-        if name == "openldap":
-            _install_schema(records, writer)
+        if name in SCHEMAS:
+            bases = dict.fromkeys((config.directory.search_base, config.directory.policy_base))
+            access = None if no_access else Access(tuple(bases), postmasters)
+            _say(_install_schema(name, [record for _, record in records], writer, access))
         elif name == "classes":
             moved = list(_below(config.directory.policy_base, records, writer, shipped))
             bring_in(moved, writer, replace=False, dry_run=False)
@@ -83,8 +88,6 @@ def _refuse(name: str | None) -> None:
             "the form for slapd.conf cannot be installed over LDAP, expected 'openldap' (cn=config), "
             "or an include line in slapd.conf"
         )
-    if name in LATER:
-        raise ConfigError(f"installing {name!r} {NOT_YET}: see ldappolicy schema show {name}")
 
 
 def kind_of_server(root: Attributes) -> str:
@@ -98,13 +101,21 @@ def kind_of_server(root: Attributes) -> str:
     return ""
 
 
-def _install_schema(records: list[Sourced], writer: Writer) -> None:
-    (config_base,) = writer.root_dse().get("configcontext", ("cn=config",))
-    ((_, shipped),) = records
-    lines = installing.install(writer, shipped, config_base)
+def _install_schema(name: str, records: list[Record], writer: Writer, access: Access | None) -> list[str]:
+    if name == "active_directory":
+        if access is not None and access.postmasters:
+            raise click.UsageError("--postmasters: Active Directory needs no rule for it, see access-ad.md")
+        return active_directory.install(writer, records)
+    (shipped,) = records
+    if name == "openldap":
+        return openldap.install(writer, shipped, access)
+    return ds389.install(writer, shipped, access)
+
+
+def _say(lines: list[str]) -> None:
     for line in lines:
         click.echo(escaped(line))
-    if all(line.startswith("left:") for line in lines):
+    if all(line.startswith(LEFT) for line in lines):
         click.echo("nothing to do")
 
 

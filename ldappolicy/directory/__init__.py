@@ -30,10 +30,37 @@ class Search:
     scope: Scope
     filter: Filter
     attributes: tuple[str, ...]
+    values: tuple[Filter, ...] = ()
+    """Of each entry only the values that match one of these, where the directory can (RFC 3876)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a directory says that it can do, in its root DSE (RFC 4512 section 5.1); empty: nothing known."""
+
+    controls: frozenset[str] = frozenset()
+    """supportedControl: object identifiers."""
+    capabilities: frozenset[str] = frozenset()
+    """supportedCapabilities (Active Directory) and supportedFeatures: object identifiers."""
+
+    @property
+    def has_matched_values(self) -> bool:
+        """RFC 3876: `Search.values` is obeyed."""
+        return "1.2.826.0.1.3344810.2.3" in self.controls
+
+    @property
+    def is_active_directory(self) -> bool:
+        """LDAP_CAP_ACTIVE_DIRECTORY_OID, MS-ADTS section 3.1.1.3.4.3.1."""
+        return "1.2.840.113556.1.4.800" in self.capabilities
 
 
 class Directory(Protocol):
     """What answers searches."""
+
+    @property
+    def features(self) -> Features:
+        """What the server that is asked now says of itself."""
+        ...
 
     async def search(self, search: Search) -> Sequence[Entry]:
         """All entries that match, in the directory's order.

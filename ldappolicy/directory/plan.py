@@ -2,23 +2,28 @@
 
 Lookups by address, login and domain share one search (an OR of bounded size); what comes back is matched
 to them by our own comparison, since a server's matching rule may be wider (slapd finds `amy` for
-full-width letters). Groups are asked for by who is in them, and never send their members: where several
-lookups of groups come together, one search asks whether there is any, and only then each is asked.
+full-width letters). So do lookups of entries by DN, where the server can be asked for DNs.
+
+Groups are asked for by who is in them, and never send their members. Where several lookups of groups come
+together, one search answers them all if the server returns those members alone that were asked for
+(matched values, RFC 3876); else one search asks whether there is any, and only then each is asked.
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 from ldappolicy.address import fold, quoted, split_address
-from ldappolicy.directory import Directory, Scope, Search
-from ldappolicy.entry import Entry
+from ldappolicy.directory import Directory, Features, Scope, Search
+from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.facts import Lookup
-from ldappolicy.ldap_filter import And, Equality, Filter, LdapUrl, Or, Present, parse_url
-from ldappolicy.mapping import Mapping
+from ldappolicy.ldap_filter import And, Equality, Extensible, Filter, LdapUrl, Or, Present, parse_url
+from ldappolicy.mapping import Mapping, address_term, addresses_in
 
 OR_TERMS = 50
 """Equalities in one search: slapd's time grows faster than their number beyond."""
@@ -30,12 +35,19 @@ Postfix takes no longer line than 2048 octets, RFC 4524 bounds mail at 256; OR_T
 below what slapd takes in one message of an anonymous client (sockbuf_max_incoming, 256 KiB).
 """
 
+IN_CHAIN = "1.2.840.113556.1.4.1941"
+"""LDAP_MATCHING_RULE_IN_CHAIN, MS-ADTS section 3.1.1.3.4.4.3."""
+
 _VALUES = frozenset(("mail", "login", "domain", "url"))
+_UNIQUE_SUFFIX = re.compile(r"#'[01]*'B$")  # RFC 4517 section 3.3.21, Name and Optional UID
 
 Answers = dict[Lookup, tuple[Entry, ...]]
 Match = Callable[[Entry, Lookup], bool]
+Find = Callable[[Search], Sequence[Entry] | None]
+"""Answers a search from memory, or None."""
 
 ANY = Present("objectClass")
+NO_FEATURES = Features()
 _T = TypeVar("_T")
 
 
@@ -58,7 +70,10 @@ class Shared:
 
     async def ask(self, directory: Directory) -> Answers:
         """Runs the search; raises Unavailable."""
-        entries = await directory.search(self.search)
+        return self.told_apart(await directory.search(self.search))
+
+    def told_apart(self, entries: Sequence[Entry]) -> Answers:
+        """Which of the entries that came back answer what."""
         return {
             lookup: tuple(entry for entry in entries if self.matches(entry, lookup))
             for lookup in self.lookups
@@ -81,8 +96,66 @@ class Probe:
         """One search when nothing is found, one more for each lookup otherwise."""
         if not await directory.search(self.search):
             return dict.fromkeys(self.lookups, ())
-        answers = await asyncio.gather(*(part.ask(directory) for part in self.parts))
-        return {lookup: entries for answer in answers for lookup, entries in answer.items()}
+        return await _ask_each(self.parts, directory)
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Lookups of groups in one search that returns the members asked for, and no others."""
+
+    search: Search
+    parts: tuple[Shared, ...]
+    mapping: Mapping
+
+    @property
+    def lookups(self) -> tuple[Lookup, ...]:
+        """What it answers."""
+        return tuple(lookup for part in self.parts for lookup in part.lookups)
+
+    async def ask(self, directory: Directory) -> Answers:
+        """One search; a group whose members do not show whom it was found for has each lookup asked."""
+        shown = await directory.search(self.search)
+        groups = [(_without(entry, self.mapping.member), self._members(entry)) for entry in shown]
+        answers: Answers = {}
+        for lookup in self.lookups:
+            keys = {_key(lookup[1]), *(login.casefold() for login in lookup[2:])}
+            answers[lookup] = tuple(group for group, members in groups if not keys.isdisjoint(members))
+        told = {group.key for found in answers.values() for group in found}
+        if any(group.key not in told for group, _ in groups):
+            return await _ask_each(self.parts, directory)
+        return answers
+
+    def _members(self, entry: Entry) -> set[str]:
+        """Who was shown to be in it: normal DNs, and folded logins."""
+        dns = (value for name in self.mapping.member_dns for value in entry.values(name))
+        logins = (value for name in self.mapping.member_logins for value in entry.values(name))
+        return {*(_key(_UNIQUE_SUFFIX.sub("", dn)) for dn in dns), *map(str.casefold, logins)}
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Entries that are known by name, in one search; whoever that does not show is asked for alone.
+
+    A server may let its DNs be read and not be searched for, and an entry that is not found here must
+    not pass for absent.
+    """
+
+    search: Search
+    lookups: tuple[Lookup, ...]
+    matches: Match
+    alone: Callable[[Lookup], Shared]
+
+    async def ask(self, directory: Directory) -> Answers:
+        """One search, and one for each lookup that it leaves without an entry."""
+        shared = Shared(self.search, self.lookups, self.matches)
+        answers = await shared.ask(directory)
+        left = [self.alone(lookup) for lookup, entries in answers.items() if not entries]
+        return {**answers, **await _ask_each(left, directory)}
+
+
+async def _ask_each(parts: Iterable[Shared], directory: Directory) -> Answers:
+    answers = await asyncio.gather(*(part.ask(directory) for part in parts))
+    return {lookup: entries for answer in answers for lookup, entries in answer.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +170,7 @@ class Unplanned:
         raise Unavailable(self.reason)
 
 
-Batch = Shared | Probe | Unplanned
+Batch = Shared | Probe | Members | Named | Unplanned
 
 
 def _every(entry: Entry, lookup: Lookup) -> bool:
@@ -109,12 +182,16 @@ class Planner:
 
     def __init__(self, where: Where, mapping: Mapping) -> None:
         self._where = where
-        self._mapping = mapping
-        self.attributes = _read_attributes(mapping)
+        self.mapping = mapping
+        self.attributes = mapping.read_attributes
+        self._member_attributes = tuple(
+            dict.fromkeys((*self.attributes, *mapping.member_dns, *mapping.member_logins))
+        )
 
     def known_absent(self, lookup: Lookup) -> bool:
         """Whether there is no need to ask: no entry can have it, or the configuration says that none has."""
         kind, *rest = lookup
+        mapping = self.mapping
         if kind in ("mail", "login", "domain") and not self._names(kind):
             return True
         if kind == "groups" and not self._group_terms(lookup):
@@ -123,21 +200,38 @@ class Planner:
             return True
         if kind == "mail" and self._where.domains:
             return split_address(rest[0])[1] not in self._where.domains
-        return kind == "dynamic" and not self._mapping.has_dynamic_groups
+        if kind == "carrying":
+            return not mapping.member_access
+        return kind == "dynamic" and not mapping.has_dynamic_groups
 
-    def plan(self, lookups: Sequence[Lookup]) -> list[Batch]:
-        """Searches that answer all the lookups together."""
+    def told_by_member_of(self, lookup: Lookup, features: Features) -> bool:
+        """Whether a server need not be asked, since memberOf of the entry has told it."""
+        return lookup[0] == "groups" and self.mapping.groups_by_member_of and bool(features.controls)
+
+    def plan(self, lookups: Iterable[Lookup], features: Features = NO_FEATURES) -> list[Batch]:
+        """Searches that answer all the lookups together, of a server with these features."""
         by_kind: dict[str, list[Lookup]] = {}
         for lookup in lookups:
             by_kind.setdefault(lookup[0], []).append(lookup)
         batches: list[Batch] = []
         batches += self._identities(by_kind)
-        batches += self._groups(by_kind.get("groups", []))
+        batches += self._groups(by_kind.get("groups", []), features)
         batches += self._urls(by_kind.get("url", []))
-        batches += [self._entry(lookup) for lookup in by_kind.get("entry", [])]
+        batches += self._entries([*by_kind.get("entry", []), *by_kind.get("sid", [])])
         batches += [self._match(lookup) for lookup in by_kind.get("match", [])]
+        batches += self._chains(by_kind.get("chain", []))
         batches += [self._dynamic(lookup) for lookup in by_kind.get("dynamic", [])]
+        batches += [self._carrying(lookup) for lookup in by_kind.get("carrying", [])]
         return batches
+
+    def from_mirror(self, lookup: Lookup, find: Find) -> tuple[Entry, ...] | None:
+        """The answer of a copy of the directory, in which memberOf is not kept; None: it cannot say."""
+        [batch] = self.plan((lookup,))
+        if not isinstance(batch, Shared):
+            return None
+        names = tuple(name for name in batch.search.attributes if name not in self.mapping.member_of)
+        entries = find(replace(batch.search, attributes=names))
+        return None if entries is None else batch.told_apart(entries)[lookup]
 
     # ------------------------------------------------------------ addresses, logins, domains
 
@@ -159,18 +253,23 @@ class Planner:
 
     def _value_terms(self, lookup: Lookup) -> list[Filter]:
         kind, value = lookup[0], lookup[1]
-        forms = dict.fromkeys((value, quoted(value, always=True))) if kind == "mail" else lookup[1:]
-        return [Equality(name, form) for name in self._names(kind) for form in forms]
+        if kind == "mail":
+            terms = map(self.mapping.mail_terms, dict.fromkeys((value, quoted(value, always=True))))
+            return list(chain.from_iterable(zip(*terms, strict=True)))
+        return [Equality(name, form) for name in self._names(kind) for form in lookup[1:]]
 
     def _names(self, kind: str) -> tuple[str, ...]:
-        mapping = self._mapping
+        mapping = self.mapping
         return {"mail": mapping.mail, "login": mapping.login, "domain": mapping.domain}[kind]
 
     def _has_value(self, entry: Entry, lookup: Lookup) -> bool:
         kind, wanted = lookup[0], lookup[1]
-        folded = fold if kind == "mail" else str.casefold
+        if kind == "mail":
+            return wanted in self.mapping.addresses_of(entry)
         return any(
-            folded(value.strip(" ")) == wanted for name in self._names(kind) for value in entry.values(name)
+            value.strip(" ").casefold() == wanted
+            for name in self._names(kind)
+            for value in entry.values(name)
         )
 
     def _below_base(self, found: Filter, lookups: Iterable[Lookup], matches: Match) -> Shared:
@@ -179,7 +278,7 @@ class Planner:
 
     # ------------------------------------------------------------ groups
 
-    def _groups(self, lookups: list[Lookup]) -> list[Batch]:
+    def _groups(self, lookups: list[Lookup], features: Features) -> list[Batch]:
         parts = [
             self._below_base(_either(self._group_terms(lookup)), (lookup,), _every) for lookup in lookups
         ]
@@ -189,19 +288,26 @@ class Planner:
                 batches += chunk
                 continue
             any_of_them = Or(tuple(part.search.filter for part in chunk))
-            probe = Search(self._where.search_base, Scope.SUB, any_of_them, ("1.1",))
-            batches.append(Probe(probe, tuple(chunk)))
+            if features.has_matched_values:
+                batches.append(self._members(any_of_them, tuple(chunk)))
+            else:
+                probe = Search(self._where.search_base, Scope.SUB, any_of_them, ("1.1",))
+                batches.append(Probe(probe, tuple(chunk)))
         return batches
+
+    def _members(self, any_of_them: Filter, parts: tuple[Shared, ...]) -> Members:
+        terms = tuple(term for part in parts for term in self._group_terms(part.lookups[0]))
+        values = (*terms, *map(Present, self.attributes))
+        base = self._where.search_base
+        return Members(
+            Search(base, Scope.SUB, any_of_them, self._member_attributes, values), parts, self.mapping
+        )
 
     def _group_terms(self, lookup: Lookup) -> tuple[Filter, ...]:
         _, dn, *logins = lookup
-        terms: list[Filter] = []
-        for name in self._mapping.member:
-            if name.lower() == "memberuid":
-                terms += [Equality(name, login) for login in logins]
-            elif name.lower() != "memberurl":
-                terms.append(Equality(name, dn))
-        return tuple(terms)
+        mapping = self.mapping
+        by_dn = [Equality(name, dn) for name in mapping.member_dns]
+        return (*by_dn, *(Equality(name, login) for name in mapping.member_logins for login in logins))
 
     def _dynamic(self, lookup: Lookup) -> Batch:
         search = Search(
@@ -209,10 +315,52 @@ class Planner:
         )
         return Shared(search, (lookup,), _every)
 
+    def _carrying(self, lookup: Lookup) -> Batch:
+        carries = _either(tuple(map(Present, self.mapping.member_access)))
+        return Shared(Search(self._where.search_base, Scope.SUB, carries, ("1.1",)), (lookup,), _every)
+
     # ------------------------------------------------------------ single entries and URLs
 
-    def _entry(self, lookup: Lookup) -> Batch:
+    def _entries(self, lookups: Sequence[Lookup]) -> list[Batch]:
+        """Together where DNs can be searched for, and are below the base."""
+        base = normal_dn(self._where.search_base)
+        together = [lookup for lookup in lookups if lookup[0] == "sid" or self._can_be_named(lookup, base)]
+        apart = [lookup for lookup in lookups if lookup not in together]
+        batches: list[Batch] = [self._alone(lookup) for lookup in apart]
+        for chunk in _chunks(together, lambda _: 1):
+            if len(chunk) == 1:
+                batches.append(self._alone(chunk[0]))
+                continue
+            found = _either(tuple(map(self._name_term, chunk)))
+            search = Search(self._where.search_base, Scope.SUB, found, self.attributes)
+            batches.append(Named(search, tuple(chunk), _is_named, self._alone))
+        return batches
+
+    def _can_be_named(self, lookup: Lookup, base: str) -> bool:
+        return bool(self.mapping.dn_attribute) and is_below(_key(lookup[1]), base)
+
+    def _name_term(self, lookup: Lookup) -> Filter:
+        return Equality("objectSid" if lookup[0] == "sid" else self.mapping.dn_attribute, lookup[1])
+
+    def _alone(self, lookup: Lookup) -> Shared:
+        if lookup[0] == "sid":
+            return self._below_base(self._name_term(lookup), (lookup,), _is_named)
         return Shared(Search(lookup[1], Scope.BASE, ANY, self.attributes), (lookup,), _every)
+
+    def _chains(self, lookups: Sequence[Lookup]) -> list[Batch]:
+        """For each entry: is it in any of the groups at all?"""
+        by_dn: dict[str, list[Shared]] = {}
+        for lookup in lookups:
+            by_dn.setdefault(lookup[1], []).append(self._chain(lookup))
+        return [
+            parts[0] if len(parts) == 1 else Probe(_chained(dn, *parts), tuple(parts))
+            for dn, parts in by_dn.items()
+        ]
+
+    def _chain(self, lookup: Lookup) -> Shared:
+        _, dn, group = lookup
+        inside = Extensible(IN_CHAIN, "memberOf", group)
+        return Shared(Search(dn, Scope.BASE, inside, ("1.1",)), (lookup,), _every)
 
     def _match(self, lookup: Lookup) -> Batch:
         _, dn, url = lookup
@@ -240,12 +388,10 @@ class Planner:
     def _url(self, url: LdapUrl, lookups: Sequence[Lookup]) -> Batch:
         """The key is tested in the filter; the values that match are all that is looked at."""
         keys = dict.fromkeys(form for lookup in lookups for form in (lookup[2], quoted(lookup[2])))
-        has_key = _either(tuple(Equality(name, key) for name in url.attributes for key in keys))
+        has_key = _either(tuple(address_term(name, key) for name in url.attributes for key in keys))
 
         def has(entry: Entry, lookup: Lookup) -> bool:
-            return any(
-                fold(value) == fold(lookup[2]) for name in url.attributes for value in entry.values(name)
-            )
+            return any(fold(lookup[2]) in addresses_in(entry, name) for name in url.attributes)
 
         search = Search(url.base, Scope(url.scope), And((url.filter, has_key)), url.attributes)
         return Shared(search, tuple(lookups), has)
@@ -254,6 +400,10 @@ class Planner:
 def _url_terms(url: LdapUrl, lookup: Lookup) -> int:
     """Each attribute with the key in both forms."""
     return 2 * len(url.attributes)
+
+
+def _chained(dn: str, *parts: Shared) -> Search:
+    return Search(dn, Scope.BASE, Or(tuple(part.search.filter for part in parts)), ("1.1",))
 
 
 def _either(terms: tuple[Filter, ...]) -> Filter:
@@ -274,9 +424,18 @@ def _chunks(things: Iterable[_T], terms: Callable[[_T], int]) -> list[list[_T]]:
     return chunks
 
 
-def _read_attributes(mapping: Mapping) -> tuple[str, ...]:
-    """Everything of users, groups, lists and domains that decisions use: never the members of a group."""
-    names = dict.fromkeys(
-        name for field in fields(mapping) if field.name != "member" for name in getattr(mapping, field.name)
-    )
-    return tuple(names)
+def _key(dn: str) -> str:
+    """The normal form; what is no DN stands for itself, and equals none."""
+    try:
+        return normal_dn(dn)
+    except InputError:
+        return dn
+
+
+def _without(entry: Entry, names: Iterable[str]) -> Entry:
+    left_out = {name.lower() for name in names}
+    return Entry(entry.dn, {name: values for name, values in entry.items() if name not in left_out})
+
+
+def _is_named(entry: Entry, lookup: Lookup) -> bool:
+    return lookup[1] in entry.values("objectSid") if lookup[0] == "sid" else entry.key == _key(lookup[1])

@@ -3,6 +3,7 @@
 Uses the kit in `shared/bench` (policyload, policyecho, mkrequests), which stands beside the checkout or
 where LDAPPOLICY_BENCH says. Prints, over the kit's example mix: microseconds of one pure evaluation over
 known lookups, requests/s of `serve` beside policyecho's (runs interleaved, medians), and wrong answers.
+`python -m tests.bench directory` measures what asking a directory costs instead (`tests.bench.directory`).
 """
 
 import argparse
@@ -25,6 +26,7 @@ from ldappolicy.evaluate import Lacking
 from ldappolicy.ldif import format_record
 from ldappolicy.protocol import RequestReader
 from ldappolicy.request import Request
+from tests.bench import directory
 
 ROOT = Path(__file__).resolve().parents[2]
 KIT = Path(os.environ.get("LDAPPOLICY_BENCH", ROOT.parent / "shared" / "bench"))
@@ -235,4 +237,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["directory"]:
+        directory.main(sys.argv[2:])
+    else:
+        main()

@@ -6,12 +6,15 @@
 The configuration is the example company's (`tests.labs.ldappolicy`), changed by what a test says.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from ldappolicy import assembly
 from ldappolicy.config import Config, parse
+from ldappolicy.errors import ConfigError, Unavailable
+from ldappolicy.freshness import Freshness
 from ldappolicy.request import Request
 from ldappolicy.service import Service
 from tests.labs.ldappolicy import EXAMPLE, Sections, merged, toml
@@ -20,6 +23,36 @@ from tests.labs.ldappolicy import EXAMPLE, Sections, merged, toml
 def configuration(uri: str, sections: Sections | None = None) -> Config:
     """The example company's configuration with that directory, and what else a test says."""
     return parse(toml(merged(EXAMPLE, {"directory": {"uri": [uri]}}, sections or {})), "test.toml")
+
+
+@asynccontextmanager
+async def following(service: Service, config: Config) -> AsyncIterator[Freshness]:
+    """Keeps the service as its directory is, as the daemon does; from when changes are told."""
+
+    async def reload() -> None:
+        with suppress(Unavailable, ConfigError):
+            await service.reload()
+
+    freshness = assembly.build_freshness(config, service.resolver.directory, service, reload)
+    assert freshness is not None
+    task = asyncio.create_task(freshness.run())
+    try:
+        await until(lambda: service.resolver.data_age == 0 or task.done())
+        if config.cache.mode == "mirror":
+            await until(lambda: freshness.is_mirrored or task.done())
+        yield freshness
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            raise bug
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Waits for a condition, looking often."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.002)
 
 
 @asynccontextmanager
@@ -33,6 +66,8 @@ async def deciding(
     try:
         if reload:
             await service.reload()
+            # What everybody needs is asked for with the policies.
+            await until(lambda: service.resolver.is_idle)
         yield service
     finally:
         await directory.close()

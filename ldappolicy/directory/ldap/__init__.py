@@ -1,12 +1,19 @@
-"""The directory behind an LDAP server, in asyncio, over the codec of ldap3.
+"""The directory behind an LDAP server, in asyncio.
 
 =============  ====================================================================================
 `settings`     what it is told, and what is refused beforehand
-`codec`        LDAP messages to bytes and back, over ldap3's codec
+`ber`          the encoding of everything, bounded
+`requests`     what is sent, in bytes
+`codec`        what comes, out of bytes
+`gssapi`       the Kerberos part of a bind
 `connection`   one connection: numbers, deadlines, TLS, bind
-`failover`     several servers: which one is asked, and the proofs it has to show first
+`health`       what is remembered of a server that failed
+`proving`      what a connection has to show before it is believed
+`lines`        the connections to one server, for lookups
+`failover`     several servers: which one is asked, and the way back to the preferred one
+`streams`      how a server tells of changes: syncrepl, persistent search, DirSync, polling
 `writing`      changes, over ldap3's own connection: for `load` and `schema install`
-`installing`   the schema in cn=config
+`installing`   the schema and its access rules in a running server
 =============  ====================================================================================
 """
 

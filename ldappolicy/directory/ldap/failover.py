@@ -1,92 +1,50 @@
 """Which server is asked: the first that can be, with a memory of those that could not.
 
-The servers are tried in the order of the configuration. One that failed is passed over for a while, from
-0.2 s to 30 s, twice as long each time, with jitter; when it is the only hope it is tried all the same,
-until it has failed three times. Then the circuit is open: searches are `Unavailable` at once, nobody
-waits, and the next try comes when the while is over. Callers share one attempt to connect, and it
-goes on when they lose patience.
+The servers are tried in the order of the configuration, those that failed of late (`health`) behind the
+others; when they are the only hope they are tried all the same, until the circuit is open: then searches are
+`Unavailable` at once, nobody waits, and the next try comes when the pause is over. Callers share one
+attempt to choose a server, and it goes on when they lose patience. All lookups are asked of one server.
 
-A new connection has to show the proofs before it is used for anything else: an
-empty replica, or an account that lost its rights, must not read as "no such entry".
+While that is not the first one, those before it are tried in the background. When one shows what it has to,
+new searches go there, what is in flight on the old one is finished, and then the old one is left.
+
+A new connection has to show the proofs and the witnesses (`proving`) before it is used for anything else, and
+again every `proof_interval`: an account that lost its rights, a replica that is loaded anew, and a connection
+that a firewall forgot are noticed, also when nobody asks.
 
 A search whose connection ended before a byte of the answer came is asked once more, so that neither
 a server's idle timeout nor its restart is anybody's trouble.
 
-BUGS: once on a later server, it stays there while that one answers.
+BUGS: what a server no longer shows reads as absent for up to `proof_interval`.
 """
 
 import asyncio
 import logging
 import random
+import ssl
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import ExitStack, aclosing
+from typing import Any
 
-from ldappolicy.directory import Search
+from ldappolicy.directory import Features, Scope, Search
+from ldappolicy.directory.changes import Event, Watched
+from ldappolicy.directory.ldap import streams
 from ldappolicy.directory.ldap.connection import Connection, Dropped, connect
-from ldappolicy.directory.ldap.settings import Endpoint, LdapSettings, endpoints, tls_context
+from ldappolicy.directory.ldap.health import LONGEST_ABSENCE, LONGEST_PAUSE, Server
+from ldappolicy.directory.ldap.lines import Lines, shared
+from ldappolicy.directory.ldap.proving import MOST_WITNESSES, prove
+from ldappolicy.directory.ldap.settings import LdapSettings, endpoints, tls_context
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
-from ldappolicy.ldap_filter import to_text
+from ldappolicy.ldap_filter import Present
 
-SHORTEST_PAUSE = 0.2
-LONGEST_PAUSE = 30.0
-CIRCUIT_FAILURES = 3
+WITNESS_AGE = 3600.0
+"""Seconds after which what was found is no longer held against a server: people do leave."""
+SHORTEST_LOOK = 0.05
+"""Seconds at least between two looks at whether an earlier server may be returned to."""
 
 log = logging.getLogger(__name__)
-
-
-class Server:
-    """One server and what is remembered of its health; `jitter` yields numbers from 0 to 1."""
-
-    def __init__(self, endpoint: Endpoint, clock: Callable[[], float], jitter: Callable[[], float]) -> None:
-        self.endpoint = endpoint
-        self.failures = 0
-        self.reason = ""
-        self._clock = clock
-        self._jitter = jitter
-        self._pause_ends = float("-inf")
-
-    def failed(self, reason: str) -> None:
-        """It could not be asked; the pause is between a half and the whole of what doubles."""
-        pause = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(self.failures, 20))
-        self._pause_ends = self._clock() + pause * (1 + self._jitter()) / 2
-        self.failures += 1
-        self.reason = reason
-        log.warning("directory server failed, %d in a row: %s", self.failures, reason)
-
-    def answered(self) -> None:
-        """It is well."""
-        self.failures = 0
-        self.reason = ""
-
-    @property
-    def is_rested(self) -> bool:
-        """Whether no pause is on."""
-        return self._clock() >= self._pause_ends
-
-    @property
-    def is_given_up(self) -> bool:
-        """Whether it has failed so often that it is left alone during its pause."""
-        return self.failures >= CIRCUIT_FAILURES
-
-
-class _Line:
-    """A place for one connection, and for the attempt to open one."""
-
-    def __init__(self) -> None:
-        self.connection: Connection | None = None
-        self.server: Server | None = None
-        self.opening: asyncio.Task[tuple[Connection, Server]] | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self.connection is not None and not self.connection.ended
-
-    def opened(self, task: asyncio.Task[tuple[Connection, Server]]) -> None:
-        self.opening = None
-        if not task.cancelled() and task.exception() is None:
-            self.connection, self.server = task.result()
 
 
 class LdapDirectory:
@@ -100,22 +58,35 @@ class LdapDirectory:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.searches = 0
+        self.features = Features()
         self._settings = settings
+        self._clock = clock
         self._servers = [Server(endpoint, clock, jitter) for endpoint in endpoints(settings)]
         tls = any(server.endpoint.tls for server in self._servers)
         self._context = tls_context(settings) if tls else None
         self._proofs = tuple(settings.proofs)
-        self._lines = [_Line() for _ in range(settings.connections)]
-        self._turn = 0
+        self._witnesses: tuple[str, ...] = ()
+        self._witnessed = float("-inf")
+        self._lines: Lines | None = None
+        self._own: set[Connection] = set()
+        self._choosing: asyncio.Task[Lines] | None = None
+        self._background: dict[str, asyncio.Task[None]] = {}
+        self._leaving: dict[Lines, asyncio.Task[None]] = {}
 
     def set_proofs(self, proofs: Sequence[Search]) -> None:
-        """What new connections have to show from now on."""
+        """What connections have to show from now on."""
         self._proofs = tuple(proofs)
+
+    def set_witnesses(self, dns: Sequence[str]) -> None:
+        """DNs that were found lately, of which connections have to show at least half from now on."""
+        self._witnesses = tuple(dns)[:MOST_WITNESSES]
+        self._witnessed = self._clock()
 
     def describe(self) -> str:
         """The server that is asked, or why there is none."""
-        uris = [line.connection.uri for line in self._lines if line.connection and line.is_open]
-        return uris[0] if uris else self._reasons() or "not connected"
+        if self._lines is not None and self._lines.connections:
+            return self._lines.server.endpoint.uri
+        return self._reasons() or "not connected"
 
     async def search(self, search: Search) -> list[Entry]:
         """See `Directory.search`."""
@@ -124,51 +95,97 @@ class LdapDirectory:
         except Dropped:
             return await self._ask(search)
 
+    async def open_connection(self) -> Connection:
+        """A connection of the caller's own, proven, to the server that lookups use.
+
+        It ends when lookups move to another server, and when that server is not believed any more.
+        """
+        lines, _ = await self._asked()
+        connection = await self._connect(lines.server)
+        if not self._proofs:
+            await connection.read_features()
+        if self._lines is None or self._lines.server is not lines.server:
+            connection.abort()
+            raise Unavailable(f"{connection.uri}: lookups moved to another server")
+        self._own = {own for own in self._own if not own.ended} | {connection}
+        return connection
+
+    def watch(self, watched: Watched) -> AsyncGenerator[Event, None]:
+        """See `Source.watch`."""
+        return streams.watch(self.open_connection, watched)
+
+    async def scan(self, base: str, attributes: Sequence[str]) -> AsyncGenerator[list[Entry], None]:
+        """See `Source.scan`; over a connection of its own, so that lookups do not wait for it."""
+        connection = await self.open_connection()
+        search = Search(base, Scope.SUB, Present("objectClass"), tuple(attributes))
+        try:
+            async with aclosing(connection.scan(search)) as pages:
+                async for page in pages:
+                    yield page
+        finally:
+            await connection.close()
+
     async def close(self) -> None:
         """See `Directory.close`."""
-        attempts = [line.opening for line in self._lines if line.opening is not None]
-        for attempt in attempts:
-            attempt.cancel()
-        if attempts:
-            await asyncio.wait(attempts)
-        await asyncio.gather(*(line.connection.close() for line in self._lines if line.connection))
+        tasks: list[asyncio.Task[Any]] = [*self._background.values(), *self._leaving.values()]
+        tasks += [self._choosing] if self._choosing is not None else []
+        for task in tasks:
+            task.cancel()
+        left = [*self._leaving, *([self._lines] if self._lines is not None else [])]
+        self._lines = None
+        self._abort_own("the directory was closed")
+        if tasks:
+            await asyncio.wait(tasks)
+        await asyncio.gather(*(lines.close() for lines in left))
+
+    # Lookups.
 
     async def _ask(self, search: Search) -> list[Entry]:
-        self._turn = (self._turn + 1) % len(self._lines)
-        line = self._lines[self._turn]
-        connection, server = await self._opened(line)
+        lines, connection = await self._asked()
         self.searches += 1
-        entries = await connection.search(search)
-        server.answered()
+        entries = await lines.search(connection, search)
+        lines.server.answered()
         return entries
 
-    async def _opened(self, line: _Line) -> tuple[Connection, Server]:
-        if line.connection is not None and line.server is not None and not line.connection.ended:
-            return line.connection, line.server
-        if line.opening is None:
-            line.opening = asyncio.create_task(self._open())
-            line.opening.add_done_callback(line.opened)
-        attempt = line.opening
-        await asyncio.wait((attempt,))  # which, unlike `await attempt`, does not cancel it with us
-        if attempt.cancelled():
-            raise Unavailable("the directory was closed")
-        if isinstance(error := attempt.exception(), Unavailable):
-            raise Unavailable(str(error))  # each waiter its own, for its own traceback
-        return attempt.result()
+    async def _asked(self) -> tuple[Lines, Connection]:
+        """Where lookups go now."""
+        lines = self._lines
+        if lines is None or not lines.connections:
+            lines = await self._chosen()
+        connection = await lines.connection()
+        if connection is None:
+            lines = await self._chosen()
+            connection = await lines.connection()
+        if connection is None:
+            raise Unavailable(self._reasons() or f"{lines.server.endpoint.uri}: connection lost")
+        return lines, connection
 
-    async def _open(self) -> tuple[Connection, Server]:
+    async def _chosen(self) -> Lines:
+        if self._choosing is None:
+            self._choosing = asyncio.create_task(self._choose())
+            self._choosing.add_done_callback(self._chose)
+        return await shared(self._choosing)
+
+    def _chose(self, _: asyncio.Task[Lines]) -> None:
+        self._choosing = None
+
+    async def _choose(self) -> Lines:
         rested = [server for server in self._servers if server.is_rested]
+        rested.sort(key=lambda server: (server.is_distrusted, server.failures > 0))
         for server in rested or [server for server in self._servers if not server.is_given_up]:
-            try:
-                connection = await self._try(server)
-            except Unavailable as error:
-                server.failed(str(error))
-            else:
-                log.info("directory server connected: %s", connection.uri)
-                return connection, server
+            if lines := await self._try(server):
+                return lines
         raise Unavailable(self._reasons())
 
-    async def _try(self, server: Server) -> Connection:
+    async def _try(self, server: Server) -> Lines | None:
+        try:
+            connection = await self._connect(server)
+        except Unavailable as error:
+            self._disbelieve(server, error)
+            return None
+        return self._use(server, connection)
+
+    async def _connect(self, server: Server) -> Connection:
         connection = await connect(server.endpoint, self._settings, self._context)
         with ExitStack() as unfinished:
             unfinished.callback(connection.abort)
@@ -180,13 +197,75 @@ class LdapDirectory:
         return connection
 
     async def _prove(self, connection: Connection) -> None:
-        proofs = self._proofs
-        shown = await asyncio.gather(*(connection.search(proof) for proof in proofs))
-        self.searches += len(proofs)
-        for proof, entries in zip(proofs, shown, strict=True):
-            if not entries:
-                what = f"{to_text(proof.filter)} at {proof.base!r}"
-                raise Unavailable(f"server {connection.uri} does not show {what}")
+        is_recent = self._clock() - self._witnessed < WITNESS_AGE
+        self.searches += await prove(connection, self._proofs, self._witnesses if is_recent else ())
+
+    # Moving.
+
+    def _use(self, server: Server, connection: Connection) -> Lines:
+        """Lookups go there from now on, unless a better server was quicker."""
+        old = self._lines
+        if old is not None and old.connections and self._rank(old.server) <= self._rank(server):
+            connection.abort("not needed")
+            return old
+        log.info("directory server connected: %s", connection.uri)
+        server.chosen()
+        self.features = connection.features
+        self._lines = lines = Lines(server, connection, self._settings.connections, self._connect)
+        if old is not None:
+            if old.server is not server:
+                self._abort_own(f"lookups moved to {connection.uri}")
+            self._leaving[old] = task = asyncio.create_task(old.finish())
+            task.add_done_callback(lambda _: self._leaving.pop(old))
+        self._keep_going("proofs", self._prove_again)
+        if self._rank(server):
+            self._keep_going("return", self._return)
+        return lines
+
+    def _disbelieve(self, server: Server, error: Unavailable) -> None:
+        """It failed; once lookups have to do without it, nobody else is to rely on it either."""
+        is_absent = isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, ssl.SSLError)
+        server.failed(str(error), LONGEST_ABSENCE if is_absent else LONGEST_PAUSE)
+        if self._lines is not None and self._lines.server is server and not self._lines.connections:
+            self._abort_own(str(error))
+
+    def _rank(self, server: Server) -> int:
+        return self._servers.index(server)
+
+    def _abort_own(self, reason: str) -> None:
+        for connection in self._own:
+            connection.abort(reason)
+        self._own.clear()
+
+    def _keep_going(self, what: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        if what not in self._background:
+            self._background[what] = asyncio.create_task(work())
+            self._background[what].add_done_callback(lambda _: self._background.pop(what))
+
+    async def _return(self) -> None:
+        """Tries the servers before the one that is used, until the first one is."""
+        while self._lines is not None and (better := self._servers[: self._rank(self._lines.server)]):
+            wait = min(server.waits for server in better)
+            await asyncio.sleep(max(SHORTEST_LOOK, wait))
+            for server in better:
+                if not server.waits and await self._try(server):
+                    break
+
+    async def _prove_again(self) -> None:
+        """Shows, every so often, that the connections that are used are still to be believed."""
+        while (lines := self._lines) is not None and lines.connections:
+            await asyncio.sleep(self._settings.proof_interval)
+            await asyncio.gather(*(self._still_proven(lines, one) for one in lines.connections))
+
+    async def _still_proven(self, lines: Lines, connection: Connection) -> None:
+        try:
+            await self._prove(connection)
+        except Unavailable as error:
+            if not connection.ended:  # else nothing is known against the server
+                connection.abort(str(error))
+                self._disbelieve(lines.server, error)
+        else:
+            self.features = connection.features
 
     def _reasons(self) -> str:
         return "; ".join(server.reason for server in self._servers if server.reason)

@@ -13,9 +13,10 @@ from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ldappolicy.directory import Search
+from ldappolicy.directory.ldap import gssapi
 from ldappolicy.errors import ConfigError, Unavailable
 
-BINDS = ("none", "simple", "sasl_external")
+BINDS = ("none", "simple", "sasl_external", "gssapi")
 
 DEFAULT_SOCKET = "/var/run/slapd/ldapi"
 """What `ldapi:///` means: Debian's place; each distribution has its own."""
@@ -26,7 +27,7 @@ _SCHEMES = ", ".join(f"{scheme}://" for scheme in _PORTS)
 
 @dataclass(frozen=True, slots=True)
 class LdapSettings:
-    """`start_tls` concerns the ldap:// URIs; `timeout` is in seconds."""
+    """`start_tls` concerns the ldap:// URIs; `timeout` and `proof_interval` are in seconds."""
 
     uris: Sequence[str]
     bind: str = "none"
@@ -41,6 +42,7 @@ class LdapSettings:
     timeout: float = 2.0
     connections: int = 1
     proofs: Sequence[Search] = ()
+    proof_interval: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ def _complaints(settings: LdapSettings, found: Sequence[Endpoint]) -> Iterator[s
         yield f"bind: {settings.bind!r}: expected one of {', '.join(BINDS)}"
     if settings.timeout <= 0:
         yield f"timeout: {settings.timeout!r}: expected more than nothing"
+    if settings.proof_interval <= 0:
+        yield f"proof_interval: {settings.proof_interval!r}: expected more than nothing"
     if settings.connections < 1:
         yield f"connections: {settings.connections!r}: expected at least 1"
     if settings.tls_key_file and not settings.tls_cert_file:
@@ -146,6 +150,8 @@ def _complaints(settings: LdapSettings, found: Sequence[Endpoint]) -> Iterator[s
         yield from _complaints_simple(settings, found)
     if settings.bind == "sasl_external":
         yield from _complaints_external(settings, found)
+    if settings.bind == "gssapi":
+        yield from _complaints_gssapi(settings, found)
 
 
 def _complaints_simple(settings: LdapSettings, found: Sequence[Endpoint]) -> Iterator[str]:
@@ -167,3 +173,12 @@ def _complaints_external(settings: LdapSettings, found: Sequence[Endpoint]) -> I
     for endpoint in found:
         if not endpoint.path and not (endpoint.tls and settings.tls_cert_file):
             yield f"uri: {endpoint.uri!r}: bind = 'sasl_external' needs ldapi:// or TLS with tls_cert_file"
+
+
+def _complaints_gssapi(settings: LdapSettings, found: Sequence[Endpoint]) -> Iterator[str]:
+    if not gssapi.is_installed():
+        yield "bind: 'gssapi' needs the Python library gssapi: pip install 'ldappolicy[gssapi]'"
+    for endpoint in found:
+        if not endpoint.is_private and not settings.allow_cleartext:
+            # Nobody could read a password, but what the server answers could be changed on the way.
+            yield f"uri: {endpoint.uri!r}: bind = 'gssapi' without TLS needs allow_cleartext = true"

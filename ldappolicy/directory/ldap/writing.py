@@ -32,9 +32,11 @@ from typing import Any, Self
 import ldap3
 from ldap3.core.exceptions import LDAPException
 from ldap3.operation.add import add_operation
+from ldap3.operation.bind import bind_operation
 from ldap3.protocol import rfc4511
 
 from ldappolicy.directory import Scope
+from ldappolicy.directory.ldap import gssapi
 from ldappolicy.directory.ldap.codec import NO_SUCH_OBJECT, SUCCESS, Result
 from ldappolicy.directory.ldap.settings import Endpoint, LdapSettings, endpoints, password, tls_context
 from ldappolicy.directory.loading import Attributes
@@ -226,16 +228,43 @@ def _open(endpoint: Endpoint, settings: LdapSettings, context: ssl.SSLContext | 
                     connection.start_tls(read_server_info=False)
                 if connection.closed or (endpoint.tls and not isinstance(connection.socket, ssl.SSLSocket)):
                     raise Unavailable("no connection that could be bound")
-                if settings.bind != "none":
-                    connection.bind(read_server_info=False)
-                    if connection.result["result"] != SUCCESS:
-                        result = Result(int(connection.result["result"]), _diagnostic(connection.result))
-                        raise Unavailable(f"{settings.bind} bind {settings.bind_dn!r}: {result}")
+                _bind(connection, endpoint, settings)
                 connection.socket.settimeout(None)  # ldap3 leaves the one of the connect on it
         except _GARBAGE as error:
             raise Unavailable("an answer that cannot be read") from error
         unfinished.pop_all()
     return connection
+
+
+def _bind(connection: Any, endpoint: Endpoint, settings: LdapSettings) -> None:
+    """Say who we are, if the settings want it."""
+    if settings.bind == "none":
+        return
+    if settings.bind == "gssapi":
+        result = _bind_gssapi(connection, endpoint, settings)
+    else:
+        connection.bind(read_server_info=False)
+        result = Result(int(connection.result["result"]), _diagnostic(connection.result))
+    if result.code != SUCCESS:
+        raise Unavailable(f"{settings.bind} bind {settings.bind_dn!r}: {result}")
+
+
+def _bind_gssapi(connection: Any, endpoint: Endpoint, settings: LdapSettings) -> Result:
+    """Our own exchange: ldap3's needs another library for the channel binding, and its release has none."""
+
+    def ask(token: bytes) -> Result:
+        request = bind_operation(3, ldap3.SASL, "", None, gssapi.MECHANISM, token)
+        connection.post_send_single_response(connection.send("bindRequest", request))
+        said = connection.result
+        return Result(int(said["result"]), _diagnostic(said), sasl_credentials=said["saslCreds"] or b"")
+
+    tls = connection.socket if isinstance(connection.socket, ssl.SSLSocket) else None
+    certificate = (tls.getpeercert(binary_form=True) if tls else None) or b""
+    login = gssapi.Login(endpoint.host, certificate, settings.bind_dn, settings.timeout)
+    try:
+        return gssapi.authenticate_blocking(ask, login)
+    except gssapi.Refused as error:
+        raise Unavailable(f"gssapi bind {settings.bind_dn!r}: {error}") from error
 
 
 def _let_go(connection: Any) -> None:

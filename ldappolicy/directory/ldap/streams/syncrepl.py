@@ -1,0 +1,188 @@
+"""The LDAP Content Synchronization Operation, RFC 4533: OpenLDAP's syncprov, 389-ds' content synchronization.
+
+`Syncrepl` is the consumer's side as a machine that is fed with messages and yields events; `SyncFollowing`
+is the socket's. The search is refreshAndPersist, and its first refresh is told to nobody:
+
+* OpenLDAP names in contextCSN how far its content has come, and takes that for a cookie: there is
+  hardly a refresh then;
+* 389-ds, and an OpenLDAP that does not show contextCSN, sends everything once.
+
+With a cookie of the server's the refresh is what was missed. Deletions are then told one by one
+(refreshDelete), or, when the server does not remember them (olcSpSessionlog), by naming what is still there
+(refreshPresent): who would understand that has to keep the identity of every entry, so it is `Everything`
+here. A cookie that the server does not take is dropped, and the next start is a first one with `Everything`.
+"""
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+
+from ldappolicy.directory import Scope, Search
+from ldappolicy.directory.changes import Event, Everything, Live
+from ldappolicy.directory.ldap import ber, codec, requests
+from ldappolicy.directory.ldap.connection import Connection
+from ldappolicy.directory.ldap.streams.covered import ANY, SUBORDINATES, Covered, naming_context
+from ldappolicy.directory.ldap.streams.following import refused
+from ldappolicy.errors import Unavailable
+
+KIND = "syncrepl"
+REQUEST = "1.3.6.1.4.1.4203.1.9.1.1"
+STATE = "1.3.6.1.4.1.4203.1.9.1.2"
+INFO = "1.3.6.1.4.1.4203.1.9.1.4"
+
+_REFRESH_AND_PERSIST = 3
+_PRESENT, _ADD, _MODIFY, _DELETE = range(4)
+_NEW_COOKIE, _REFRESH_DELETE, _REFRESH_PRESENT, _ID_SET = 0x80, 0xA1, 0xA2, 0xA3
+_UUID_LENGTH = 16
+
+_REFRESH_REQUIRED = 4096  # e-syncRefreshRequired, RFC 4533 section 2.5
+_UNWILLING = 53  # what slapd says to a cookie that is newer than its content
+
+
+class Syncrepl:
+    """One content; `cookie` is where to go on, empty when that is the beginning."""
+
+    def __init__(self, covered: Covered) -> None:
+        self.cookie = b""
+        self.is_live = False
+        self._covered = covered
+        self._was_live = False
+        self._is_resuming = False
+        self._why_everything = ""
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether there is a cookie from which on everything was told."""
+        return self._was_live and bool(self.cookie)
+
+    def begin(self, start: bytes = b"") -> requests.Control:
+        """What to ask with; `start` is a cookie for where there is nothing to go on from."""
+        self.is_live = False
+        self._is_resuming = self.can_resume
+        if self._was_live and not self._is_resuming:
+            self._why_everything = "there is no cookie"  # until it is told, however often this is begun
+        if not self._is_resuming:
+            self.cookie = start  # slapd does not send it back when nothing has happened
+        parts = [ber.integer(_REFRESH_AND_PERSIST, ber.ENUMERATED)]
+        parts += [ber.element(ber.OCTETS, self.cookie)] if self.cookie else []
+        return requests.Control(REQUEST, True, ber.element(ber.SEQUENCE, *parts))
+
+    def feed(self, body: codec.Body) -> Iterator[Event]:
+        """The events of one message, `Live` as `Live("", "")`; raises Garbage."""
+        match body:
+            case codec.EntryBody():
+                yield from self._entry(body)
+            case codec.Intermediate(name, value) if name == INFO:
+                yield from self._said(value)
+            case codec.Reference():
+                raise Unavailable("refers to another server")
+
+    def ended(self, result: codec.Result) -> None:
+        """The server is done with us: its cookie is not used again if that can be why."""
+        if not self.is_live or result.code in (_REFRESH_REQUIRED, _UNWILLING):
+            self.cookie = b""
+
+    def _entry(self, body: codec.EntryBody) -> Iterator[Event]:
+        match ber.parts(body.controls.get(STATE, b"")):
+            case [(ber.ENUMERATED, state), (ber.OCTETS, uuid), *rest]:
+                yield from self._changed(ber.number(state), _uuid(uuid), body)
+                self._keep(rest)
+            case _:
+                raise codec.Garbage(f"{body.dn!r}: expected a sync state")
+
+    def _changed(self, state: int, uuid: str, body: codec.EntryBody) -> Iterator[Event]:
+        if not (self.is_live or self._is_resuming):
+            self._covered.seen(uuid, body)
+        elif state in (_ADD, _MODIFY):
+            if self._is_resuming and not self.is_live and self._covered.is_top(body.dn):
+                # slapd takes a cookie that it cannot read for none, and sends everything there is now.
+                self._why_everything = "the server has begun anew"
+            yield from self._covered.changed(uuid, body, is_new=self.is_live and state == _ADD)
+        elif state == _DELETE:
+            yield self._covered.deleted(uuid, body.dn)
+        elif state != _PRESENT:
+            raise codec.Garbage(f"{body.dn!r}: sync state {state}")
+
+    def _said(self, value: bytes) -> Iterator[Event]:
+        """SyncInfoValue, RFC 4533 section 2.5."""
+        outer = ber.elements(value)
+        if len(outer) != 1:
+            raise codec.Garbage(f"{value[:40]!r}, expected one sync info")
+        [(choice, start, end)] = outer
+        if choice == _NEW_COOKIE:
+            self.cookie = value[start:end]
+            return
+        parts = [(tag, value[first:last]) for tag, first, last in ber.elements(value, start, end)]
+        if choice == _ID_SET:
+            yield from self._identified(parts)
+        elif choice in (_REFRESH_DELETE, _REFRESH_PRESENT):
+            yield from self._refreshed(choice == _REFRESH_DELETE, parts)
+        else:
+            raise codec.Garbage(f"sync info {choice:#x}")
+        self._keep(parts)
+
+    def _identified(self, parts: list[tuple[int, bytes]]) -> Iterator[Event]:
+        deletes = any(tag == ber.BOOLEAN and content != b"\0" for tag, content in parts)
+        if deletes and (self.is_live or self._is_resuming):
+            for content in (content for tag, content in parts if tag == ber.SET):
+                for _, start, end in ber.elements(content):
+                    yield self._covered.deleted(_uuid(content[start:end]))
+
+    def _refreshed(self, told_deletions: bool, parts: list[tuple[int, bytes]]) -> Iterator[Event]:
+        if not told_deletions and (self._is_resuming or self.is_live):
+            self._why_everything = "the server does not know what was deleted in between"
+        is_done = not any(tag == ber.BOOLEAN and content == b"\0" for tag, content in parts)
+        if not is_done:
+            return
+        if self._why_everything:
+            yield Everything(self._why_everything)
+            self._why_everything = ""
+        if not self.is_live:
+            self.is_live = self._was_live = True
+            yield Live("", "")
+
+    def _keep(self, parts: list[tuple[int, bytes]]) -> None:
+        self.cookie = next((content for tag, content in parts if tag == ber.OCTETS and content), self.cookie)
+
+
+class SyncFollowing:
+    """A `Following` by RFC 4533."""
+
+    def __init__(self, covered: Covered) -> None:
+        self._covered = covered
+        self.machine = Syncrepl(covered)
+
+    async def events(self, connection: Connection) -> AsyncGenerator[Event, None]:
+        """See `Following.events`."""
+        machine = self.machine
+        start = b"" if machine.can_resume else await _position(connection, self._covered.base)
+        control = machine.begin(start)
+        search = self._covered.search(*SUBORDINATES)
+        async with aclosing(connection.listen(search, [control])) as bodies:
+            async for body in bodies:
+                if isinstance(body, codec.Result):
+                    machine.ended(body)
+                    raise refused(connection, KIND, body)
+                try:
+                    events = list(machine.feed(body))
+                except codec.Garbage as error:
+                    machine.cookie = b""
+                    raise Unavailable(f"{connection.uri}: {KIND}: {error}") from error
+                for event in events:
+                    yield Live(KIND, connection.uri) if isinstance(event, Live) else event
+
+
+async def _position(connection: Connection, base: str) -> bytes:
+    """How far the content of an OpenLDAP server has come, as a cookie; empty where it does not say."""
+    suffix = await naming_context(connection, base)
+    if not suffix:
+        return b""
+    entries = await connection.search(Search(suffix, Scope.BASE, ANY, ("contextCSN",)))
+    states = sorted(value for entry in entries for value in entry.values("contextCSN"))
+    # slapd.conf(5), syncrepl: rid is the consumer's own number, which the provider does not look at.
+    return f"rid=000,csn={';'.join(states)}".encode() if states else b""
+
+
+def _uuid(octets: bytes) -> str:
+    if len(octets) != _UUID_LENGTH:
+        raise codec.Garbage(f"{octets[:40]!r}, expected the {_UUID_LENGTH} octets of an identity")
+    return octets.hex()

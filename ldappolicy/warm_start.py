@@ -1,0 +1,84 @@
+"""What a service knew when it stopped, for one that starts while the directory is away.
+
+In the snapshot are the policies in force, the answers that are remembered, and what the mirror holds, in the
+form of answers to a lookup of a kind of its own. A file that is damaged, or is not ours, is refused and said,
+and then it is as if there were none.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ldappolicy import snapshot
+from ldappolicy.entry import Entry
+from ldappolicy.errors import ConfigError, InputError
+from ldappolicy.freshness import Freshness
+from ldappolicy.log import Limited
+from ldappolicy.resolver import Remembered
+from ldappolicy.service import Service
+from ldappolicy.snapshot import Snapshot
+
+INTERVAL = 300.0
+"""How often what is known is written down, in seconds."""
+
+MIRROR = "mirror"
+"""The kind of the lookup under which there is what a mirror held; nobody looks it up."""
+
+PIECE = 500
+"""Entries of the mirror in one line."""
+
+logger = logging.getLogger("ldappolicy.warm_start")
+
+
+class WarmStart:
+    """The snapshot at a path (empty: none) of a site (`assembly.site`)."""
+
+    def __init__(self, path: str, site: str) -> None:
+        self._path = Path(path) if path else None
+        self._site = site
+        self._mirrored: list[Remembered] = []
+        self._warnings = Limited(logger)
+
+    async def read(self, service: Service) -> Sequence[Entry]:
+        """Gives a service the answers of the file; returns the entries of its policies."""
+        if self._path is None:
+            return ()
+        try:
+            known = await asyncio.to_thread(snapshot.read, self._path, self._site, time.time())
+        except (ConfigError, InputError) as problem:
+            logger.error("snapshot refused: %s", problem)
+            return ()
+        if known is None:
+            return ()
+        outcomes = list(known.outcomes)
+        self._mirrored = [outcome for outcome in outcomes if outcome[0][0] == MIRROR]
+        service.resolver.recall(outcome for outcome in outcomes if outcome[0][0] != MIRROR)
+        logger.info("snapshot read: %d answers", service.resolver.entries)
+        return known.policies
+
+    async def begin(self, freshness: Freshness) -> None:
+        """Gives it, once, the mirror of the file."""
+        mirrored, self._mirrored = self._mirrored, []
+        if mirrored:
+            entries = [entry for _, piece, _ in mirrored for entry in piece]
+            await freshness.begin_with(entries, mirrored[0][2])
+
+    async def keep(self, service: Service, freshness: Freshness | None) -> None:
+        """Writes down what is known, if there is anything."""
+        if self._path is None or not service.policy_entries:
+            return
+        outcomes = [*service.resolver.remembered(), *_mirror_of(service, freshness)]
+        known = Snapshot(time.time(), self._site, service.policy_entries, outcomes)
+        try:
+            await asyncio.to_thread(snapshot.write, self._path, known)
+        except ConfigError as problem:
+            self._warnings.log(logging.ERROR, f"snapshot not written: {problem}")
+
+
+def _mirror_of(service: Service, freshness: Freshness | None) -> Iterator[Remembered]:
+    held = freshness.held() if freshness is not None else []
+    age = service.resolver.data_age or 0.0
+    for start in range(0, len(held), PIECE):
+        yield (MIRROR, str(start)), tuple(held[start : start + PIECE]), age

@@ -1,0 +1,310 @@
+"""What is known follows the directory: in a mirror and on demand, by what a real server tells or not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ldappolicy.directory.ldap import LdapDirectory
+from ldappolicy.freshness import Freshness
+from ldappolicy.service import Service
+from tests.labs.deciding import configuration, deciding, following, rcpt, until
+from tests.labs.ldappolicy import Sections
+from tests.labs.slapd import Slapd
+
+BASE = "dc=example,dc=com"
+MODES = ("on_demand", "mirror")
+PASSES, REFUSED = "DUNNO", "reject,"
+
+
+@pytest.fixture
+def slapd(example_ldif: Path) -> Iterator[Slapd]:
+    """The example company, in a server that tells of changes and keeps references whole."""
+    with Slapd(schema="ldappolicy", overlays=("refint", "syncprov")) as server:
+        server.load(example_ldif)
+        yield server
+
+
+@dataclass
+class Site:
+    """A service that follows its directory."""
+
+    service: Service
+    freshness: Freshness
+
+    async def ask(self, sender: str, recipient: str, login: str = "") -> str | None:
+        """The decision for a recipient."""
+        return await self.service.decide(rcpt(sender=sender, recipient=recipient, sasl_username=login))
+
+    async def becomes(self, expected: str, *request: str) -> None:
+        """Waits until the decision is this one."""
+        async with asyncio.timeout(20):
+            while await self.ask(*request) != expected:  # noqa: ASYNC110  # nothing tells of it
+                await asyncio.sleep(0.005)
+
+    @property
+    def searches(self) -> int:
+        """How many the directory has been sent."""
+        directory = self.service.resolver.directory
+        assert isinstance(directory, LdapDirectory)
+        return directory.searches
+
+
+@asynccontextmanager
+async def site(server: Slapd, mode: str = "on_demand", **cache: str | int) -> AsyncIterator[Site]:
+    """One over a server, in a mode of the cache."""
+    sections: Sections = {"cache": {"mode": mode, **cache}, "directory": {"profile": "openldap"}}
+    config = configuration(server.uri, sections)
+    async with deciding(server.uri, sections) as service, following(service, config) as followed:
+        yield Site(service, followed)
+
+
+def modify(dn: str, *changes: str) -> str:
+    """A change record."""
+    return "\n".join((f"dn: {dn},{BASE}", "changetype: modify", *changes, ""))
+
+
+OFFSITE = "friend@elsewhere.example"
+BOB = ("bob@my.domain", OFFSITE, "bob")
+MIA = ("mia@my.domain", OFFSITE, "mia")
+CAROL = ("carol@my.domain", OFFSITE, "carol")
+TO_TEAM = ("mia@my.domain", "team@my.domain", "mia")
+TO_PRESS = ("mia@my.domain", "press@my.domain", "mia")
+
+# A change record, and who is decided otherwise from then on.
+CHANGES = {
+    "member added": (
+        modify("cn=restricted,ou=groups", "add: member", f"member: uid=mia,ou=people,{BASE}"),
+        *(MIA, PASSES, REFUSED),
+    ),
+    "member deleted": (
+        modify("cn=restricted,ou=groups", "delete: member", f"member: uid=bob,ou=people,{BASE}"),
+        *(BOB, REFUSED, PASSES),
+    ),
+    "nested member deleted": (
+        modify("cn=restricted,ou=groups", "delete: member", f"member: cn=contractors,ou=groups,{BASE}"),
+        *(CAROL, REFUSED, PASSES),
+    ),
+    "access of a group deleted": (
+        modify("cn=restricted,ou=groups", "delete: smtpdMemberSenderAccess"),
+        *(BOB, REFUSED, PASSES),
+    ),
+    "access of a person added": (
+        modify("uid=mia,ou=people", "add: objectClass", "objectClass: smtpdAccessControl", "-")
+        + "add: smtpdSenderAccess\nsmtpdSenderAccess: local_only\n",
+        *(MIA, PASSES, REFUSED),
+    ),
+    "group deleted": (
+        f"dn: cn=restricted,ou=groups,{BASE}\nchangetype: delete\n",
+        *(BOB, REFUSED, PASSES),
+    ),
+    "group added": (
+        "\n".join(
+            (
+                *(f"dn: cn=new,ou=groups,{BASE}", "objectClass: groupOfNames"),
+                *("objectClass: smtpdAccessControl", "cn: new", f"member: uid=mia,ou=people,{BASE}"),
+                "smtpdMemberSenderAccess: local_only",
+            )
+        ),
+        *(MIA, PASSES, REFUSED),
+    ),
+    "list joined": (
+        modify("cn=team,ou=lists", "add: member", f"member: cn=managers,ou=groups,{BASE}"),
+        *(TO_TEAM, REFUSED, PASSES),
+    ),
+    "sender denied": (
+        modify("cn=press,ou=lists", "add: smtpdDeniedSender", "smtpdDeniedSender: mia@my.domain"),
+        *(TO_PRESS, PASSES, "REJECT"),
+    ),
+    "address moved": (
+        modify("uid=mia,ou=people", "delete: mail", "mail: mia@other.example")
+        + f"\n{modify('uid=amy,ou=people', 'add: mail', 'mail: mia@other.example')}",
+        *(("mia@other.example", OFFSITE), PASSES, REFUSED),
+    ),
+    "class changed": (
+        modify(
+            "cn=local_only,ou=classes,ou=policy", "replace: smtpdRestrictions", "smtpdRestrictions: permit"
+        ),
+        *(BOB, REFUSED, PASSES),
+    ),
+    "domain entry added": (
+        "\n".join(
+            (
+                *(f"dn: ou=elsewhere.example,ou=domains,{BASE}", "objectClass: organizationalUnit"),
+                *("objectClass: domainRelatedObject", "objectClass: smtpdAccessControl"),
+                *("ou: elsewhere.example", "associatedDomain: elsewhere.example"),
+                "smtpdRecipientAccess: REJECT not there",
+            )
+        ),
+        *(MIA, PASSES, "REJECT not there"),
+    ),
+    "member renamed": (
+        f"dn: uid=bob,ou=people,{BASE}\nchangetype: modrdn\nnewrdn: uid=robert\ndeleteoldrdn: 0\n",
+        *(("bob@my.domain", "team@my.domain", "robert"), REFUSED, PASSES),
+    ),
+    "container renamed": (
+        f"dn: ou=groups,{BASE}\nchangetype: modrdn\nnewrdn: ou=teams\ndeleteoldrdn: 1\n\n"
+        + modify("cn=restricted,ou=teams", "delete: member", f"member: uid=bob,ou=people,{BASE}"),
+        *(BOB, REFUSED, PASSES),
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_is_in_force(slapd: Slapd, mode: str, name: str) -> None:
+    """Whatever is known by then, and without a search from a mirror."""
+    record, request, before, after = CHANGES[name]
+
+    async def story() -> None:
+        async with site(slapd, mode) as here:
+            assert await here.ask(*request) == before
+            await asyncio.to_thread(slapd.load, record)
+            await here.becomes(after, *request)
+
+    asyncio.run(story())
+
+
+def test_a_mirrored_decision_asks_nothing(slapd: Slapd) -> None:
+    """Neither for whom it knows nor for whom there is not."""
+
+    async def story() -> None:
+        async with site(slapd, "mirror") as here:
+            searches = here.searches
+            decisions = [await here.ask(*request) for request in (BOB, MIA, CAROL, TO_TEAM, TO_PRESS)]
+            assert decisions == [REFUSED, PASSES, REFUSED, REFUSED, PASSES]
+            assert await here.ask("nobody@nowhere.example", "nobody@my.domain", "nobody") == PASSES
+            assert here.searches == searches
+
+    asyncio.run(story())
+
+
+def test_a_change_concerns_whom_it_concerns(slapd: Slapd) -> None:
+    """On demand: the others are answered from what is known."""
+    record = CHANGES["member added"][0]
+
+    async def story() -> None:
+        async with site(slapd) as here:
+            for request in (BOB, MIA, CAROL, TO_PRESS):
+                await here.ask(*request)
+            changes = here.freshness.changes.copy()
+            await asyncio.to_thread(slapd.load, record)
+            await until(lambda: here.freshness.changes != changes)
+            await here.becomes(REFUSED, *MIA)
+            searches = here.searches
+            assert await here.ask("joe@my.domain", "jane@my.domain") is not None
+            assert here.searches > searches, "somebody who was not known is asked for"
+            await here.ask("amy@my.domain", OFFSITE, "amy")
+            searches = here.searches
+            assert [await here.ask("amy@my.domain", OFFSITE, "amy")] == [REFUSED]
+            assert here.searches == searches
+
+    asyncio.run(story())
+
+
+def test_answers_outlive_their_ttl_while_changes_are_told(slapd: Slapd) -> None:
+    """The stream vouches for them."""
+
+    async def story() -> None:
+        async with site(slapd, ttl="1s", negative_ttl="1s") as here:
+            for _ in range(2):  # what was asked before the stream was live is asked once more
+                await here.ask(*BOB)
+                await asyncio.sleep(1.2)  # what is waited for is that nothing happens
+            searches = here.searches
+            assert await here.ask(*BOB) == REFUSED
+            assert here.searches == searches
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_outage_changes_the_age_alone(slapd: Slapd, mode: str) -> None:
+    """What is known is decided as before, and what happened meanwhile is seen when the server is back."""
+
+    async def story() -> None:
+        async with site(slapd, mode) as here:
+            known = here.service.resolver
+            assert (await here.ask(*BOB), known.data_age) == (REFUSED, 0)
+            slapd.kill()
+            await until(lambda: bool(known.data_age))
+            assert await here.ask(*BOB) == REFUSED
+            if mode == "mirror":
+                assert (await here.ask(*MIA), await here.ask(*CAROL)) == (PASSES, REFUSED)
+            slapd.start()
+            await asyncio.to_thread(slapd.load, CHANGES["member deleted"][0])
+            await here.becomes(PASSES, *BOB)
+            await until(lambda: known.data_age == 0)
+
+    asyncio.run(story())
+
+
+def test_a_bad_edit_leaves_the_last_good_policy(slapd: Slapd, caplog: pytest.LogCaptureFixture) -> None:
+    """It is said at once, and undone by the next good one."""
+    broken = "smtpdSenderRestrictions: check_sender_access {"
+
+    async def story() -> None:
+        async with site(slapd) as here:
+            assert await here.ask(*BOB) == REFUSED
+            record = modify("cn=default,ou=policy", "replace: smtpdSenderRestrictions", broken)
+            await asyncio.to_thread(slapd.load, record)
+            await until(lambda: "smtpdSenderRestrictions" in caplog.text)
+            assert await here.ask(*BOB) == REFUSED
+            record = modify("cn=default,ou=policy", "delete: smtpdSenderRestrictions")
+            await asyncio.to_thread(slapd.load, record)
+            await here.becomes(PASSES, *BOB)
+
+    asyncio.run(story())
+
+
+def test_a_directory_that_is_too_large_is_asked_on_demand(
+    slapd: Slapd, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Changes are told all the same."""
+
+    async def story() -> None:
+        async with site(slapd, "auto", mirror_max_entries=10) as here:
+            await until(lambda: "asked on demand" in caplog.text)
+            assert not here.freshness.is_mirrored
+            assert await here.ask(*BOB) == REFUSED
+            await asyncio.to_thread(slapd.load, CHANGES["member deleted"][0])
+            await here.becomes(PASSES, *BOB)
+
+    asyncio.run(story())
+
+
+def test_a_comparison_finds_what_was_missed(
+    slapd: Slapd, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of which nothing was told is repaired, counted and said."""
+
+    async def story() -> None:
+        async with site(slapd, "mirror") as here:
+            assert await here.ask(*BOB) == REFUSED
+            monkeypatch.setattr(here.freshness, "_changed", lambda change: None)
+            await asyncio.to_thread(slapd.load, CHANGES["member deleted"][0])
+            here.freshness.compare()
+            await here.becomes(PASSES, *BOB)
+            assert here.freshness.missed == 1
+            assert "1 changes had been missed" in caplog.text
+
+    asyncio.run(story())
+
+
+def test_without_an_overlay_changes_are_polled_for(example_ldif: Path) -> None:
+    """A server that tells nothing is asked what has been modified."""
+    with Slapd(schema="ldappolicy", overlays=()) as server:
+        server.load(example_ldif)
+        sections: Sections = {"cache": {"mode": "on_demand"}, "directory": {"poll_interval": "1s"}}
+        config = configuration(server.uri, sections)
+
+        async def story() -> None:
+            async with deciding(server.uri, sections) as service, following(service, config) as followed:
+                here = Site(service, followed)
+                assert (await here.ask(*BOB), followed.kind) == (REFUSED, "poll")
+                await asyncio.to_thread(server.load, CHANGES["member deleted"][0])
+                await here.becomes(PASSES, *BOB)
+
+        asyncio.run(story())

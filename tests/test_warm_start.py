@@ -1,0 +1,130 @@
+"""A start while the directory is away: what the snapshot knows is decided, and when it is not believed."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.labs.ldappolicy import Ldappolicy, Sections
+from tests.labs.slapd import Slapd
+
+REFUSED, PASSES, UNAVAILABLE = "reject,", "DUNNO", "DEFER_IF_PERMIT 4.3.0 Temporary lookup failure"
+OFFSITE = "friend@elsewhere.example"
+BOB = {"sender": "bob@my.domain", "recipient": OFFSITE, "sasl_username": "bob"}
+MIA = {"sender": "mia@my.domain", "recipient": OFFSITE, "sasl_username": "mia"}
+
+
+@pytest.fixture
+def slapd(example_ldif: Path) -> Iterator[Slapd]:
+    """The example company, in a server that tells of changes."""
+    with Slapd(schema="ldappolicy", overlays=("syncprov",)) as server:
+        server.load(example_ldif)
+        yield server
+
+
+def sections(server: Slapd, file: Path, mode: str = "on_demand", **cache: str) -> Sections:
+    """A configuration with a snapshot."""
+    return {
+        "directory": {"uri": [server.uri], "profile": "openldap"},
+        "cache": {"mode": mode, "snapshot": str(file), **cache},
+    }
+
+
+def served(server: Slapd, file: Path, mode: str = "on_demand", **cache: str) -> None:
+    """A service that has been, asked about bob, and left a snapshot."""
+    with Ldappolicy(sections(server, file, mode, **cache)) as service:
+        if mode == "mirror":
+            service.wait_for_log("mirror complete")
+        assert service.ask(**BOB) == REFUSED
+
+
+@pytest.mark.parametrize(("mode", "stranger"), [("on_demand", UNAVAILABLE), ("mirror", PASSES)])
+def test_what_was_known_is_decided(slapd: Slapd, tmp_path: Path, mode: str, stranger: str) -> None:
+    """Whoever was asked about, and with a mirror everybody; what changes is seen when the server is back."""
+    file = tmp_path / "snapshot"
+    served(slapd, file, mode)
+    slapd.kill()
+    with Ldappolicy(sections(slapd, file, mode)) as service:
+        service.wait_for_log("policies of the snapshot are in force")
+        if mode == "mirror":
+            service.wait_for_log("mirror of the snapshot")
+        assert (service.ask(**BOB), service.ask(**MIA)) == (REFUSED, stranger)
+        slapd.start()
+        slapd.load(
+            "dn: cn=restricted,ou=groups,dc=example,dc=com\nchangetype: modify\n"
+            "delete: smtpdMemberSenderAccess\n"
+        )
+        deadline = time.monotonic() + 30
+        while service.ask(**BOB) != PASSES:
+            assert time.monotonic() < deadline, service.log("")
+            time.sleep(0.05)
+        assert service.ask(**MIA) == PASSES
+
+
+def test_a_snapshot_is_good_for_max_stale(slapd: Slapd, tmp_path: Path) -> None:
+    """Older answers are not believed; the policies still say what is unavailable."""
+    file = tmp_path / "snapshot"
+    served(slapd, file, max_stale="1s")
+    slapd.kill()
+    time.sleep(1.1)
+    with Ldappolicy(sections(slapd, file, max_stale="1s")) as service:
+        assert service.ask(**BOB) == UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        pytest.param(lambda octets: octets[:-9], "snapshot refused", id="cut"),
+        pytest.param(
+            lambda octets: octets.replace(b"local_only", b"lokal_only", 1), "snapshot refused", id="byte"
+        ),
+        pytest.param(lambda octets: b"", "snapshot refused", id="empty"),
+        pytest.param(None, "no policies yet", id="not there"),
+    ],
+)
+def test_a_file_that_is_not_believed(slapd: Slapd, tmp_path: Path, spoil: object, said: str) -> None:
+    """It is as if there were none: nothing is decided until the directory answers."""
+    file = tmp_path / "snapshot"
+    served(slapd, file)
+    if callable(spoil):
+        file.write_bytes(spoil(file.read_bytes()))
+    else:
+        file.unlink()
+    slapd.kill()
+    with Ldappolicy(sections(slapd, file)) as service:
+        service.wait_for_log(said)
+        service.wait_for_log("no policies yet")
+        assert service.ask(**BOB) == UNAVAILABLE
+
+
+def test_a_snapshot_belongs_to_its_configuration(slapd: Slapd, tmp_path: Path) -> None:
+    """Another filter may have had other answers."""
+    file = tmp_path / "snapshot"
+    served(slapd, file)
+    slapd.kill()
+    other = sections(slapd, file)
+    with Ldappolicy({**other, "directory": {**other["directory"], "filter": "(!(ou=x))"}}) as service:
+        service.wait_for_log("snapshot refused")
+        assert service.ask(**BOB) == UNAVAILABLE
+
+
+def test_the_last_good_policy_is_kept(slapd: Slapd, tmp_path: Path) -> None:
+    """A directory whose default policy does not parse is served with what was in force."""
+    file = tmp_path / "snapshot"
+    served(slapd, file)
+    slapd.load(
+        "dn: cn=default,ou=policy,dc=example,dc=com\nchangetype: modify\n"
+        "replace: smtpdSenderRestrictions\nsmtpdSenderRestrictions: check_sender_access {\n"
+    )
+    with Ldappolicy(sections(slapd, file)) as service:
+        service.wait_for_log("policies of the snapshot are in force")
+        assert service.ask(**BOB) == REFUSED
+
+
+def test_a_folder_that_cannot_be_written_is_said(slapd: Slapd, tmp_path: Path) -> None:
+    """The service goes on."""
+    with Ldappolicy(sections(slapd, tmp_path / "nowhere" / "snapshot")) as service:
+        assert service.ask(**BOB) == REFUSED
+        service.stop()
+        assert service.log("snapshot not written")

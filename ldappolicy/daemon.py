@@ -1,4 +1,4 @@
-"""The running service: reads policies at start, when they change and on SIGHUP, and stops in order.
+"""The running service: reads policies at start, when they change, every poll_interval and on SIGHUP.
 
 Nothing here decides anything. What goes wrong while it runs (a directory that is down, a file or a policy
 that does not parse) is said in the log, and what was in force stays so.
@@ -57,6 +57,7 @@ class Daemon:
         self._moved = asyncio.Event()
         self._swapping = asyncio.Lock()
         self._freshness: Freshness | None = None
+        self._is_waiting = True
         self._warm_start = _warm_start(config)
         self._leaving: set[asyncio.Task[None]] = set()
         self._warnings = Limited(logger)
@@ -96,6 +97,7 @@ class Daemon:
         known = await self._warm_start.read(self.service)
         try:
             await self.service.reload()
+            self._is_waiting = False
         except (Unavailable, ConfigError) as problem:
             if self.service.recall(known):
                 logger.error("policies of the snapshot are in force, %s: %s", self._revision(), problem)
@@ -125,11 +127,10 @@ class Daemon:
                 task.result()  # a bug ends the service, and is seen
 
     async def _poll(self) -> None:
-        """With watch = "off" only until there are policies; from then on SIGHUP asks for them."""
+        """With watch = "off" only until the directory has told policies; then SIGHUP asks for them."""
         while True:
-            waiting = self.service.evaluator is None
-            await asyncio.sleep(RETRY if waiting else self.config.directory.poll_interval)
-            if waiting or self.config.directory.watch != "off":
+            await asyncio.sleep(RETRY if self._is_waiting else self.config.directory.poll_interval)
+            if self._is_waiting or self.config.directory.watch != "off":
                 await self._reload()
 
     async def _reload(self) -> None:
@@ -137,6 +138,7 @@ class Daemon:
         try:
             async with self._swapping:
                 changed = await self.service.reload()
+                self._is_waiting = False
             if changed:
                 logger.info("policies in force: revision %s", self._revision())
         except Unavailable as problem:
@@ -196,11 +198,12 @@ class Daemon:
     async def _swap(self, config: Config, directory: Directory, service: Service) -> None:
         old, timeout = self.directory, self.config.server.request_timeout
         self.config, self.directory, self.service = config, directory, service
+        self._is_waiting = False
         self._warm_start = _warm_start(config)
         self.server.decider = service
         set_up(config.log.format, config.log.level)
+        self._moved.set()
         if old is not directory:
-            self._moved.set()
             leaving = asyncio.create_task(self._leave(old, timeout))
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)

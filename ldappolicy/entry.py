@@ -84,6 +84,22 @@ def normal_dn(dn: str) -> str:
     return _normalise(dn)
 
 
+def key_of_dn(dn: str) -> str:
+    """The normal form of a DN; empty for what is none, which names nothing."""
+    try:
+        return normal_dn(dn)
+    except InputError:
+        return ""
+
+
+_UNIQUE_SUFFIX = re.compile(r"#'[01]*'B$")
+
+
+def without_uid(value: str) -> str:
+    """The DN in a value of Name and Optional UID (RFC 4517 section 3.3.21)."""
+    return _UNIQUE_SUFFIX.sub("", value)
+
+
 def is_below(normal: str, base: str) -> bool:
     """Whether a normal DN is equal to, or somewhere under, a normal base."""
     return not base or normal == base or normal.endswith("," + base)

@@ -35,7 +35,7 @@ from ldappolicy.directory.changes import (
     entry_uuid,
 )
 from ldappolicy.directory.mirror import Applied, Mirror, TooLarge
-from ldappolicy.entry import Entry, is_below, normal_dn
+from ldappolicy.entry import Entry, is_below, key_of_dn, normal_dn
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.ldap_filter import Present, attributes_in, parse_url
 from ldappolicy.mapping import Mapping
@@ -79,10 +79,6 @@ class _Narrow(Exception):
 
 class Origin(Directory, Source, Protocol):
     """A directory that tells of changes."""
-
-    def set_witnesses(self, dns: Sequence[str]) -> None:
-        """DNs that were found lately: a server that does not show them is not believed."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +137,7 @@ class Freshness:
         self.changes: dict[str, int] = {}
         self.mirror = upkeep.mirror()
         self.is_mirrored = False
+        self._is_recalled = False
         self._is_live = False
         self._is_behind = False
         self._origin = origin
@@ -155,6 +152,14 @@ class Freshness:
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        try:
+            await self._follow()
+        finally:
+            self._resolver.unvouch()
+            for task in self._tasks:
+                task.cancel()
+
+    async def _follow(self) -> None:
         while True:
             try:
                 steps = (self._watch(), self._read_policies(), self._keep_mirror(), self._note_witnesses())
@@ -171,8 +176,8 @@ class Freshness:
         self._load_wanted.set()
 
     def held(self) -> list[Entry]:
-        """What the mirror holds; empty when it is not complete."""
-        if self.mirror is None or not self.is_mirrored:
+        """What the mirror holds; empty when it does not answer."""
+        if self.mirror is None or not (self.is_mirrored or self._is_recalled):
             return []
         names = tuple(self.mirror.attributes)
         searches = (Search(base, Scope.SUB, Present("objectClass"), names) for base in self._upkeep.bases)
@@ -190,7 +195,8 @@ class Freshness:
             logger.warning("the mirror of the snapshot is of no use: %s", problem)
             return
         self._resolver.begin_with(self.mirror.find, age)
-        logger.info("mirror of the snapshot: %d entries", self.mirror.statistics.entries)
+        self._is_recalled = True
+        logger.info("mirror of the snapshot: %d entries", len(self.mirror))
 
     async def _watch(self) -> None:
         async with aclosing(self._origin.watch(self._upkeep.watched)) as events:
@@ -217,6 +223,8 @@ class Freshness:
         if first:
             # What was answered before, or held at another time, is not vouched for.
             self._use_mirror(None)
+            if self.mirror is not None:
+                self.mirror.clear()
             self._resolver.ask_again()
         self._resolver.vouch()
         self._is_live = True
@@ -249,20 +257,21 @@ class Freshness:
         if self._is_policy(change.entry) or (before is not None and self._is_policy(before)):
             self._policies_touched.set()
         moved = not change.is_new and (before is None or before.key != change.entry.key)
-        if applied.reload or (moved and not self.is_mirrored and self._may_hold_others(change.entry)):
+        if applied.reload or (moved and not self.is_mirrored and self._is_named_by_others(change)):
             self._look_at_everything(f"{change.entry.dn} may have been renamed, with what is below it")
         elif moved or applied.dangling:
-            self._again(change, applied)
+            self._again(change, applied, before)
 
     def _deleted(self, change: Deleted) -> None:
         applied = self._apply(change)
-        self._resolver.changed(change, applied.before or self._resolver.known_entry(change.uuid))
-        if not change.dn or is_below(_key(change.dn), self._policy_base):
+        before = applied.before or self._resolver.known_entry(change.uuid)
+        self._resolver.changed(change, before)
+        if not change.dn or is_below(key_of_dn(change.dn), self._policy_base):
             self._policies_touched.set()
         if applied.reload:
             self._look_at_everything(f"{change.dn or 'an entry'} was deleted, with others below it")
         else:
-            self._again(change, applied)
+            self._again(change, applied, before)
 
     def _apply(self, change: Changed | Deleted) -> Applied:
         self.changes[self.kind] = self.changes.get(self.kind, 0) + 1
@@ -276,26 +285,35 @@ class Freshness:
     def _is_policy(self, entry: Entry) -> bool:
         return is_below(entry.key, self._policy_base) or bool(object_kind(entry))
 
-    def _may_hold_others(self, entry: Entry) -> bool:
-        """Whether entries may be below it: it is no person, no group, and no policy."""
+    def _is_named_by_others(self, change: Changed) -> bool:
+        """Whether answers may hold the old name of an entry that may have been renamed.
+
+        Those about entries below it, if it is no person, no group and no policy; and, where memberOf is all
+        that tells of groups, those about the members of a group that is otherwise and has the same members.
+        """
+        entry, members = change.entry, change.members
         if object_kind(entry):
             return False
+        if self._upkeep.mapping.groups_by_member_of and members is not None:
+            is_group = "group" in map(str.lower, entry.values("objectClass"))
+            if is_group and not (members.added or members.removed):
+                return True
         mapping = self._upkeep.mapping
         names = (*mapping.login, *mapping.mail, *self._upkeep.members)
         return not any(entry.values(name) for name in names)
 
     # ------------------------------------------------------------ what servers do not tell
 
-    def _again(self, change: Changed | Deleted, applied: Applied) -> None:
-        task = asyncio.get_running_loop().create_task(self._afterwards(change, applied))
+    def _again(self, change: Changed | Deleted, applied: Applied, before: Entry | None) -> None:
+        task = asyncio.get_running_loop().create_task(self._afterwards(change, applied, before))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _afterwards(self, change: Changed | Deleted, applied: Applied) -> None:
+    async def _afterwards(self, change: Changed | Deleted, applied: Applied, before: Entry | None) -> None:
         """Once the server has amended the groups that named the entry."""
         await asyncio.sleep(AFTERWARDS)
         await self._settle(applied.dangling)
-        self._resolver.changed(change)
+        self._resolver.changed(change, before)
 
     async def _settle(self, dangling: Sequence[str]) -> None:
         """What names some DNs, as it is now, into the mirror; until then those are asked for on demand."""
@@ -345,6 +363,7 @@ class Freshness:
         return self._upkeep.mode == "mirror" or self.kind in STREAMS
 
     def _use_mirror(self, mirror: Mirror | None) -> None:
+        self._is_recalled = False
         self.is_mirrored = mirror is not None
         self._resolver.use_mirror(mirror.find if mirror is not None else None)
 
@@ -352,7 +371,10 @@ class Freshness:
         """The whole directory, anew or to be compared; False: to be tried again soon."""
         is_comparison, started = self.is_mirrored, time.monotonic()
         try:
-            comparison = await mirror.load(self._pages(), started)
+            if not await self._holds_all_groups():
+                logger.warning("no mirror: groups outside of search_base are known by memberOf alone")
+                return True
+            comparison = await mirror.load(self._pages())
         except TooLarge as problem:
             self._use_mirror(None)
             mirror.clear()
@@ -375,9 +397,19 @@ class Freshness:
         await self._settle(comparison.dangling)
         if comparison.reload:
             self._load_wanted.set()
-        held, seconds = mirror.statistics.entries, time.monotonic() - started
+        held, seconds = len(mirror), time.monotonic() - started
         logger.info("mirror complete: %d entries in %.1f s", held, seconds)
         return True
+
+    async def _holds_all_groups(self) -> bool:
+        """Whether no group can be outside of what is mirrored; memberOf, which would name it, is not."""
+        if not self._upkeep.mapping.member_of:
+            return True
+        root = Search("", Scope.BASE, Present("objectClass"), ("namingContexts",))
+        contexts = {
+            key_of_dn(dn) for dse in await self._origin.search(root) for dn in dse.values("namingContexts")
+        }
+        return key_of_dn(self._upkeep.bases[0]) in contexts
 
     def _widen(self, mirror: Mirror) -> bool:
         """A wider mirror, if filters of URLs look at more that can be compared without a schema."""
@@ -401,8 +433,10 @@ class Freshness:
     # ------------------------------------------------------------ witnesses
 
     async def _note_witnesses(self) -> None:
+        """While nothing is found, those of before are as good."""
         while True:
-            self._origin.set_witnesses(self._resolver.lately_found(WITNESSES))
+            if found := self._resolver.lately_found(WITNESSES):
+                self._origin.set_witnesses(found)
             await asyncio.sleep(RETRY)
 
 
@@ -417,11 +451,3 @@ def _looked_at(text: str) -> Iterator[str]:
     except InputError:
         return
     yield from map(str.lower, (*url.attributes, *attributes_in(url.filter)))
-
-
-def _key(dn: str) -> str:
-    """The normal form; what is none is below nothing."""
-    try:
-        return normal_dn(dn)
-    except InputError:
-        return ""

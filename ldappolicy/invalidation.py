@@ -5,6 +5,7 @@ An answer depends on the entries in it, and on those that could come into it:
 * who has an address, a login or a domain: on every entry that has it or had it;
 * the groups around an entry: on the groups that name it, on those that come to name it, and on itself;
 * what memberOf names: on that group, whose members' entries change with it where the server keeps memberOf;
+* a list: on whom it names as allowed, denied, owner and so on, since servers amend it when they are renamed;
 * what depends on a filter that is not ours (a memberURL, a smtpdAccessURL) or on groups at any depth: on
   whatever changes.
 
@@ -12,17 +13,13 @@ Kept is, for each DN, identity or value that something depends on, what does. Wh
 may still stand here; `Dependencies.size` says when it is time to begin anew.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 
 from ldappolicy import facts
 from ldappolicy.directory.changes import Members, entry_uuid
-from ldappolicy.entry import Entry, normal_dn
-from ldappolicy.errors import InputError
+from ldappolicy.entry import Entry, key_of_dn, without_uid
 from ldappolicy.facts import Lookup
 from ldappolicy.mapping import Mapping
-
-_UNIQUE_SUFFIX = re.compile(r"#'[01]*'B$")  # RFC 4517 section 3.3.21, Name and Optional UID
 
 # What answers depend on besides DNs and identities; no DN begins with a blank.
 _LOGIN, _UID, _DYNAMIC, _CARRYING, _FILTER = " login ", " uid ", " dynamic", " carrying", " filter"
@@ -78,8 +75,8 @@ class Dependencies:
         yield entry.key
         if uuid := entry_uuid(entry):
             yield uuid
-        for name in self._mapping.member_of:
-            yield from map(_key, entry.values(name))
+        for name in (*self._mapping.member_of, *self._mapping.links):
+            yield from map(key_of_dn, entry.values(name))
 
     def _values(self, entry: Entry) -> Iterator[str]:
         """What somebody may have asked for under several spellings, or all at once."""
@@ -105,7 +102,7 @@ class Dependencies:
     ) -> Iterator[str]:
         """Those who are in a group now and were not, or were and are not."""
         if members is not None:
-            yield from map(_key, (*members.added, *members.removed))
+            yield from map(key_of_dn, (*members.added, *members.removed))
             return
         for names, tag in ((self._mapping.member_dns, _member_key), (self._mapping.member_logins, _uid)):
             then, now = (_values_of(entry, names) for entry in (before, after))
@@ -117,16 +114,16 @@ def _own_tags(lookup: Lookup) -> Iterator[str]:
         case ("login", name, *_):
             yield _LOGIN + name
         case ("groups", dn, *logins):
-            yield _key(dn)
+            yield key_of_dn(dn)
             yield from map(_uid, logins)
         case ("entry", dn):
-            yield _key(dn)
+            yield key_of_dn(dn)
         case ("dynamic",):
             yield _DYNAMIC
         case ("carrying",):
             yield _CARRYING
         case ("match" | "chain", dn, _):
-            yield _key(dn)
+            yield key_of_dn(dn)
             yield _FILTER
         case ("url", _, _):
             yield _FILTER
@@ -137,16 +134,8 @@ def _values_of(entry: Entry | None, names: Iterable[str]) -> set[str]:
 
 
 def _member_key(value: str) -> str:
-    return _key(_UNIQUE_SUFFIX.sub("", value))
+    return key_of_dn(without_uid(value))
 
 
 def _uid(login: str) -> str:
     return _UID + login.casefold()
-
-
-def _key(dn: str) -> str:
-    """The normal form of a DN; what is none names nothing."""
-    try:
-        return normal_dn(dn)
-    except InputError:
-        return ""

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from ldappolicy.directory import Directory, Scope, Search
 from ldappolicy.directory.plan import ANY, Where
-from ldappolicy.entry import Entry, normal_dn
-from ldappolicy.errors import InputError
+from ldappolicy.entry import Entry, key_of_dn
 from ldappolicy.ldap_filter import And, Or, Present
 from ldappolicy.mapping import Mapping
 
@@ -92,17 +91,8 @@ async def _owners(directory: Directory, where: Where, mapping: Mapping) -> set[s
 
 def _dns_in(entries: Sequence[Entry], mapping: Mapping) -> set[str]:
     names = dn_names(mapping)
-    return {
-        key for entry in entries for name in names for value in entry.values(name) if (key := _key(value))
-    }
-
-
-def _key(dn: str) -> str:
-    """The normal form; empty for what is none, which is told of where it stands."""
-    try:
-        return normal_dn(dn)
-    except InputError:
-        return ""
+    values = (value for entry in entries for name in names for value in entry.values(name))
+    return {key for key in map(key_of_dn, values) if key}  # what is none is told of where it stands
 
 
 async def _absent(directory: Directory, dns: Sequence[str]) -> list[str]:

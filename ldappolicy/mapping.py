@@ -111,6 +111,12 @@ class Mapping:
         )
 
     @property
+    def links(self) -> Names:
+        """The attributes that hold DNs of others, and are amended by servers when those are renamed."""
+        senders = (*self.allowed_sender_dn, *self.denied_sender_dn, *self.send_as)
+        return (*senders, *self.owner, *self.moderator)
+
+    @property
     def read_attributes(self) -> Names:
         """Everything of users, groups, lists and domains that decisions use: never a group's members."""
         own = (getattr(self, field.name) for field in fields(self) if field.name != "member")

@@ -21,7 +21,7 @@ from ldappolicy.directory import Directory
 from ldappolicy.directory.changes import Changed, Deleted, entry_uuid
 from ldappolicy.directory.plan import Batch, Find, Planner
 from ldappolicy.entry import Entry
-from ldappolicy.errors import Unavailable
+from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.facts import Absent, Facts, Found, Lookup, Missed, Outcome
 from ldappolicy.invalidation import Dependencies
 
@@ -69,12 +69,14 @@ class Resolver:
             limits.size, max(limits.negative_ttl, limits.max_stale), clock
         )
         self._dependencies = Dependencies(planner.mapping)
+        self._most_dependencies = DEPENDENCIES * limits.size
         self._queued: _Asked = {}
         self._under_way: _Asked = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked_again_since = _NEVER
         self._vouched_since = float("inf")
         self._vouched_until = _NEVER
+        self._gap = (float("inf"), _NEVER)
         self._changes = 0
         self._hot_until = _NEVER
         self._forget_hot()
@@ -118,14 +120,18 @@ class Resolver:
             return mirrored
         found = self._found.get(lookup)
         if found is not None:
-            return found if self._is_fresh(found.at, self._limits.ttl, now) else None
+            ttl = self._limits.ttl
+            return found if self._is_fresh(found.at, ttl, now, told=self._is_told(lookup, found)) else None
         absent = self._absent.get(lookup)
         if absent is not None:
-            return absent if self._is_fresh(absent.at, self._limits.negative_ttl, now) else None
+            ttl = self._limits.negative_ttl
+            return absent if self._is_fresh(absent.at, ttl, now, told=self._is_told(lookup, absent)) else None
         if self._planner.known_absent(lookup):
             return Absent(now)
-        told = self._planner.told_by_member_of(lookup, self.directory.features)
-        return Absent(now) if told else None
+        # Entries of the mirror come without memberOf.
+        if self._mirror is None and self._planner.told_by_member_of(lookup, self.directory.features):
+            return Absent(now)
+        return None
 
     def _mirrored(self, lookup: Lookup, now: float) -> Found | Absent | None:
         """The answer of the mirror, as old as what the stream last vouched for."""
@@ -139,8 +145,20 @@ class Resolver:
             return None
         return Found(entries, at) if entries else Absent(at)
 
-    def _is_fresh(self, at: float, ttl: float, now: float) -> bool:
-        return now - self._valid_at(at, now) < ttl and at >= self._asked_again_since
+    def _is_fresh(self, at: float, ttl: float, now: float, *, told: bool = True) -> bool:
+        valid_at = self._valid_at(at, now) if told else at
+        return now - valid_at < ttl and at >= self._asked_again_since
+
+    def _is_told(self, lookup: Lookup, outcome: Found | Absent) -> bool:
+        """Whether streams tell of all that an answer depends on.
+
+        They do not tell that a list was amended since somebody it names was renamed, and Active Directory
+        tells of the attributes that are watched, while the filter of a URL may look at any.
+        """
+        if lookup[0] in ("url", "match") and self.directory.features.is_active_directory:
+            return False
+        links = self._planner.mapping.links
+        return not any(entry.values(name) for entry in outcome.entries for name in links)
 
     # ------------------------------------------------------------ changes
 
@@ -163,7 +181,11 @@ class Resolver:
 
     def vouch(self) -> None:
         """From now on every change is told; what was, since it last was so, has been."""
-        self._vouched_since = min(self._vouched_since, self._clock())
+        now = self._clock()
+        self._vouched_since = min(self._vouched_since, now)
+        if _NEVER < self._vouched_until < now:
+            # Who was asked meanwhile may have been another server, which was behind.
+            self._gap = (min(self._gap[0], self._vouched_until), now)
         self._vouched_until = float("inf")
         self._forget_hot()
 
@@ -176,7 +198,9 @@ class Resolver:
 
     def _valid_at(self, at: float, now: float) -> float:
         """Until when an answer that was asked for then is known to have been right."""
-        return max(at, self._vouched_at(now)) if at >= self._vouched_since else at
+        if at < self._vouched_since or self._gap[0] < at < self._gap[1]:
+            return at
+        return max(at, self._vouched_at(now))
 
     def changed(self, change: Changed | Deleted, before: Entry | None = None) -> None:
         """Forgets the answers that a change may make wrong; `before` is the entry as it was, if known."""
@@ -184,17 +208,19 @@ class Resolver:
         if isinstance(change, Changed):
             gone = self._dependencies.touched(before, change.entry, change.members, change.uuid)
         else:
-            last = Entry(change.dn, {}) if change.dn else None
+            last = _of_name(change.dn)
             gone = self._dependencies.touched(before or last, None, None, change.uuid)
         for lookup in gone:
             self._found.pop(lookup, None)
             self._absent.pop(lookup, None)
+        self._under_way = dict(self._queued)  # what is on its way may be older
         self._forget_hot()
 
     def known_entry(self, uuid: str) -> Entry | None:
         """An entry as it was last answered, by its identity."""
         for lookup in self._dependencies.on(uuid):
-            for entry in self._found[lookup].entries if lookup in self._found else ():
+            outcome = self._found.get(lookup)
+            for entry in outcome.entries if outcome is not None else ():
                 if entry_uuid(entry) == uuid:
                     return entry
         return None
@@ -208,6 +234,8 @@ class Resolver:
         """No cached answer is trusted any more; each still serves while the directory is unavailable."""
         self._changes += 1
         self._asked_again_since = self._vouched_since = self._clock()
+        self._under_way = dict(self._queued)
+        self._gap = (float("inf"), _NEVER)
         if self._vouched_until == _NEVER:
             self._vouched_since = float("inf")
         self._forget_hot()
@@ -240,11 +268,12 @@ class Resolver:
     def last_known(self, lookup: Lookup, reason: str) -> Outcome:
         """The last answer while it is younger than max_stale, else that it is unavailable."""
         now = self._clock()
-        last = self._mirrored(lookup, now) or self._found.get(lookup) or self._absent.get(lookup)
-        if last is None or now - self._valid_at(last.at, now) >= self._limits.max_stale:
+        known = (self._mirrored(lookup, now), self._found.get(lookup), self._absent.get(lookup))
+        valid = {self._valid_at(one.at, now): one for one in known if one is not None}
+        if not valid or now - max(valid) >= self._limits.max_stale:
             return Missed(reason)
         self.stale_served += 1
-        return last
+        return valid[max(valid)]
 
     def _start(self) -> None:
         """Begins the searches; they go on when the request that began them gives up."""
@@ -285,7 +314,7 @@ class Resolver:
             self._found.pop(lookup, None)
             self._absent[lookup] = outcome
         self._dependencies.add(lookup, outcome.entries)
-        if self._dependencies.size > DEPENDENCIES * (self._limits.size + len(outcome.entries)):
+        if self._dependencies.size > self._most_dependencies:
             self._count_dependencies()
 
     def _count_dependencies(self) -> None:
@@ -293,6 +322,7 @@ class Resolver:
         self._dependencies.clear()
         for lookup, outcome in self._outcomes():
             self._dependencies.add(lookup, outcome.entries)
+        self._most_dependencies = max(self._most_dependencies, 2 * self._dependencies.size)
 
     def _outcomes(self) -> list[tuple[Lookup, Found | Absent]]:
         return [*self._found.items(), *self._absent.items()]
@@ -313,9 +343,14 @@ class Resolver:
         return len(self._found) + len(self._absent)
 
     @property
+    def dependencies(self) -> int:
+        """How much is noted of what they depend on."""
+        return self._dependencies.size
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing is being asked for."""
-        return not self._under_way
+        return not (self._tasks or self._queued)
 
     def remembered(self) -> Iterator[Remembered]:
         """Every answer that is still good for an outage."""
@@ -333,3 +368,11 @@ class Resolver:
             if lookup not in self._found and lookup not in self._absent:
                 self._remember(lookup, Found(entries, now - age) if entries else Absent(now - age))
         self._forget_hot()
+
+
+def _of_name(dn: str) -> Entry | None:
+    """An entry of which only the DN is known; None where that is none."""
+    try:
+        return Entry(dn, {}) if dn else None
+    except InputError:
+        return None

@@ -5,7 +5,7 @@ within the read that brought it. Only one that needs the directory becomes a tas
 on the same connection waits, so that replies keep the order of their requests whatever each one takes.
 
 Postfix keeps one connection for each smtpd process and pays a second for every one that we close first
-(postfix-facts: auto_clnt(3) retries after retry_delay). So the server closes only what is no policy
+(auto_clnt(3) retries after retry_delay). So the server closes only what is no policy
 connection, what is over a limit, and what has been idle beyond any Postfix's own patience.
 
 The time that a decision may take is the decider's business: it knows what to answer instead.

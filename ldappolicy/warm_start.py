@@ -14,7 +14,7 @@ from pathlib import Path
 from ldappolicy import snapshot
 from ldappolicy.entry import Entry
 from ldappolicy.errors import ConfigError, InputError
-from ldappolicy.freshness import Freshness
+from ldappolicy.freshness import WITNESSES, Freshness
 from ldappolicy.log import Limited
 from ldappolicy.resolver import Remembered
 from ldappolicy.service import Service
@@ -55,6 +55,8 @@ class WarmStart:
         outcomes = list(known.outcomes)
         self._mirrored = [outcome for outcome in outcomes if outcome[0][0] == MIRROR]
         service.resolver.recall(outcome for outcome in outcomes if outcome[0][0] != MIRROR)
+        found = list(dict.fromkeys(entry.dn for _, entries, _ in outcomes for entry in entries))
+        service.resolver.directory.set_witnesses(found[:: -(-len(found) // WITNESSES) or 1])
         logger.info("snapshot read: %d answers", service.resolver.entries)
         return known.policies
 

@@ -209,10 +209,10 @@ def test_answers_outlive_their_ttl_while_changes_are_told(slapd: Slapd) -> None:
     """The stream vouches for them."""
 
     async def story() -> None:
-        async with site(slapd, ttl="1s", negative_ttl="1s") as here:
+        async with site(slapd, ttl="100ms", negative_ttl="100ms") as here:
             for _ in range(2):  # what was asked before the stream was live is asked once more
                 await here.ask(*BOB)
-                await asyncio.sleep(1.2)  # what is waited for is that nothing happens
+                await asyncio.sleep(0.2)  # what is waited for is that nothing happens
             searches = here.searches
             assert await here.ask(*BOB) == REFUSED
             assert here.searches == searches
@@ -273,6 +273,27 @@ def test_a_directory_that_is_too_large_is_asked_on_demand(
             await here.becomes(PASSES, *BOB)
 
     asyncio.run(story())
+
+
+def test_groups_outside_of_search_base_are_no_less(
+    example_ldif: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only memberOf names them, which is not in a mirror: then there is none."""
+    sections: Sections = {
+        "cache": {"mode": "auto"},
+        "directory": {"profile": "openldap", "search_base": f"ou=people,{BASE}"},
+    }
+    caplog.set_level("INFO")
+    with Slapd(schema="ldappolicy", overlays=("memberof", "syncprov")) as server:
+        server.load(example_ldif)
+        config = configuration(server.uri, sections)
+
+        async def story() -> None:
+            async with deciding(server.uri, sections) as service, following(service, config) as followed:
+                await until(lambda: "no mirror" in caplog.text)
+                assert (await Site(service, followed).ask(*BOB), followed.is_mirrored) == (REFUSED, False)
+
+        asyncio.run(story())
 
 
 def test_a_comparison_finds_what_was_missed(

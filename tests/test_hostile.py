@@ -303,7 +303,8 @@ def assert_ours(tree: Filter) -> None:
                 )
             )
         case Present(attr):
-            assert attr in ("objectClass", "memberURL")
+            carrying = ("smtpdMemberSenderAccess", "smtpdMemberRecipientAccess")
+            assert attr in ("objectClass", "memberURL", *carrying)
         case _:
             pytest.fail(f"not a filter of ours: {tree}")
 

@@ -12,7 +12,7 @@ from ldappolicy.directory import Scope, Search
 from ldappolicy.directory.changes import Changed, Deleted, Members, entry_uuid
 from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.memory import Entries
-from ldappolicy.directory.mirror import Applied, Comparison, Mirror, Statistics, TooLarge
+from ldappolicy.directory.mirror import Applied, Comparison, Mirror, TooLarge
 from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import Unavailable
 from ldappolicy.ldap_filter import And, Equality, Filter, Not, Or, Present, Substring, parse
@@ -211,10 +211,10 @@ def test_nothing_is_answered_before_it_is_loaded() -> None:
     assert Applied(after=AMY) == mirror.apply(Changed(uuid(10), AMY))
     assert Applied() == mirror.apply(Deleted(uuid(10)))
     assert find(mirror, "(uid=amy)") is None
-    asyncio.run(mirror.load(pages_of(TREE), 42.5))
-    assert (["amy"], Statistics(7, 42.5)) == (find(mirror, "(uid=amy)"), mirror.statistics)
+    asyncio.run(mirror.load(pages_of(TREE)))
+    assert (["amy"], 7) == (find(mirror, "(uid=amy)"), len(mirror))
     mirror.clear()
-    assert (None, 0) == (find(mirror, "(uid=amy)"), mirror.statistics.entries)
+    assert (None, 0) == (find(mirror, "(uid=amy)"), len(mirror))
 
 
 # ---------------------------------------------------------------- changes
@@ -459,9 +459,9 @@ def test_put() -> None:
     mirror.put(group(20, "staff", "bob"))
     assert ["bosses"] == find(mirror, of("amy"))
     assert STAFF.dn == getattr(mirror.put(Entry(STAFF.dn, {"cn": ["crew"]})).before, "dn", "")
-    assert (7, ["staff"]) == (mirror.statistics.entries, find(mirror, "(cn=crew)"))
+    assert (7, ["staff"]) == (len(mirror), find(mirror, "(cn=crew)"))
     mirror.apply(Deleted(uuid(20)))
-    assert 6 == mirror.statistics.entries
+    assert 6 == len(mirror)
 
 
 def test_one_more_member_of_a_large_group() -> None:
@@ -508,7 +508,7 @@ def test_too_large(limit: int, is_refused: bool) -> None:
             asyncio.run(mirror.load(pages))
     else:
         asyncio.run(mirror.load(pages))
-    assert (0 if is_refused else 7) == mirror.statistics.entries
+    assert (0 if is_refused else 7) == len(mirror)
 
 
 def test_too_large_by_and_by() -> None:
@@ -540,14 +540,14 @@ SHOWN = [
 def test_a_replica_that_is_half_loaded(held: list[Entry], shown: list[Entry], is_believed: bool) -> None:
     """More than half of the entries do not go at once: what was held stays; new uuids are no loss."""
     mirror = empty()
-    asyncio.run(mirror.load(pages_of(held), 1.0))
+    asyncio.run(mirror.load(pages_of(held)))
     if is_believed:
-        asyncio.run(mirror.load(pages_of(shown), 2.0))
+        asyncio.run(mirror.load(pages_of(shown)))
     else:
         with pytest.raises(Unavailable, match="not believed"):
-            asyncio.run(mirror.load(pages_of(shown), 2.0))
+            asyncio.run(mirror.load(pages_of(shown)))
     now = shown if is_believed else held
-    assert Statistics(len(now), 2.0 if is_believed else 1.0) == mirror.statistics
+    assert len(now) == len(mirror)
     assert {one.key for one in now} == set(content(mirror))
 
 
@@ -649,7 +649,7 @@ def test_a_load_that_fails() -> None:
     with pytest.raises(Unavailable, match="lost"):
         asyncio.run(mirror.load(broken()))
     mirror.apply(Deleted(uuid(10)))
-    assert (["bob"], 6, True) == (find(mirror, "(uid=*)"), mirror.statistics.entries, gc.isenabled())
+    assert (["bob"], 6, True) == (find(mirror, "(uid=*)"), len(mirror), gc.isenabled())
     asyncio.run(mirror.load(pages_of(TREE)))
     assert ["amy", "bob"] == find(mirror, "(uid=*)")
 
@@ -677,7 +677,7 @@ def test_one_load_at_a_time() -> None:
         await asyncio.sleep(0)
         again.cancel()
         await asyncio.gather(again, return_exceptions=True)
-        assert (2, True) == (mirror.statistics.entries, gc.isenabled())
+        assert (2, True) == (len(mirror), gc.isenabled())
         assert Comparison(5, 0, 0) == await mirror.load(pages_of(TREE))
 
     asyncio.run(run())

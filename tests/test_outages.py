@@ -258,7 +258,7 @@ def test_a_directory_without_the_policy_is_an_error_at_start(slapd: Slapd, tmp_p
 
 
 def test_a_refused_configuration_leaves_nothing_behind(slapd: Slapd) -> None:
-    """SIGHUP with a policy that is not there: told, the old one answers; a connection for lookups and one for changes."""
+    """SIGHUP with a policy that is not there: told, the old one answers on the same two connections."""
     with serving(slapd) as service:
         assert service.ask(**KNOWN) == "reject,"
         good = service.sections

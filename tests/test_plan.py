@@ -88,6 +88,9 @@ class Counting:
     async def close(self) -> None:
         """Nothing is open."""
 
+    def set_witnesses(self, dns: Sequence[str]) -> None:
+        """It has what it has."""
+
     def set_proofs(self, proofs: Sequence[Search]) -> None:
         """It shows what it has."""
 
@@ -340,6 +343,9 @@ class Wide:
 
     async def close(self) -> None:
         """Nothing is open."""
+
+    def set_witnesses(self, dns: Sequence[str]) -> None:
+        """It has what it has."""
 
     def set_proofs(self, proofs: Sequence[Search]) -> None:
         """It shows what it has."""

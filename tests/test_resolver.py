@@ -11,6 +11,7 @@ import pytest
 
 from ldappolicy import facts
 from ldappolicy.directory import Features, Search
+from ldappolicy.directory.changes import Changed, Deleted
 from ldappolicy.directory.plan import Planner, Where
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
@@ -56,6 +57,9 @@ class Fake:
 
     async def close(self) -> None:
         """Nothing is open."""
+
+    def set_witnesses(self, dns: Sequence[str]) -> None:
+        """It has what it has."""
 
     def set_proofs(self, proofs: Sequence[Search]) -> None:
         """It shows what it has."""
@@ -479,3 +483,289 @@ def test_a_lookup_that_cannot_be_planned_is_its_own_trouble() -> None:
         assert {type(outcomes[bad]), type(outcomes[worse])} == {Missed}
 
     run(story)
+
+
+# --- requests that come together ------------------------------------------------------------------
+
+
+def test_requests_of_one_turn_share_a_search() -> None:
+    """What two requests lack when the event loop comes round is one search; a lone one does not wait."""
+
+    async def story() -> None:
+        stage = Stage(AMY, BOB)
+        both = await asyncio.gather(stage.ask(A), stage.ask(B))
+        assert [names(outcome) for outcome in both] == [["uid=amy"], ["uid=bob"]]
+        assert stage.searches == 1
+        lone = asyncio.ensure_future(stage.ask(NOBODY))
+        await turns()
+        assert lone.done()
+
+    run(story)
+
+
+def test_what_is_looked_ahead_for_is_asked_once() -> None:
+    """And not again by those who need it meanwhile."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        stage.resolver.look_ahead([A])
+        assert not stage.resolver.is_idle
+        assert names(await stage.ask(A)) == ["uid=amy"]
+        stage.resolver.look_ahead([A])
+        await turns()
+        assert (stage.searches, stage.resolver.is_idle) == (1, True)
+
+    run(story)
+
+
+# --- changes --------------------------------------------------------------------------------------
+
+ELSE = Entry(f"uid=else,{BASE}", {"mail": ["else@x"], "uid": ["else"]})
+
+
+def test_an_answer_is_trusted_while_a_stream_vouches() -> None:
+    """Whatever its age, if it was asked for since; and for its ttl from when the stream was lost."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        stage.resolver.vouch()
+        await stage.resolver.fetch([NOBODY])
+        stage.clock.passes(3000)
+        assert isinstance(stage.resolver.known(NOBODY), Absent)
+        assert stage.resolver.data_age == 0
+        stage.resolver.unvouch()
+        stage.clock.passes(59)
+        assert isinstance(stage.resolver.known(NOBODY), Absent)
+        assert stage.resolver.data_age == 59
+        stage.clock.passes(6)
+        assert stage.resolver.known(NOBODY) is None
+
+    run(story)
+
+
+def test_what_was_asked_before_the_stream_is_not_vouched_for() -> None:
+    """A change may have come between the two."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        await stage.ask(A)
+        stage.clock.passes(1)
+        stage.resolver.vouch()
+        stage.clock.passes(300)
+        assert stage.resolver.known(A) is None
+
+    run(story)
+
+
+def test_a_change_forgets_what_it_concerns() -> None:
+    """And the rest is as it was."""
+
+    async def story() -> None:
+        stage = Stage(AMY, BOB)
+        stage.resolver.vouch()
+        await stage.resolver.fetch([A, B])
+        stage.resolver.changed(Changed("", AMY))
+        assert (stage.resolver.known(A), names(await stage.ask(B))) == (None, ["uid=bob"])
+        assert stage.searches == 1
+
+    run(story)
+
+
+def test_an_answer_that_a_change_overtakes_is_not_kept() -> None:
+    """It may be from before the change: whoever waits gets it, and nobody else."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        stage.resolver.vouch()
+        stage.directory.gate.clear()
+        asked = asyncio.ensure_future(stage.ask(A))
+        await turns()
+        stage.clock.passes(1)
+        stage.resolver.changed(Changed("", ELSE))
+        stage.directory.gate.set()
+        assert names(await asked) == ["uid=amy"]
+        assert stage.resolver.known(A) is None
+
+    run(story)
+
+
+def test_an_entry_is_known_by_its_identity() -> None:
+    """As it was last answered, while that is remembered."""
+    amy = Entry(AMY.dn, {"mail": ["amy@x"], "entryUUID": ["a-1"]})
+
+    async def story() -> None:
+        stage = Stage(amy)
+        assert stage.resolver.known_entry("a1") is None
+        await stage.ask(A)
+        assert stage.resolver.known_entry("a1") == amy
+        await stage.ask(A)
+        assert stage.resolver.lately_found(5) == [AMY.dn]
+        stage.resolver.changed(Deleted("a1"))
+        assert stage.resolver.known_entry("a1") is None
+        assert stage.resolver.known(A) is None
+
+    run(story)
+
+
+def test_what_is_noted_of_dependencies_is_bounded() -> None:
+    """By what is remembered, not by what ever was."""
+
+    async def story() -> None:
+        stage = Stage(limits=Limits(size=10))
+        stage.resolver.vouch()
+        for n in range(500):
+            user = Entry(f"uid=u{n},{BASE}", {"mail": [f"u{n}@x"], "entryUUID": [f"u{n}"]})
+            stage.directory.entries = (user,)
+            assert isinstance(await stage.ask(facts.mail(f"u{n}@x")), Found)
+        assert sum(stage.resolver.known_entry(f"u{n}") is not None for n in range(500)) == 10
+        assert stage.resolver.dependencies <= 8 * 11
+
+    run(story)
+
+
+# --- the mirror, and what is known from another time ----------------------------------------------
+
+
+def test_a_mirror_answers_what_it_can() -> None:
+    """None of it is a search; what it cannot say is asked for."""
+
+    async def story() -> None:
+        stage = Stage(BOB)
+        stage.resolver.vouch()
+        stage.resolver.use_mirror(lambda search: [AMY] if "amy" in to_text(search.filter) else None)
+        assert names(await stage.ask(A)) == ["uid=amy"]
+        assert stage.searches == 0
+        assert names(await stage.ask(B)) == ["uid=bob"]
+        assert stage.searches == 1
+
+    run(story)
+
+
+def test_a_mirror_outlives_its_stream() -> None:
+    """Trusted for the ttl; then it is asked when the directory is unavailable, until max_stale."""
+
+    async def story() -> None:
+        stage = Stage(BOB)
+        stage.resolver.vouch()
+        stage.resolver.use_mirror(lambda search: [AMY])
+        stage.resolver.unvouch()
+        stage.clock.passes(299)
+        assert names(await stage.ask(A)) == ["uid=amy"]
+        stage.clock.passes(6)
+        assert stage.resolver.known(A) is None
+        stage.directory.down = "gone"
+        assert names(await stage.ask(A)) == ["uid=amy"]
+        stage.clock.passes(3600)
+        assert await stage.ask(A) == Missed("gone")
+
+    run(story)
+
+
+def test_what_is_recalled_is_for_an_outage() -> None:
+    """It is not fresh, however young: the directory is asked first."""
+
+    async def story() -> None:
+        stage = Stage(BOB)
+        stage.resolver.recall([(A, (AMY,), 10.0), (NOBODY, (), 10.0), (B, (AMY,), 4000.0)])
+        assert stage.resolver.known(A) is None
+        stage.directory.down = "gone"
+        assert names(await stage.ask(A)) == ["uid=amy"]
+        assert isinstance(await stage.ask(NOBODY), Absent)
+        assert await stage.ask(B) == Missed("gone")
+        assert {lookup: age for lookup, _, age in stage.resolver.remembered()} == {A: 10.0, NOBODY: 10.0}
+
+    run(story)
+
+
+def test_a_copy_of_another_time_is_for_an_outage() -> None:
+    """The same for a mirror of the snapshot; once a stream is live it has to be replaced."""
+
+    async def story() -> None:
+        stage = Stage(BOB)
+        stage.resolver.begin_with(lambda search: [AMY], 10.0)
+        assert (stage.resolver.known(A), stage.resolver.data_age) == (None, 10.0)
+        stage.directory.down = "gone"
+        assert names(await stage.ask(A)) == ["uid=amy"]
+
+    run(story)
+
+
+def test_an_answer_of_a_gap_is_not_vouched_for() -> None:
+    """Whoever was asked while no stream stood may have been behind."""
+
+    async def story() -> None:
+        stage = Stage(AMY, BOB)
+        stage.resolver.vouch()
+        stage.clock.passes(1)
+        await stage.ask(A)
+        stage.clock.passes(1)
+        stage.resolver.unvouch()
+        stage.clock.passes(1)
+        await stage.ask(B)
+        stage.clock.passes(1)
+        stage.resolver.vouch()
+        stage.clock.passes(400)
+        assert (stage.resolver.known(A) is None, stage.resolver.known(B) is None) == (False, True)
+
+    run(story)
+
+
+def test_the_youngest_answer_serves_in_an_outage() -> None:
+    """Be it of the mirror, or of a search since its stream was lost."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        stage.resolver.begin_with(lambda search: [BOB], 3000.0)
+        await stage.ask(A)
+        stage.clock.passes(400)
+        stage.directory.down = "gone"
+        assert names(await stage.ask(A)) == ["uid=amy"]
+        stage.clock.passes(1000)
+        assert names(await stage.ask(A)) == ["uid=amy"]
+
+    run(story)
+
+
+def test_a_request_behind_a_change_asks_anew() -> None:
+    """And does not wait for a search that began before it."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        stage.resolver.vouch()
+        stage.directory.gate.clear()
+        first = asyncio.ensure_future(stage.ask(A))
+        await turns()
+        stage.resolver.changed(Changed("", AMY))
+        second = asyncio.ensure_future(stage.ask(A))
+        await turns()
+        stage.directory.gate.set()
+        assert [names(outcome) for outcome in await asyncio.gather(first, second)] == [["uid=amy"]] * 2
+        assert stage.searches == 2
+
+    run(story)
+
+
+def test_who_is_named_by_a_list_makes_it_expire() -> None:
+    """Servers amend such names and tell nobody: ttl, whatever vouches."""
+    listed = Entry(f"cn=l,{BASE}", {"mail": ["amy@x"], "smtpdDeniedSenderDN": [BOB.dn]})
+
+    async def story() -> None:
+        stage = Stage(listed)
+        stage.resolver.vouch()
+        await stage.ask(A)
+        stage.clock.passes(299)
+        assert stage.resolver.known(A) is not None
+        stage.clock.passes(10)
+        assert stage.resolver.known(A) is None
+        await stage.ask(A)
+        stage.resolver.changed(Deleted("", BOB.dn))
+        assert stage.resolver.known(A) is None
+
+    run(story)
+
+
+def test_a_change_of_an_entry_with_an_odd_name_is_no_fault() -> None:
+    """What is no DN to us names nothing that is remembered."""
+    stage = Stage(AMY)
+    stage.resolver.changed(Deleted("", "cn=a\\zb,dc=x"))
+    assert stage.resolver.known(A) is None

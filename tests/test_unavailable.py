@@ -161,6 +161,7 @@ EVERY_CHECK = {
     "directory:access, domain": (ASK, of_kind("domain"), {}),
     "directory:access, groups": (ASK, of_kind("groups"), {"sender": "amy@my.domain"}),
     "directory:access, dynamic groups": (ASK, of_kind("dynamic"), {"sender": "amy@my.domain"}),
+    "directory:access, groups that carry rules": (ASK, of_kind("carrying"), {"sender": "amy@my.domain"}),
     "directory:access, login": ("check_sasl_access directory:access", of_kind("login"), {"login": "amy"}),
     "directory:access, login by address": (
         "check_sasl_access directory:access",
@@ -217,6 +218,7 @@ def test_every_kind_of_lookup(name: str, choice: str) -> None:
         person("amy"),
         person("bob"),
         group("g", [AMY]),
+        group("ruled", [], smtpdMemberSenderAccess="reject", smtpdMemberRecipientAccess="reject"),
         group("all", [AMY], mail="all@my.domain", owner="cn=g,ou=groups,dc=example", smtpdDeniedSender="x"),
         missed=missed,
         on_unavailable=choice,

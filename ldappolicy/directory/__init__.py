@@ -13,6 +13,9 @@ from typing import Protocol
 from ldappolicy.entry import Entry
 from ldappolicy.ldap_filter import Filter
 
+MATCHED_VALUES = "1.2.826.0.1.3344810.2.3"
+"""The control of RFC 3876."""
+
 
 class Scope(IntEnum):
     """RFC 4511 section 4.5.1.2, with its numbers."""
@@ -46,7 +49,7 @@ class Features:
     @property
     def has_matched_values(self) -> bool:
         """RFC 3876: `Search.values` is obeyed."""
-        return "1.2.826.0.1.3344810.2.3" in self.controls
+        return MATCHED_VALUES in self.controls
 
     @property
     def is_active_directory(self) -> bool:
@@ -72,6 +75,10 @@ class Directory(Protocol):
 
     def set_proofs(self, proofs: Sequence[Search]) -> None:
         """Searches that have to find something before a server is believed that anything is absent."""
+        ...
+
+    def set_witnesses(self, dns: Sequence[str]) -> None:
+        """DNs that were found lately, of which a server has to show at least half: else it is half loaded."""
         ...
 
     async def close(self) -> None:

@@ -62,6 +62,9 @@ class LdifDirectory:
     def set_proofs(self, proofs: Sequence[Search]) -> None:
         """A file is what it is: nothing to prove."""
 
+    def set_witnesses(self, dns: Sequence[str]) -> None:
+        """The same."""
+
     async def close(self) -> None:
         """Nothing is open."""
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Protocol
 
-from ldappolicy.entry import normal_dn
+from ldappolicy.entry import normal_dn, without_uid
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.ldap_filter import (
     And,
@@ -86,7 +86,6 @@ Key = Callable[[str], str | None]
 _SPACES = re.compile(" {2,}")
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")  # int() refuses more than 4300 digits
 _PAIR_ENDS = re.compile("[,+]")  # in a normal DN these are nothing else
-_UNIQUE_SUFFIX = re.compile(r"#'[01]*'B$")  # RFC 4517 section 3.3.21, Name and Optional UID
 
 
 def key_of(attr: str, *, cached: bool = True) -> Key:
@@ -97,7 +96,7 @@ def key_of(attr: str, *, cached: bool = True) -> Key:
     if attr == "uniquemember":
         return _unique_key if cached else _unique_key_once
     if attr in DN_ATTRIBUTES:
-        return _dn_key if cached else _dn_key_once
+        return dn_key if cached else _dn_key_once
     return _fold
 
 
@@ -115,7 +114,8 @@ def _exact(value: str) -> str:
     return _SPACES.sub(" ", value).strip(" ")
 
 
-def _dn_key(value: str) -> str | None:
+def dn_key(value: str) -> str | None:
+    """The normal form of a DN; None for what is none."""
     try:
         return normal_dn(value)
     except InputError:
@@ -130,11 +130,11 @@ def _dn_key_once(value: str) -> str | None:
 
 
 def _unique_key(value: str) -> str | None:
-    return _dn_key(_UNIQUE_SUFFIX.sub("", value))
+    return dn_key(without_uid(value))
 
 
 def _unique_key_once(value: str) -> str | None:
-    return _dn_key_once(_UNIQUE_SUFFIX.sub("", value))
+    return _dn_key_once(without_uid(value))
 
 
 def matcher(tree: Filter) -> Matcher:
@@ -274,7 +274,7 @@ def _bit_test(value: str, *, every: bool) -> Callable[[str], bool]:
 def _dn_test(attr: str | None, value: str) -> Matcher:
     """`(ou:dn:=people)` looks at the pairs of the entry's DN too, compared as in DNs."""
     octets = value.encode("utf-8", "surrogateescape")
-    wanted = _dn_key(f"{attr or 'cn'}={''.join(f'{chr(92)}{octet:02x}' for octet in octets)}")
+    wanted = dn_key(f"{attr or 'cn'}={''.join(f'{chr(92)}{octet:02x}' for octet in octets)}")
     if wanted is None:
         return _nothing
     if attr is not None:
@@ -297,8 +297,8 @@ _RULES: dict[str, Key] = {
     "2.5.13.5": _exact,
     "caseexactia5match": _exact,
     "1.3.6.1.4.1.1466.109.114.1": _exact,
-    "distinguishednamematch": _dn_key,
-    "2.5.13.1": _dn_key,
+    "distinguishednamematch": dn_key,
+    "2.5.13.1": dn_key,
     "integermatch": _integer,
     "2.5.13.14": _integer,
 }

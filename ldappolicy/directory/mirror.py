@@ -29,12 +29,12 @@ from itertools import chain
 
 from ldappolicy.directory import Scope, Search
 from ldappolicy.directory.changes import Changed, Deleted, Members, entry_uuid
-from ldappolicy.directory.matching import BIT_RULES, DN_ATTRIBUTES, key_of
+from ldappolicy.directory.matching import BIT_RULES, DN_ATTRIBUTES, dn_key, key_of
 from ldappolicy.directory.memory import Entries
 from ldappolicy.directory.packing import Packed, Packer
 from ldappolicy.directory.plan import OR_TERMS
 from ldappolicy.entry import Entry, is_below, normal_dn
-from ldappolicy.errors import InputError, Unavailable
+from ldappolicy.errors import Unavailable
 from ldappolicy.ldap_filter import And, Equality, Extensible, Filter, Not, Or, Present, Substring
 
 MISTRUSTED = 20
@@ -83,14 +83,6 @@ class Comparison:
     reload: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """What is held; `loaded_at` is what the last load was given."""
-
-    entries: int
-    loaded_at: float
-
-
 class Mirror:
     """The entries at and below some bases, with some attributes; `members` are those that hold members.
 
@@ -127,12 +119,10 @@ class Mirror:
         # Since a load began: names that entries have left, and whether entries below them had to follow.
         self._left: list[tuple[str, ...]] = []
         self._tore = False
-        self._loaded_at = 0.0
 
-    @property
-    def statistics(self) -> Statistics:
-        """How much is held, and since when."""
-        return Statistics(len(self._held.entries) if self._held else 0, self._loaded_at)
+    def __len__(self) -> int:
+        """How many entries are held."""
+        return len(self._held.entries) if self._held else 0
 
     def clear(self) -> None:
         """Hold nothing until the next load."""
@@ -146,7 +136,7 @@ class Mirror:
         if held is None or held.is_torn or not self._answers(search.filter, held.doubtful):
             return None
         names = {name.lower() for name in search.attributes if name != "1.1"}
-        base = _dn_or_none(search.base)
+        base = dn_key(search.base)
         if base is None or not self._covers(base) or not names.issubset(self.attributes):
             return None
         found = held.entries.search(base, search.scope, search.filter)
@@ -187,7 +177,7 @@ class Mirror:
             key = key_of(attr)(value)
             return key is not None and key not in doubtful
         # A site's attribute may hold DNs without our knowledge, and DNs have many spellings.
-        return "," not in value or _dn_or_none(value) is None
+        return "," not in value or dn_key(value) is None
 
     # ------------------------------------------------------------ changes
 
@@ -261,7 +251,7 @@ class Mirror:
 
     # ------------------------------------------------------------ loading
 
-    async def load(self, pages: AsyncIterator[Sequence[Entry]], loaded_at: float = 0.0) -> Comparison:
+    async def load(self, pages: AsyncIterator[Sequence[Entry]]) -> Comparison:
         """Hold what the pages hold, once they are all there; raises Unavailable and keeps what is held.
 
         What is applied while the pages are read outlives them, whichever is newer: the stream tells the rest.
@@ -276,7 +266,6 @@ class Mirror:
                 dangling = self._swap(content, self._meanwhile)
         finally:
             self._meanwhile, self._left = None, []
-        self._loaded_at = loaded_at
         _freeze(len(content.entries))
         return Comparison(*counts, dangling, content.is_torn)
 
@@ -405,7 +394,7 @@ class _Content:
         """Hold an entry no more; a DN alone does not tell of one that is known to be another."""
         before = self.by_uuid(uuid)
         if before is None:
-            there = self.entries.get(_dn_or_none(dn) or "")
+            there = self.entries.get(dn_key(dn) or "")
             if there is None or (uuid and there.uuid != there.key):
                 return Applied()
             before = there
@@ -448,7 +437,7 @@ class _Content:
             had = before.values(name) if before is not None else ()
             spelled.update(zip(had, had, strict=True))
             for value in entry.values(name):
-                if value not in spelled and (named := self.entries.get(_dn_or_none(value) or "")) is not None:
+                if value not in spelled and (named := self.entries.get(dn_key(value) or "")) is not None:
                     spelled[named.dn] = named.dn
         return spelled
 
@@ -495,14 +484,7 @@ def _identity(change: Change) -> str:
     """What tells an entry apart from others, in a change or a page."""
     if isinstance(change, Changed):
         return change.uuid or entry_uuid(change.entry) or change.entry.key
-    return change.uuid or _dn_or_none(change.dn) or ""
-
-
-def _dn_or_none(dn: str) -> str | None:
-    try:
-        return normal_dn(dn)
-    except InputError:
-        return None
+    return change.uuid or dn_key(change.dn) or ""
 
 
 def _without(name: str, values: tuple[str, ...], gone: Iterable[str]) -> tuple[str, ...]:

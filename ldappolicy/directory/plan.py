@@ -10,7 +10,6 @@ together, one search answers them all if the server returns those members alone 
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +18,7 @@ from typing import TypeVar
 
 from ldappolicy.address import fold, quoted, split_address
 from ldappolicy.directory import Directory, Features, Scope, Search
-from ldappolicy.entry import Entry, is_below, normal_dn
+from ldappolicy.entry import Entry, is_below, normal_dn, without_uid
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.facts import Lookup
 from ldappolicy.ldap_filter import And, Equality, Extensible, Filter, LdapUrl, Or, Present, parse_url
@@ -36,10 +35,9 @@ below what slapd takes in one message of an anonymous client (sockbuf_max_incomi
 """
 
 IN_CHAIN = "1.2.840.113556.1.4.1941"
-"""LDAP_MATCHING_RULE_IN_CHAIN, MS-ADTS section 3.1.1.3.4.4.3."""
+"""LDAP_MATCHING_RULE_TRANSITIVE_EVAL ("in chain"), MS-ADTS section 3.1.1.3.4.4.3."""
 
 _VALUES = frozenset(("mail", "login", "domain", "url"))
-_UNIQUE_SUFFIX = re.compile(r"#'[01]*'B$")  # RFC 4517 section 3.3.21, Name and Optional UID
 
 Answers = dict[Lookup, tuple[Entry, ...]]
 Match = Callable[[Entry, Lookup], bool]
@@ -118,18 +116,21 @@ class Members:
         groups = [(_without(entry, self.mapping.member), self._members(entry)) for entry in shown]
         answers: Answers = {}
         for lookup in self.lookups:
-            keys = {_key(lookup[1]), *(login.casefold() for login in lookup[2:])}
+            keys = self._keys(lookup)
             answers[lookup] = tuple(group for group, members in groups if not keys.isdisjoint(members))
-        told = {group.key for found in answers.values() for group in found}
-        if any(group.key not in told for group, _ in groups):
+        asked = {key for lookup in self.lookups for key in self._keys(lookup)}
+        if any(not members or not members <= asked for _, members in groups):
             return await _ask_each(self.parts, directory)
         return answers
+
+    def _keys(self, lookup: Lookup) -> set[str]:
+        return {_key(lookup[1]), *map(str.casefold, lookup[2:])}
 
     def _members(self, entry: Entry) -> set[str]:
         """Who was shown to be in it: normal DNs, and folded logins."""
         dns = (value for name in self.mapping.member_dns for value in entry.values(name))
         logins = (value for name in self.mapping.member_logins for value in entry.values(name))
-        return {*(_key(_UNIQUE_SUFFIX.sub("", dn)) for dn in dns), *map(str.casefold, logins)}
+        return {*(_key(without_uid(dn)) for dn in dns), *map(str.casefold, logins)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -437,7 +437,7 @@ class Comparison:
             and any(one in self.outcome.pair.text for one in MAY_DEFER)
         ):
             return Difference.UNLISTED, ""
-        if not refused or not self.residue or says(ours.reply) == CONFIGURATION_ERROR:
+        if not refused or not self.residue:
             return None, ""
         if was[:1] == "4" and now[:1] == "5":
             return (

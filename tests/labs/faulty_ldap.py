@@ -99,7 +99,6 @@ class _Threaded:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
         self._greeting: set[asyncio.Task[None]] = set()
 
     @property
@@ -141,23 +140,23 @@ class _Threaded:
         if self._listener is None:
             self._listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
             self._listener.setblocking(False)
-            self._accepting = asyncio.create_task(self._accept_all(self._listener))
+            asyncio.get_running_loop().add_reader(self._listener, self._take, self._listener)
 
     async def _close(self) -> None:
-        if self._listener is not None and self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.wait((self._accepting,))
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
             self._listener = None
 
-    async def _accept_all(self, listener: socket.socket) -> None:
+    def _take(self, listener: socket.socket) -> None:
         """Not asyncio.Server: one that is closed loses sight of what it is just accepting."""
-        loop = asyncio.get_running_loop()
-        while True:
-            accepted, _ = await loop.sock_accept(listener)
-            task = asyncio.create_task(self._greet(accepted))
-            self._greeting.add(task)
-            task.add_done_callback(self._greeting.discard)
+        try:
+            accepted, _ = listener.accept()
+        except BlockingIOError:
+            return
+        task = asyncio.get_running_loop().create_task(self._greet(accepted))
+        self._greeting.add(task)
+        task.add_done_callback(self._greeting.discard)
 
     async def _greet(self, accepted: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -8,7 +8,7 @@ Strings are UTF-8 with surrogateescape, so that every octet string arrives as it
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ldappolicy.directory import Search
+from ldappolicy.directory import MATCHED_VALUES, Search
 from ldappolicy.directory.ldap.ber import BOOLEAN, ENUMERATED, OCTETS, SEQUENCE, boolean, element, integer
 from ldappolicy.ldap_filter import (
     And,
@@ -25,7 +25,6 @@ from ldappolicy.ldap_filter import (
 )
 
 PAGED_RESULTS = "1.2.840.113556.1.4.319"  # RFC 2696
-MATCHED_VALUES = "1.2.826.0.1.3344810.2.3"  # RFC 3876
 DOMAIN_SCOPE = "1.2.840.113556.1.4.1339"  # MS-ADTS section 3.1.1.3.4.1.4
 
 _START_TLS = b"1.3.6.1.4.1.1466.20037"

@@ -177,7 +177,7 @@ def _complaints_external(settings: LdapSettings, found: Sequence[Endpoint]) -> I
 
 def _complaints_gssapi(settings: LdapSettings, found: Sequence[Endpoint]) -> Iterator[str]:
     if not gssapi.is_installed():
-        yield "bind: 'gssapi' needs the Python library gssapi: pip install 'ldappolicy[gssapi]'"
+        yield "bind: 'gssapi' needs the Python library gssapi: pip install gssapi"
     for endpoint in found:
         if not endpoint.is_private and not settings.allow_cleartext:
             # Nobody could read a password, but what the server answers could be changed on the way.

@@ -7,6 +7,8 @@ not as shipped, and returns what it did, a line each: nothing when all was there
 
 from dataclasses import dataclass
 
+from ldappolicy.directory.loading import Attributes
+
 LEFT = "left: "
 """How a line begins that tells what was not done."""
 
@@ -22,3 +24,8 @@ class Access:
 
     bases: tuple[str, ...]
     postmasters: str = ""
+
+
+def values_of(attributes: Attributes, wanted: str) -> tuple[str, ...]:
+    """The values of an attribute, its name in any case."""
+    return next((values for name, values in attributes.items() if name.lower() == wanted.lower()), ())

@@ -14,7 +14,7 @@ none of ours is in one, and the classes come with security descriptors of their 
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from ldappolicy.directory.ldap.installing import LEFT
+from ldappolicy.directory.ldap.installing import LEFT, values_of
 from ldappolicy.directory.ldap.writing import Writer
 from ldappolicy.directory.loading import Attributes
 from ldappolicy.errors import ConfigError
@@ -48,7 +48,7 @@ def install(writer: Writer, shipped: Iterable[Record]) -> list[str]:
 
 def _index(writer: Writer, dn: str) -> Iterator[str]:
     """What is searched for has an index, or every lookup of a domain goes through all objects."""
-    (flags,) = _values(writer.read(dn) or {}, "searchFlags") or ("0",)
+    (flags,) = values_of(writer.read(dn) or {}, "searchFlags") or ("0",)
     if not int(flags) & _INDEXED:
         writer.modify(dn, [("replace", "searchFlags", (str(int(flags) | _INDEXED),))])
         _read_again(writer)
@@ -79,7 +79,7 @@ def _carry_out(writer: Writer, record: Record, base: str) -> Iterator[str]:
 
 def _grow(writer: Writer, dn: str, held: Attributes, wanted: Sequence[str]) -> Iterator[str]:
     """More of what objects of this class may have."""
-    there = {name.lower() for name in _values(held, _GROWS)}
+    there = {name.lower() for name in values_of(held, _GROWS)}
     missing = tuple(name for name in wanted if name.lower() not in there)
     if missing:
         writer.modify(dn, [("add", _GROWS, missing)])
@@ -91,8 +91,4 @@ def _filled(values: Iterable[str], base: str) -> tuple[str, ...]:
 
 
 def _is_same(name: str, held: Attributes, shipped: Attributes) -> bool:
-    return _values(held, name) == _values(shipped, name)
-
-
-def _values(attributes: Attributes, wanted: str) -> tuple[str, ...]:
-    return next((values for name, values in attributes.items() if name.lower() == wanted.lower()), ())
+    return values_of(held, name) == values_of(shipped, name)

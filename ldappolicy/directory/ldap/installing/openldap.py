@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ldappolicy.directory import Scope
-from ldappolicy.directory.ldap.installing import LEFT, Access
+from ldappolicy.directory.ldap.installing import LEFT, Access, values_of
 from ldappolicy.directory.ldap.installing.definitions import CLASS, TYPE, bring_in, definitions
 from ldappolicy.directory.ldap.writing import Writer
 from ldappolicy.directory.loading import Attributes
@@ -89,7 +89,7 @@ def _home(entries: Entries, shipped: Record) -> str:
 def _install_access(writer: Writer, names: Sequence[str], config_base: str, access: Access) -> Iterator[str]:
     databases = writer.search(config_base, Scope.ONE, ("olcSuffix", "olcAccess", "olcAddContentAcl"))
     frontend = [held for dn, held in databases if "{-1}frontend" in dn]
-    general = any(_values(held, "olcAccess") for held in frontend)
+    general = any(values_of(held, "olcAccess") for held in frontend)
     held_here = [(dn, held) for dn, held in databases if _holds(held, access.bases)]
     if not held_here:
         yield f"{LEFT}{config_base}: no access rules, for no database holds {' or '.join(access.bases)}"
@@ -100,7 +100,7 @@ def _install_access(writer: Writer, names: Sequence[str], config_base: str, acce
 def _close(
     writer: Writer, dn: str, held: Attributes, names: Sequence[str], access: Access, *, has_rules: bool
 ) -> Iterator[str]:
-    rules = _values(held, "olcAccess")
+    rules = values_of(held, "olcAccess")
     missing = _not_named(rules, names)
     changes: list[Modification] = []
     if missing:
@@ -110,7 +110,7 @@ def _close(
         place = _number(ours)
         changes += [("delete", "olcAccess", (ours,)), ("add", "olcAccess", (place + _rule(names, access),))]
         yield f"replaced: {dn}: olcAccess for {len(names)} attributes, written by {_writers(access)}"
-    if [value.upper() for value in _values(held, "olcAddContentAcl")] != ["TRUE"]:
+    if [value.upper() for value in values_of(held, "olcAddContentAcl")] != ["TRUE"]:
         changes.append(("replace", "olcAddContentAcl", ("TRUE",)))
         yield f"replaced: {dn}: olcAddContentAcl: TRUE"
     if changes:
@@ -152,9 +152,5 @@ def _writers(access: Access) -> str:
 
 
 def _holds(database: Attributes, bases: Sequence[str]) -> bool:
-    suffixes = [normal_dn(suffix) for suffix in _values(database, "olcSuffix")]
+    suffixes = [normal_dn(suffix) for suffix in values_of(database, "olcSuffix")]
     return any(suffix and is_below(normal_dn(base), suffix) for suffix in suffixes for base in bases)
-
-
-def _values(attributes: Attributes, wanted: str) -> tuple[str, ...]:
-    return next((values for name, values in attributes.items() if name.lower() == wanted.lower()), ())

@@ -83,15 +83,23 @@ CASES: Mapping[str, tuple[list[codec.Body], list[Event]]] = {
     ),
     "a new container, and its name": (
         [
-            state(ADD, OU, entry("ou=a", hasSubordinates=["TRUE"])),
+            state(ADD, OU, entry("ou=a", hasSubordinates=["FALSE"])),
             state(MODIFY, OU, entry("ou=a", "o@x", hasSubordinates=["TRUE"])),
             state(MODIFY, OU, entry("ou=b", "o@x", hasSubordinates=["TRUE"])),
         ],
         [
             Changed(OU, told("ou=a"), is_new=True),
             Changed(OU, told("ou=a", "o@x")),
+            Everything(f"a container may have got another name: 'ou=a,{BASE}'"),
             Changed(OU, told("ou=b", "o@x")),
             Everything(f"a container may have got another name: 'ou=b,{BASE}'"),
+        ],
+    ),
+    "a container that was moved here with what is below it": (
+        [state(ADD, OU, entry("ou=a", hasSubordinates=["TRUE"]))],
+        [
+            Changed(OU, told("ou=a"), is_new=True),
+            Everything(f"a container may have got another name: 'ou=a,{BASE}'"),
         ],
     ),
     "the server forgot": (

@@ -8,6 +8,8 @@ SEQUENCE, SET, OCTETS, INTEGER, BOOLEAN, ENUMERATED = 0x30, 0x31, 0x04, 0x02, 0x
 
 _LONG = 0x80
 _LONGEST = 4
+_MOST = 100_000  # elements in one: each takes ten times its two octets
+_WIDEST = 8
 
 
 class Garbage(Exception):
@@ -58,6 +60,8 @@ def elements(octets: bytes, start: int = 0, end: int | None = None) -> list[tupl
         except IndexError:
             raise Garbage(f"{octets[start:end][:40]!r}, expected an element") from None
         start = found[-1][2]
+        if len(found) > _MOST:
+            raise Garbage(f"more than {_MOST} elements")
     if start != end:
         raise Garbage(f"an element ends at {start}, expected {end}")
     return found
@@ -73,6 +77,6 @@ def parts(octets: bytes, tag: int = SEQUENCE) -> list[tuple[int, bytes]]:
 
 def number(octets: bytes) -> int:
     """The content of an INTEGER or ENUMERATED."""
-    if not octets:
-        raise Garbage("expected a number")
+    if not 0 < len(octets) <= _WIDEST:
+        raise Garbage(f"expected a number of {_WIDEST} octets at most")
     return int.from_bytes(octets, "big", signed=True)

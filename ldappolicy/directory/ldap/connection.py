@@ -44,6 +44,9 @@ MAX_NUMBER = 2**31 - 1  # RFC 4511 section 4.1.1.1
 MAX_WAITING = 1024 * 1024
 """Octets of messages that wait for a listener; beyond, nothing is read."""
 
+MAX_WAITING_ASKED = 4 * MAX_MESSAGE
+"""The same while somebody waits for the answer to a search."""
+
 BATCH = 256
 """Messages that are decoded before others have a turn in the event loop."""
 
@@ -61,7 +64,7 @@ class Dropped(Unavailable):
     """The connection ended before a byte of the answer had come: asking again is safe."""
 
 
-_RANGE = re.compile(r"(?P<name>.+);range=\d+-(?P<last>\d+|\*)", re.IGNORECASE)
+_RANGE = re.compile(r"(?P<name>.+);range=[0-9]+-(?P<last>[0-9]{1,10}|\*)", re.IGNORECASE)
 _FEATURES = ("supportedControl", "supportedCapabilities", "supportedFeatures")
 
 
@@ -414,6 +417,7 @@ class Connection(asyncio.Protocol):
     async def _ask(self, encode: Callable[[int], bytes]) -> tuple[codec.Result, list[codec.EntryBody]]:
         operation = _Operation(self.uri)
         number = self._send(encode, operation)
+        self._read_on()  # it may be the listener that asks: what it left waiting must not hide the answer
         try:
             return await operation.done, operation.bodies
         finally:
@@ -461,7 +465,9 @@ class Connection(asyncio.Protocol):
 
     @property
     def _is_behind(self) -> bool:
-        return any(listener.waiting > MAX_WAITING for listener in self._listeners)
+        is_asked = any(isinstance(waiter, _Operation) for waiter in self._pending.values())
+        most = MAX_WAITING_ASKED if is_asked else MAX_WAITING
+        return any(listener.waiting > most for listener in self._listeners)
 
     @property
     def _is_over(self) -> bool:

@@ -103,7 +103,10 @@ class LdapDirectory:
         lines, _ = await self._asked()
         connection = await self._connect(lines.server)
         if not self._proofs:
-            await connection.read_features()
+            with ExitStack() as unfinished:
+                unfinished.callback(connection.abort)
+                await connection.read_features()
+                unfinished.pop_all()
         if self._lines is None or self._lines.server is not lines.server:
             connection.abort()
             raise Unavailable(f"{connection.uri}: lookups moved to another server")

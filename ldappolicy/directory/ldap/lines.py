@@ -57,8 +57,10 @@ class Lines:
         place = self._turn
         held = self._held[place]
         if (held is None or held.ended) and self.server.is_rested and not self._left:
-            await shared(self._attempt(place))
-            held = self._held[place]
+            attempt = self._attempt(place)
+            if not self.connections:
+                await shared(attempt)
+                held = self._held[place]
         if held is not None and not held.ended:
             return held
         return next(iter(self.connections), None)

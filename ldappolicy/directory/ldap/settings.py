@@ -115,6 +115,10 @@ def _endpoint(uri: str, start_tls: bool) -> Endpoint:
         return _socket(uri, parts)
     if not parts.hostname:
         raise ValueError("expected a host name")
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError:
+        raise ValueError("expected a host name with labels of 1 to 63 characters") from None
     tls = "always" if parts.scheme == "ldaps" else "start" if start_tls else ""
     return Endpoint(uri, parts.hostname, parts.port or _PORTS[parts.scheme], "", tls)
 

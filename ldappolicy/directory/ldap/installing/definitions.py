@@ -21,6 +21,7 @@ Kinds = Mapping[str, str]
 _NUMBER = re.compile(r"\{-?\d+\}")
 _NAME = re.compile(r"\bNAME\s+\(?\s*'([^']+)'")
 _WORD = re.compile(r"'[^']*'|[()$]|[^\s()$']+")
+_DESCRIBED = re.compile(r"\bDESC\s+'[^']*'")
 _ORIGIN = re.compile(r"\bX-ORIGIN\s+(?:'[^']*'|\([^)]*\))")
 
 
@@ -50,6 +51,11 @@ class Definition(NamedTuple):
     def is_same(self, other: "Definition") -> bool:
         """Whether both define the same, written in whatever way."""
         return _words(self.text) == _words(other.text)
+
+    def extends(self, other: "Definition") -> bool:
+        """Whether it has the same number and allows all that the other does."""
+        ours, theirs = (_words(_DESCRIBED.sub("", one.text)) for one in (self, other))
+        return self.text.split()[1] == other.text.split()[1] and set(theirs) <= set(ours)
 
 
 def _words(text: str) -> list[str]:
@@ -89,8 +95,8 @@ def _add(writer: Writer, dn: str, missing: Sequence[Definition]) -> Iterator[str
 def _exchange(writer: Writer, pairs: Sequence[tuple[Definition, Definition]]) -> Iterator[str]:
     """New definitions for old ones, in the same place, so that the numbers of others stay."""
     for new, old in pairs:
-        if new.kind == TYPE:
-            # Its syntax may be in use.
+        if new.kind == TYPE or not new.extends(old):
+            # Its syntax may be in use; a class may be a site's, or have been completed by one.
             yield f"{LEFT}{old.dn}: {old}, which is not as shipped"
             continue
         exchange: list[Modification] = [

@@ -29,8 +29,8 @@ KINDS = {"attributeTypes": TYPE, "objectClasses": CLASS}
 
 _VALUES, _ENTRIES = "ldappolicy: written by postmasters", "ldappolicy: entries of postmasters"
 _TARGET = {
-    _VALUES: re.compile(r'targetattr\s*=\s*"([^"]*)"'),
-    _ENTRIES: re.compile(r'targetfilter\s*=\s*"([^"]*)"'),
+    _VALUES: re.compile(r'targetattr\s*=\s*"([^"]*)"', re.IGNORECASE),
+    _ENTRIES: re.compile(r'targetfilter\s*=\s*"([^"]*)"', re.IGNORECASE),
 }
 
 

@@ -36,6 +36,9 @@ from ldappolicy.log import escaped
 AUTO = "auto"
 DEFAULT = Timing()
 
+MOST_DOUBTS = 500
+"""Entries that are read again of a refresh; with more, everything is."""
+
 log = logging.getLogger(__name__)
 
 
@@ -118,13 +121,20 @@ class _Streams:
         raise Unavailable("; ".join(reasons) or f"{connection.uri}: does not do {self._watched.kind}")
 
     async def _by(self, followed: Following, connection: Connection) -> AsyncGenerator[Event, None]:
+        doubts = 0
         async with aclosing(followed.events(connection)) as events:
             async for event in events:
                 if isinstance(event, Live):
+                    doubts = 0
                     if self._told is not None and self._told is not followed:
                         yield Everything("changes are told anew")
                     self._told = followed
                 if isinstance(event, Changed) and self._covered.is_doubtful(event):
+                    doubts += 1
+                    if doubts > MOST_DOUBTS:
+                        if doubts == MOST_DOUBTS + 1:
+                            yield Everything("more is told in part than is read again")
+                        continue
                     again = await self._covered.read(connection, event)
                     if again is None:
                         continue

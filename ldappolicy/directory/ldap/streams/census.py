@@ -31,14 +31,15 @@ class Census:
         self._marker = marker
         self._names: dict[str, int] = {}
 
-    async def begin(self, connection: Connection) -> str:
-        """Read it; the greatest marker there is."""
+    async def begin(self, connection: Connection, latest: str = "") -> str:
+        """Read it; the greatest marker there is, up to `latest`."""
         self._names = {}
         newest = ""
         async for entry in self.entries(connection):
             if uuid := self._covered.identity_of(entry):
                 self._names[uuid] = hash(entry.key)
-            newest = max(newest, *entry.values(self._marker), "")
+            markers = (value for value in entry.values(self._marker) if not latest or value <= latest)
+            newest = max(newest, *markers, "")
         if not self._names:
             raise Refused(f"{connection.uri}: expected one of {', '.join(IDENTITIES)} of each entry")
         return newest
@@ -57,15 +58,15 @@ class Census:
     ) -> list[Event]:
         """What has happened unseen; `is_told` is whether a change of this entry is told anyway."""
         seen: set[str] = set()
-        is_whole = True
+        others: dict[str, int] = {}  # kept when the answer is whole: who fails half-way must see them again
         async for entry in self.entries(connection):
             uuid = self._covered.identity_of(entry)
             seen.add(uuid)
             if uuid and self._names.get(uuid) != hash(entry.key) and not is_told(entry):
-                self.note(uuid, entry)
-                is_whole = False
+                others[uuid] = hash(entry.key)
         if not seen:
             raise Unavailable(f"{connection.uri}: shows no entry any more")
+        self._names.update(others)
         events: list[Event] = []
         for number, uuid in enumerate(tuple(self._names)):
             if uuid not in seen:
@@ -73,7 +74,7 @@ class Census:
                 events.append(self._covered.deleted(uuid))
             if number % _AT_A_TIME == 0:
                 await asyncio.sleep(0)
-        if not is_whole:
+        if others:
             events.append(Everything("entries came or have other names, and no change told of them"))
         return events
 

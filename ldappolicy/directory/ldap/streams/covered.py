@@ -128,7 +128,9 @@ class Covered:
         else:
             yield Deleted(uuid)
         if is_container(body.attributes):
-            renamed = not is_new and self._containers.get(uuid) != entry.key
+            # One that has entries below it when it comes was moved here with them.
+            is_empty = is_new and not _has_subordinates(body.attributes)
+            renamed = not is_empty and self._containers.get(uuid) != entry.key
             self._containers[uuid] = entry.key
             if renamed:
                 yield Everything(f"a container may have got another name: {entry.dn!r}")
@@ -176,6 +178,15 @@ def is_container(attributes: Mapping[str, Sequence[str]]) -> bool:
     if said:
         return any(value.upper() not in ("FALSE", "0") for value in said)
     return any(value.lower() in _CONTAINERS for value in known.get("objectclass", ()))
+
+
+def _has_subordinates(attributes: Mapping[str, Sequence[str]]) -> bool:
+    said = (
+        values
+        for name, values in attributes.items()
+        if _plain(name) in ("hassubordinates", "numsubordinates")
+    )
+    return any(value.upper() not in ("FALSE", "0") for values in said for value in values)
 
 
 def _common(bases: Sequence[str]) -> str:

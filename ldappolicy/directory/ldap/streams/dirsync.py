@@ -23,7 +23,7 @@ memory.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from itertools import islice
 
@@ -221,7 +221,7 @@ class DirSyncFollowing:
                 for event in events:
                     yield event
 
-    async def _meaning(self, connection: Connection, body: codec.EntryBody) -> list[Event]:
+    async def _meaning(self, connection: Connection, body: codec.EntryBody) -> Iterable[Event]:
         uuid = identity(body)
         names = {name.partition(";")[0].lower(): values for name, values in body.attributes.items()}
         if [value.upper() for value in names.get("isdeleted", [])] == ["TRUE"]:
@@ -239,7 +239,8 @@ class DirSyncFollowing:
         is_new = _BIRTH.lower() in names
         members = self._machine.members(body)
         self._census.note(uuid, whole(now))
-        return list(self._covered.changed(uuid, now, is_new=is_new, members=members))
+        # Not before it is told: what is remembered of a container must not be ahead of that.
+        return self._covered.changed(uuid, now, is_new=is_new, members=members)
 
 
 async def _shows_deleted(connection: Connection, context: str) -> bool:

@@ -48,35 +48,40 @@ class PollFollowing:
     async def events(self, connection: Connection) -> AsyncGenerator[Event, None]:
         """See `Following.events`."""
         if self._was_live:
-            for event in await self._changes(connection) + await self._compared(connection):
+            for event in await self._changes(connection):
+                yield event
+            for event in await self._compared(connection):
                 yield event
         else:
             committed = await _committed(connection) if self._by_usn else ""
-            newest = await self._census.begin(connection)
+            newest = await self._census.begin(connection, "" if self._by_usn else _latest())
             self._newest = committed or newest
             self._was_live = True
         yield Live(KIND, connection.uri)
         polls = 0
         while True:
             await asyncio.sleep(self._interval)
-            events = await self._changes(connection)
+            for event in await self._changes(connection):
+                yield event
             polls += 1
             if polls % COMPARISONS == 0:
-                events += await self._compared(connection)
-            for event in events:
-                yield event
+                for event in await self._compared(connection):
+                    yield event
 
     async def _changes(self, connection: Connection) -> list[Event]:
         newest = await _committed(connection) if self._by_usn else ""
         if newest and newest == self._newest:
             return []
+        if newest and int(newest) < int(self._newest):
+            self._newest = newest
+            return [Everything("the server's numbers went back: it was restored, or is another one")]
         condition = GreaterOrEqual(self._marker, self._since())
         wanted = (*self._covered.attributes, *SUBORDINATES)
         events: list[Event] = []
         told: dict[str, Entry] = {}
         greatest = self._newest
         async for entry in self._census.entries(connection, condition, wanted):
-            greatest = max(greatest, *entry.values(self._marker), "")
+            greatest = max(greatest, *self._believed(entry), "")
             uuid = self._covered.identity_of(entry)
             if not uuid:
                 events.append(Everything(f"an entry without an identity has changed: {entry.dn!r}"))
@@ -86,6 +91,10 @@ class PollFollowing:
                 events += self._changed(uuid, entry)
         self._newest, self._told = (newest, {}) if self._by_usn else (greatest, told)
         return events
+
+    def _believed(self, entry: Entry) -> list[str]:
+        """Its marker; not one from the future, behind which nothing would be asked for any more."""
+        return [value for value in entry.values(self._marker) if self._by_usn or value <= _latest()]
 
     def _changed(self, uuid: str, entry: Entry) -> list[Event]:
         is_new, is_renamed = self._census.note(uuid, entry)
@@ -110,10 +119,14 @@ class PollFollowing:
         for form in _FORMATS:
             try:
                 moment = datetime.strptime(self._newest, form).replace(tzinfo=UTC)
-            except ValueError:
+                return (moment - timedelta(seconds=LOOKING_BACK)).strftime(_FORMATS[0])
+            except (ValueError, OverflowError):
                 continue
-            return (moment - timedelta(seconds=LOOKING_BACK)).strftime(_FORMATS[0])
         raise Unavailable(f"{self._marker}: {self._newest!r}, expected YYYYMMDDHHMMSSZ")
+
+
+def _latest() -> str:
+    return (datetime.now(UTC) + timedelta(seconds=LOOKING_BACK)).strftime(_FORMATS[0])
 
 
 async def _committed(connection: Connection) -> str:
@@ -127,4 +140,4 @@ async def _committed(connection: Connection) -> str:
 
 
 def _is_number(value: str) -> bool:
-    return value.isascii() and value.isdigit()
+    return len(value) <= 20 and value.isascii() and value.isdigit()

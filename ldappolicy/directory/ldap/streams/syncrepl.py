@@ -20,7 +20,7 @@ from ldappolicy.directory import Scope, Search
 from ldappolicy.directory.changes import Event, Everything, Live
 from ldappolicy.directory.ldap import ber, codec, requests
 from ldappolicy.directory.ldap.connection import Connection
-from ldappolicy.directory.ldap.streams.covered import ANY, SUBORDINATES, Covered, naming_context
+from ldappolicy.directory.ldap.streams.covered import ANY, SUBORDINATES, Covered, naming_context, whole
 from ldappolicy.directory.ldap.streams.following import refused
 from ldappolicy.errors import Unavailable
 
@@ -99,6 +99,9 @@ class Syncrepl:
             yield from self._covered.changed(uuid, body, is_new=self.is_live and state == _ADD)
         elif state == _DELETE:
             yield self._covered.deleted(uuid, body.dn)
+            if body.dn and not self._covered.covers(whole(body).key):
+                # slapd tells of the entry alone, under its new name.
+                yield Everything(f"an entry was moved away, perhaps with others below it: {body.dn!r}")
         elif state != _PRESENT:
             raise codec.Garbage(f"{body.dn!r}: sync state {state}")
 
@@ -163,12 +166,12 @@ class SyncFollowing:
                     machine.ended(body)
                     raise refused(connection, KIND, body)
                 try:
-                    events = list(machine.feed(body))
+                    # One by one: the cookie moves on when its change was told.
+                    for event in machine.feed(body):
+                        yield Live(KIND, connection.uri) if isinstance(event, Live) else event
                 except codec.Garbage as error:
                     machine.cookie = b""
                     raise Unavailable(f"{connection.uri}: {KIND}: {error}") from error
-                for event in events:
-                    yield Live(KIND, connection.uri) if isinstance(event, Live) else event
 
 
 async def _position(connection: Connection, base: str) -> bytes:

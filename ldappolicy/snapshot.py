@@ -23,7 +23,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
@@ -89,15 +89,14 @@ def write(path: Path, snapshot: Snapshot) -> None:
         _check_replaceable(path)
         _remove_left_behind(path)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        try:
+        with ExitStack() as unfinished:
+            unfinished.callback(Path(name).unlink, missing_ok=True)
             with os.fdopen(handle, "wb") as file:
                 _fill(file, snapshot)
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+            unfinished.pop_all()
         _sync_folder(path.parent)
     except OSError as problem:
         reason = (problem.strerror or "unknown").lower()

@@ -131,6 +131,8 @@ class Site:
         missed: Callable[[Lookup], bool] = nothing,
         one_by_one: bool = False,
         mapping: AttributeMapping = GENERIC,
+        has_chain: bool = False,
+        tells_apart: bool = False,
     ) -> None:
         flat = [one for given in entries for one in ([given] if isinstance(given, Entry) else given)]
         root = [entry("ou=policy", ou="policy"), Entry(BASE, {"dc": ["example"]})]
@@ -142,6 +144,7 @@ class Site:
         self.missed = missed
         self.one_by_one = one_by_one
         self.rounds: list[tuple[Lookup, ...]] = []
+        self.has_chain, self.tells_apart = has_chain, tells_apart
 
     def decide(self, **attributes: str) -> Decision:
         """The decision of a request; `login` stands for both SASL attributes."""
@@ -156,7 +159,7 @@ class Site:
     def resolve(self, request: Request, trace: list[dict[str, Any]] | None = None) -> Decision:
         """Evaluates, asks for what is lacking, evaluates again."""
         known: dict[Lookup, Outcome] = {}
-        facts = Facts(known.get)
+        facts = Facts(known.get, has_chain=self.has_chain, tells_apart=self.tells_apart)
         self.rounds = []
         for _ in range(1000):
             decision = self.evaluator.evaluate(request, facts, trace)

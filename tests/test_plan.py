@@ -8,12 +8,22 @@ import pytest
 from ldappolicy import facts
 from ldappolicy.directory import Features, Scope, Search
 from ldappolicy.directory.ldif import LdifDirectory
-from ldappolicy.directory.plan import OR_TERMS, Answers, Batch, Planner, Probe, Unplanned, Where
+from ldappolicy.directory.plan import (
+    IN_CHAIN,
+    OR_TERMS,
+    Answers,
+    Batch,
+    Members,
+    Planner,
+    Probe,
+    Unplanned,
+    Where,
+)
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
 from ldappolicy.facts import Absent, Lookup
 from ldappolicy.ldap_filter import And, Equality, Filter, Or, parse, to_text
-from ldappolicy.mapping import Mapping
+from ldappolicy.mapping import PROFILES, Mapping
 from ldappolicy.resolver import Limits, Resolver
 
 BASE = "dc=example,dc=com"
@@ -152,6 +162,23 @@ def answers(plan: Planner, directory: Counting, *lookups: Lookup) -> dict[Lookup
         ),
         ([facts.dynamic()], ["base sub (memberURL=*)"]),
         (
+            [facts.carrying()],
+            ["base sub (|(smtpdMemberSenderAccess=*)(smtpdMemberRecipientAccess=*))"],
+        ),
+        ([facts.sid("S\udcff")], ["base sub (objectSid=S\\ff)"]),
+        (
+            [facts.chain(AMY, LIST)],
+            [f"uid=amy,ou=people, base (memberOf:1.2.840.113556.1.4.1941:={LIST})"],
+        ),
+        (
+            [facts.chain(AMY, LIST), facts.chain(AMY, "cn=x")],
+            [
+                f"uid=amy,ou=people, base (|(memberOf:{IN_CHAIN}:={LIST})(memberOf:{IN_CHAIN}:=cn=x))",
+                f"uid=amy,ou=people, base (memberOf:{IN_CHAIN}:={LIST})",
+                f"uid=amy,ou=people, base (memberOf:{IN_CHAIN}:=cn=x)",
+            ],
+        ),
+        (
             [facts.match(AMY, f"ldap:///{BASE}??sub?(&(title=boss)(!(l=x)))")],
             ["uid=amy,ou=people, base (&(title=boss)(!(l=x)))"],
         ),
@@ -231,6 +258,91 @@ def test_members_are_never_downloaded() -> None:
     [search] = [search_of(batch) for batch in planner(mapping=Mapping()).plan([facts.groups(AMY, ("amy",))])]
     assert {"mail", "uid", "memberOf", "smtpdPriority", "owner"} <= set(search.attributes)
     assert {"member", "uniqueMember", "memberUid", "memberURL"}.isdisjoint(search.attributes)
+
+
+MATCHED = Features(controls=frozenset(("1.2.826.0.1.3344810.2.3",)))
+NAMING = PROFILES["active_directory"]
+
+
+def test_groups_of_several_are_one_search_that_shows_them_alone() -> None:
+    """Where the server returns the members that were asked for, and no others (RFC 3876)."""
+    lookups = [facts.groups(AMY, ("amy",)), facts.groups(LIST, ())]
+    [batch] = planner().plan(lookups, MATCHED)
+    assert isinstance(batch, Members)
+    assert to_text(batch.search.filter) == f"(|(|(member={AMY})(memberUid=amy))(member={LIST}))"
+    shown = [to_text(value) for value in batch.search.values]
+    assert shown[:3] == [f"(member={AMY})", "(memberUid=amy)", f"(member={LIST})"]
+    assert set(shown[3:]) == {f"({name}=*)" for name in SMALL.read_attributes}
+    assert {"member", "memberUid", *SMALL.read_attributes} == set(batch.search.attributes)
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected", "searches"),
+    [
+        ([("one", [AMY]), ("two", [LIST, AMY.upper()])], [["cn=one", "cn=two"], ["cn=two"]], 1),
+        ([("one", [f"{AMY}#'0'B"])], [["cn=one"], []], 1),
+        ([], [[], []], 1),
+        ([("odd", [AMY, "cn=somebody else"])], [["cn=odd"], ["cn=odd"]], 3),
+        ([("odd", [])], [["cn=odd"], ["cn=odd"]], 3),
+    ],
+)
+def test_groups_are_told_apart_by_the_members_they_show(
+    shown: list[tuple[str, list[str]]], expected: list[list[str]], searches: int
+) -> None:
+    """One that shows anybody else, or nobody, is not believed: each lookup is asked alone."""
+    directory = Counting()
+    entries = [Entry(f"cn={name},{BASE}", {"cn": [name], "member": members}) for name, members in shown]
+
+    async def search(search: Search) -> Sequence[Entry]:
+        directory.asked.append(search)
+        return entries
+
+    directory.search = search  # type: ignore[method-assign]
+    lookups = [facts.groups(AMY, ()), facts.groups(LIST, ())]
+
+    async def story() -> Answers:
+        [batch] = planner().plan(lookups, MATCHED)
+        return await batch.ask(directory)
+
+    found = asyncio.run(story())
+    assert [[entry.dn.partition(",")[0] for entry in found[lookup]] for lookup in lookups] == expected
+    assert len(directory.asked) == searches
+
+
+def test_entries_that_are_known_by_name_are_one_search() -> None:
+    """And whom it does not show is asked for alone: it may be there, and not be searchable by name."""
+    plan = planner(mapping=NAMING)
+    people = (
+        Entry(AMY, {"distinguishedName": [AMY]}),
+        Entry(LIST, {"cn": ["list"]}),
+        Entry(f"cn=g,{BASE}", {"objectSid": ["S1"]}),
+    )
+    directory = Counting(*people)
+    lookups = (facts.entry(AMY), facts.entry(LIST), facts.sid("S1"), facts.entry("cn=x,dc=elsewhere"))
+    found = answers(plan, directory, *lookups)
+    assert [["uid=amy"], ["cn=list"], ["cn=g"], []] == list(found.values())
+    asked = [_text(search) for search in directory.asked]
+    assert asked == [
+        "cn=x,dc=elsewhere base (objectClass=*)",
+        f"base sub (|(distinguishedName={AMY})(distinguishedName={LIST})(objectSid=S1))",
+        "cn=list,ou=groups, base (objectClass=*)",
+    ]
+
+
+def test_a_copy_answers_without_memberof() -> None:
+    """Which is not kept in it; what it cannot say is None."""
+    asked: list[Search] = []
+
+    def find(search: Search) -> Sequence[Entry] | None:
+        asked.append(search)
+        return PEOPLE
+
+    plan = planner()
+    found = plan.from_mirror(facts.mail("a@other"), find)
+    assert [entry.dn for entry in found or ()] == [AMY]
+    assert "memberOf" not in asked[0].attributes
+    assert plan.from_mirror(facts.mail("a@other"), lambda search: None) is None
+    assert plan.from_mirror(facts.match(AMY, "no url"), find) is None
 
 
 def test_a_probe_and_a_match_ask_for_no_attribute() -> None:

@@ -33,6 +33,9 @@ HOT_SECONDS = 5.0
 DEPENDENCIES = 8
 """What answers depend on is noted for at most so many times the number of answers that are kept."""
 
+ECHO = 60.0
+"""Seconds in which requests may be in hand that a mirror, which was given up, has answered in part."""
+
 _NEVER = float("-inf")
 
 
@@ -61,6 +64,7 @@ class Resolver:
     ) -> None:
         self.directory = directory
         self._mirror: Find | None = None
+        self._mirror_echoes_until = _NEVER
         self._planner = planner
         self._limits = limits
         self._clock = clock
@@ -128,8 +132,9 @@ class Resolver:
             return absent if self._is_fresh(absent.at, ttl, now, told=self._is_told(lookup, absent)) else None
         if self._planner.known_absent(lookup):
             return Absent(now)
-        # Entries of the mirror come without memberOf.
-        if self._mirror is None and self._planner.told_by_member_of(lookup, self.directory.features):
+        # Entries of the mirror come without memberOf, and a request in hand may hold one.
+        told = self._mirror is None and now >= self._mirror_echoes_until
+        if told and self._planner.told_by_member_of(lookup, self.directory.features):
             return Absent(now)
         return None
 
@@ -164,6 +169,8 @@ class Resolver:
 
     def use_mirror(self, find: Find | None) -> None:
         """From now on a copy of the directory answers what it can; None: there is none any more."""
+        if self._mirror is not None:
+            self._mirror_echoes_until = self._clock() + ECHO
         self._mirror = find
         self._forget_hot()
 

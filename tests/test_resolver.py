@@ -17,7 +17,7 @@ from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
 from ldappolicy.facts import Absent, Found, Lookup, Missed, Outcome
 from ldappolicy.ldap_filter import to_text
-from ldappolicy.mapping import Mapping
+from ldappolicy.mapping import PROFILES, Mapping
 from ldappolicy.resolver import Limits, Resolver
 
 T = TypeVar("T")
@@ -769,3 +769,24 @@ def test_a_change_of_an_entry_with_an_odd_name_is_no_fault() -> None:
     stage = Stage(AMY)
     stage.resolver.changed(Deleted("", "cn=a\\zb,dc=x"))
     assert stage.resolver.known(A) is None
+
+
+def test_what_memberof_tells_is_not_believed_of_entries_of_a_mirror() -> None:
+    """They come without it: groups are asked for while there is one, and while requests hold such entries."""
+
+    async def story() -> None:
+        stage = Stage(GROUP)
+        stage.directory.features = Features(controls=frozenset(("1.2.3",)))
+        planner = Planner(Where(BASE), PROFILES["active_directory"])
+        stage.resolver = Resolver(stage.directory, planner, LIMITS, stage.clock)
+        groups = facts.groups(AMY.dn, ())
+        assert isinstance(stage.resolver.known(groups), Absent)
+        stage.resolver.vouch()
+        stage.resolver.use_mirror(lambda search: None)
+        assert stage.resolver.known(groups) is None
+        stage.resolver.use_mirror(None)
+        assert stage.resolver.known(groups) is None
+        stage.clock.passes(60)
+        assert isinstance(stage.resolver.known(groups), Absent)
+
+    run(story)

@@ -257,14 +257,27 @@ def is_inside(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bool
 
 
 def _is_chained(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bool:
-    """The same by asking the server, which walks through the groups itself; the primary group it does not."""
+    """The same by asking the server, which walks through groups itself, for what is above the second level.
+
+    The direct groups are one search, and name those around them. The primary group the server's rule does
+    not know: it is asked about like the entry.
+    """
+    closure: Closure = {}
+    direct = _direct(evaluation, entry, closure)
     if evaluation.lacking:
-        return False  # another round comes, and by then the groups around may be known
-    inside = [evaluation.lookup(facts.chain(entry.dn, dn)) for dn in sorted(dns)]  # asked for together
-    groups = _primary(evaluation, entry)
-    if any(inside):
+        return False  # another round comes
+    if not dns.isdisjoint(closure) or any(not dns.isdisjoint(_member_of(evaluation, one)) for one in direct):
         return True
-    return any(group.key in dns or _is_chained(evaluation, group, dns) for group in groups)
+
+    def goes_on(group: Entry) -> bool:
+        above = _member_of(evaluation, group)
+        return any(not (key in closure or _ends_there(evaluation, key)) for key in above)
+
+    if not any(map(goes_on, direct)):
+        return False
+    asked = [entry, *filter(goes_on, _primary(evaluation, entry))]
+    inside = [evaluation.lookup(facts.chain(one.dn, dn)) for one in asked for dn in sorted(dns)]
+    return any(inside)
 
 
 def normal_values(entry: Entry, names: Iterable[str]) -> frozenset[str]:

@@ -123,6 +123,9 @@ def about(*values: str) -> Callable[[Lookup], bool]:
 class Site:
     """A directory with policies, and the evaluator over them."""
 
+    has_chain = False
+    tells_apart = False
+
     def __init__(
         self,
         *entries: Entry | Sequence[Entry],

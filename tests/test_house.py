@@ -17,14 +17,36 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ldappolicy"
 
 FLOORS = [
-    {"", "action", "address", "entry", "errors", "ldap_filter", "network", "vocabulary"},
+    {"", "action", "address", "counters", "entry", "errors", "ldap_filter", "network", "vocabulary"},
     {"config", "ldif", "main_cf", "mapping", "request", "rewriting", "schema_files"},
     {"facts", "log", "protocol"},
     {"policy"},
     {"evaluate", "evaluation", "identity", "residue", "restrictions", "tables"},
     {"directory", "invalidation", "resolver", "snapshot"},
-    {"agreement", "calls", "foresight", "freshness", "importing", "inventory", "lint", "oracle", "service"},
-    {"assembly", "daemon", "server", "verification", "warm_start"},
+    {
+        "agreement",
+        "calls",
+        "foresight",
+        "freshness",
+        "importing",
+        "inventory",
+        "lint",
+        "oracle",
+        "service",
+        "decision_log",
+    },
+    {
+        "assembly",
+        "daemon",
+        "metrics",
+        "server",
+        "supervisor",
+        "systemd",
+        "verification",
+        "warm_start",
+        "web",
+        "workers",
+    },
     {"cli", "__main__"},
 ]
 

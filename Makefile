@@ -4,8 +4,11 @@
 #   make test    everything; as root it installs the directory servers and the Postfix that the tests start privately
 #   make lint    ruff and mypy
 #   make conformance [PAIRS=2000] [SEED=N]   generated policies, natively and through ldappolicy, in real Postfix
-#   make bench   the speed, beside a service that does nothing
+#   make bench [QUICK=1] [PIN=1] [ONLY="speed memory postfwd postfix"]   how fast, beside what else there is
+#   make bench-instructions [UPDATE=1]   bytecodes and instructions of a request
 #   make bench-directory [QUICK=1]   what a directory is asked, and how soon changes are in force
+#   make fuzz [SECONDS=60] [TARGET=NAME] [SEED=1]   mutated inputs for every parser, so long each
+#   make wheels  what deploy/Dockerfile installs
 #   make clean   back to a fresh checkout
 
 PYTHON ?= python3
@@ -16,17 +19,23 @@ SOURCES := pyproject.toml ldappolicy/__init__.py
 
 # The servers that the tests start privately.
 SERVERS := slapd ldap-utils 389-ds-base libnss3-tools samba-ad-dc samba-ad-provision samba-dsdb-modules \
-    samba-vfs-modules winbind python3-samba iproute2 krb5-user libsasl2-modules-gssapi-mit postfix postfix-ldap
+    samba-vfs-modules winbind python3-samba iproute2 krb5-user libsasl2-modules-gssapi-mit postfix postfix-ldap \
+    prometheus strace groff-base
 # What bind = "gssapi" takes to install, and be tested.
 KERBEROS := gcc libc6-dev python3-dev libkrb5-dev
 
-.PHONY: run test lint conformance bench bench-directory clean
+# What starts a Docker engine for the composed stack; an engine or a compose command that is there stays as it is.
+ENGINE = $(if $(shell command -v dockerd),,docker.io) \
+    $(if $(shell docker compose version 2>/dev/null),,docker-compose) iptables debootstrap
+
+.PHONY: run test lint conformance bench bench-directory bench-instructions fuzz clean
 
 run: $(VENV)/.installed
 	$(BIN)/ldappolicy -c deploy/example.toml serve
 
 test: $(VENV)/.installed-dev
 	@.ci/packages "some tests will be skipped" $(SERVERS) $(KERBEROS) || true
+	@.ci/packages "the composed stack will be tested on native servers only" $(ENGINE) || true
 	@$(BIN)/python -c 'import gssapi' 2>/dev/null \
 	    || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[gssapi]' \
 	    || echo "the tests of bind = \"gssapi\" will be skipped" >&2
@@ -42,11 +51,24 @@ conformance: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.conformance $(if $(PAIRS),--pairs $(PAIRS)) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.bench
+	@.ci/packages "some rows will be left out" gcc libc6-dev slapd ldap-utils postfix postfix-ldap postfwd || true
+	@$(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(if $(PIN),--pin) $(ONLY:%=--only %)
+
+bench-instructions: $(VENV)/.installed-dev
+	@.ci/packages "the processor's instructions are counted where perf has a counter only" valgrind || true
+	@$(BIN)/python -m tests.bench instructions $(if $(UPDATE),--update)
 
 bench-directory: $(VENV)/.installed-dev
 	@.ci/packages "private directory servers are needed" $(SERVERS)
 	$(BIN)/python -m tests.bench directory $(if $(QUICK),--quick)
+
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TARGET),--target $(TARGET)) \
+	    $(if $(SEED),--seed $(SEED))
+
+wheels: $(VENV)/.installed
+	rm -rf build/wheels
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir build/wheels . pip
 
 # Debian packs ensurepip separately (python3-venv): without it `python3 -m venv` leaves half a folder behind.
 $(VENV)/.created:

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ldappolicy.config import Config
+from ldappolicy.counters import Counters
+from ldappolicy.decision_log import DecisionLog
 from ldappolicy.directory import Directory
 from ldappolicy.directory.ldap import LdapDirectory, LdapSettings
 from ldappolicy.directory.ldif import LdifDirectory
@@ -19,6 +21,7 @@ from ldappolicy.errors import ConfigError, InputError
 from ldappolicy.evaluate import Choices
 from ldappolicy.freshness import Freshness, Upkeep
 from ldappolicy.ldap_filter import Filter, attributes_in, parse
+from ldappolicy.log import Lines
 from ldappolicy.mapping import Mapping, mapping_for
 from ldappolicy.policy import POLICY_ATTRIBUTES
 from ldappolicy.resolver import Limits, Resolver
@@ -26,11 +29,11 @@ from ldappolicy.service import Service, Settings
 from ldappolicy.snapshot import fingerprint
 
 
-def open_directory(config: Config) -> Directory:
+def open_directory(config: Config, counters: Counters | None = None) -> Directory:
     """The directory that the configuration names; an LDAP server is not contacted yet."""
     path = config.directory.ldif
     if path is None:
-        return LdapDirectory(ldap_settings(config))
+        return LdapDirectory(ldap_settings(config), counters=counters)
     directory = read_ldif(path)
     mapping = mapping_for(config.directory.profile, config.directory.attributes)
     base = _base("search_base", config.directory.search_base)
@@ -70,16 +73,31 @@ def ldap_settings(config: Config) -> LdapSettings:
     )
 
 
-def build_service(config: Config, directory: Directory) -> Service:
+def build_service(
+    config: Config,
+    directory: Directory,
+    counters: Counters | None = None,
+    decisions: DecisionLog | None = None,
+) -> Service:
     """A service over a directory; it has no policies yet (`Service.reload`)."""
     settings = service_settings(config)
     where = Where(settings.search_base, _filter(config), frozenset(config.directory.domain))
     cache = config.cache
     limits = Limits(cache.size, cache.ttl, cache.negative_ttl, cache.max_stale)
-    resolver = Resolver(directory, Planner(where, settings.mapping), limits, time.monotonic)
-    service = Service(resolver, settings)
+    resolver = Resolver(directory, Planner(where, settings.mapping), limits, time.monotonic, counters)
+    if isinstance(directory, LdifDirectory):
+        # What is in memory anyway is its own mirror; a file that changes is another directory.
+        resolver.use_mirror(directory)
+        resolver.vouch()
+    service = Service(resolver, settings, decisions)
     directory.set_proofs(service.proofs())
     return service
+
+
+def decision_log(config: Config, lines: Lines, ids: Callable[[], str]) -> DecisionLog:
+    """Where decisions are written; `ids` numbers them."""
+    log = config.log
+    return DecisionLog(log.decisions, log.format, lines, ids, is_shadow=config.policy.shadow)
 
 
 def build_freshness(
@@ -100,7 +118,8 @@ def build_freshness(
         mode=config.cache.mode,
         mirror_max_entries=config.cache.mirror_max_entries,
     )
-    return Freshness(directory, service.resolver, upkeep, reload, service.urls)
+    counters = service.resolver.counters
+    return Freshness(directory, service.resolver, upkeep, reload, service.urls, counters)
 
 
 def _watched_attributes(mapping: Mapping, owners: Filter | None) -> tuple[str, ...]:
@@ -129,9 +148,9 @@ def service_settings(config: Config) -> Settings:
         search_base=_base("search_base", config.directory.search_base),
         policy_base=_base("policy_base", config.directory.policy_base),
         mapping=mapping_for(config.directory.profile, config.directory.attributes),
-        choices=Choices(config.policy.name, permit_ok, config.policy.on_unavailable),
+        choices=Choices(config.policy.name, permit_ok, config.policy.on_unavailable, config.policy.shadow),
         request_timeout=config.server.request_timeout,
-        log_decisions=config.log.decisions,
+        decision_id_in_text=config.log.decision_id_in_text,
     )
 
 

@@ -90,6 +90,21 @@ def listener(value: object) -> Listener:
     return Inet(m["literal"] or m["name"] or "127.0.0.1", int(m["port"]))
 
 
+def web_listener(value: object) -> Inet | None:
+    """`HOST:PORT` or `[ADDRESS]:PORT`; empty: none."""
+    if value == "":
+        return None
+    expected = "expected 'HOST:PORT', or nothing"
+    if not isinstance(value, str) or value.startswith("inet:") or ":" not in value:
+        raise ValueError(expected)
+    try:
+        found = listener(f"inet:{value}")
+    except ValueError:
+        raise ValueError(expected) from None
+    assert isinstance(found, Inet)
+    return found
+
+
 def is_address(text: str) -> bool:
     """Whether the text is an IPv4 or IPv6 address."""
     try:
@@ -248,7 +263,7 @@ class Server(_Section):
         Inet("127.0.0.1", 10040),
     )
     socket_mode: Annotated[int, BeforeValidator(permissions)] = 0o666
-    workers: Annotated[StrictInt, _count(0, 1024), _at_present(1)] = 1
+    workers: Annotated[StrictInt, _count(0, 1024)] = 1
     max_connections: Annotated[StrictInt, _count(1, 1_000_000)] = 4096
     idle_timeout: Time = 3600.0
     request_timeout: Time = 5.0
@@ -309,14 +324,14 @@ class Policy(_Section):
     name: Annotated[StrictStr, AfterValidator(policy_name)] = "default"
     permit_reply: Literal["DUNNO", "OK"] = "DUNNO"
     on_unavailable: Literal["defer", "dunno", "disconnect"] = "defer"
-    shadow: Annotated[Switch, _later(True)] = False
+    shadow: Switch = False
 
 
 @dataclass(frozen=True, slots=True)
 class Web(_Section):
     """[web]: metrics and health."""
 
-    listen: Annotated[Text, _at_present("")] = ""
+    listen: Annotated[Inet | None, PlainValidator(web_listener)] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +341,7 @@ class Log(_Section):
     format: Literal["text", "json"] = "text"
     level: Literal["debug", "info", "warning", "error"] = "info"
     decisions: Literal["none", "rejects", "all"] = "rejects"
-    decision_id_in_text: Annotated[Switch, _later(True)] = False
+    decision_id_in_text: Switch = False
 
 
 # --- what does not go together ------------------------------------------------------------------
@@ -398,21 +413,43 @@ Complaint = tuple[Where, str]
 
 def load(path: str | Path) -> Config:
     """The configuration in a file; raises ConfigError with every complaint."""
+    return parse(read(path), str(path))
+
+
+def read(path: str | Path) -> str:
+    """The text of a configuration, for `parse`; raises ConfigError."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {(error.strerror or 'unknown').lower()}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: expected UTF-8, got the byte {error.object[error.start]:#04x}") from None
-    return parse(text, str(path))
 
 
 def parse(text: str, source: str) -> Config:
     """The configuration in a text; `source` is the path that complaints and relative paths start from."""
     try:
+        return _parse(text, source)
+    except RecursionError:
+        raise _too_deep(source) from None
+
+
+def _too_deep(source: str) -> ConfigError:
+    return ConfigError(f"{source}: nested too deep, expected sections with keys")
+
+
+def _is_deep(value: Any, left: int = 10) -> bool:
+    """Whether sections stand in sections; two levels are all there is."""
+    return isinstance(value, dict) and (not left or any(_is_deep(one, left - 1) for one in value.values()))
+
+
+def _parse(text: str, source: str) -> Config:
+    try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(_syntax_complaint(source, text, str(error))) from None
+    if _is_deep(tree):
+        raise _too_deep(source)
     try:
         config: Config = TypeAdapter(Config).validate_python(tree, context=Path(source).absolute().parent)
     except ValidationError as error:
@@ -433,6 +470,7 @@ def _error(source: str, text: str, complaints: list[Complaint]) -> ConfigError:
 
 def _name(where: Where) -> str:
     section, key = where[:-1], where[-1]
+    key = key if key.isprintable() else repr(key)
     return f"[{'.'.join(section)}] {key}" if section else f"[{key}]"
 
 
@@ -493,6 +531,10 @@ def _shown(value: object) -> str:
 # --- where in the file --------------------------------------------------------------------------
 
 
+_CLOSING = ("]", "}", '"""', "'''")
+"""What the last line of a statement has one of, if it has several."""
+
+
 def _lines(text: str) -> dict[Where, int]:
     """The line on which each key and section starts.
 
@@ -504,6 +546,8 @@ def _lines(text: str) -> dict[Where, int]:
     statement, start = "", 1
     for number, line in enumerate(text.split("\n"), start=1):
         statement += line + "\n"
+        if number > start and not any(mark in line for mark in _CLOSING):
+            continue
         try:
             tree = tomllib.loads(statement)
         except tomllib.TOMLDecodeError:

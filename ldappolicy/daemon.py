@@ -5,20 +5,28 @@ that does not parse) is said in the log, and what was in force stays so.
 """
 
 import asyncio
+import dataclasses
 import logging
+import select
 import signal
-from collections.abc import Callable
-from dataclasses import replace
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ldappolicy import assembly, warm_start
 from ldappolicy.config import Config
+from ldappolicy.counters import Counters
+from ldappolicy.decision_log import DecisionLog, decision_ids
 from ldappolicy.directory import Directory
+from ldappolicy.doors import Door
 from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.freshness import Freshness
-from ldappolicy.log import Limited, set_up
+from ldappolicy.log import Limited, Lines, set_up
+from ldappolicy.metrics import Snapshot, take
+from ldappolicy.pages import web_of
 from ldappolicy.server import PolicyServer
 from ldappolicy.service import Service
+from ldappolicy.systemd import Systemd
 from ldappolicy.warm_start import WarmStart
 
 LDIF_LOOK = 0.25
@@ -34,27 +42,41 @@ logger = logging.getLogger("ldappolicy.daemon")
 
 
 class Daemon:
-    """One process: a service and its listeners. `load` reads the configuration again, for SIGHUP."""
+    """One process: a service and its listeners.
 
-    def __init__(self, config: Config, load: Callable[[], Config]) -> None:
+    `load` reads the configuration again, for SIGHUP; without it SIGHUP is somebody else's, who calls
+    `replace`. `doors` are served instead of the configured listeners. A `worker` is one of several: its
+    supervisor shows the web page, and only the first one writes the snapshot.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        load: Callable[[], Config] | None = None,
+        *,
+        doors: Sequence[Door] = (),
+        systemd: Systemd | None = None,
+        worker: int | None = None,
+    ) -> None:
         self.config = config
+        self.counters = Counters()
+        self.is_draining = False
+        self._worker = worker
+        self._systemd = systemd or Systemd()
         self._read_at = _stamp(config.directory.ldif)
-        self.directory: Directory = assembly.open_directory(config)
-        self.service: Service = assembly.build_service(config, self.directory)
-        server = config.server
-        self.server = PolicyServer(
-            self.service,
-            server.listen,
-            socket_mode=server.socket_mode,
-            max_connections=server.max_connections,
-            idle_timeout=server.idle_timeout,
-            max_request_bytes=server.max_request_bytes,
-            shutdown_grace=server.shutdown_grace,
-        )
+        self._lines = set_up_log(config, is_alone=worker is None)
+        self._ids = decision_ids(worker or 0)
+        self.directory: Directory = assembly.open_directory(config, self.counters)
+        self.service: Service = self._build_service(config, self.directory)
+        self.server = self._build_server(config)
+        alone = config.web.listen if worker is None else None
+        self.web = web_of(alone, self) if alone is not None else None
         self._load = load
+        self._doors = list(doors) or self._systemd.doors
         self._stop = asyncio.Event()
         self._reread = asyncio.Event()
         self._moved = asyncio.Event()
+        self._in_force = asyncio.Event()
         self._swapping = asyncio.Lock()
         self._freshness: Freshness | None = None
         self._is_waiting = True
@@ -69,26 +91,92 @@ class Daemon:
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._reread.set)
+        if self.web is not None:
+            await self.web.start()
         await self._first_policies()
-        await self.server.start_listening()
+        await self.server.start_listening(self._doors or None)
         started(self)
         work = (
             *(self._stop.wait(), self._poll(), self._obey_sighup(), self._watch_file()),
-            *(self._follow(), self._keep()),
+            *(self._follow(), self._keep(), self._attend()),
         )
         tasks = [asyncio.create_task(step) for step in work]
         ended, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         logger.info("stopping")
+        self.is_draining = True
+        self._systemd.stopping()
         for task in (*running, *self._leaving):
             task.cancel()
         await asyncio.wait([*tasks, *self._leaving])
         await self.server.stop()
-        await self._warm_start.keep(self.service, self._freshness)
+        await self._write_snapshot()
         await self.directory.close()
+        if self.web is not None:
+            await self.web.stop()
         for task in ended:
             task.result()  # a bug in one of them ends the service, and is seen
+
+    def stop(self) -> None:
+        """Has `run` finish what is in hand, and end."""
+        self._stop.set()
+
+    def snapshot(self) -> Snapshot:
+        """What there is to show, now."""
+        return take(
+            self.counters,
+            self.service,
+            self.directory,
+            connections=self.server.connections,
+            is_waiting=self._is_waiting,
+            now=time.time(),
+        )
+
+    @property
+    def max_stale(self) -> float:
+        """How old data may be to be trusted, in seconds."""
+        return self.config.cache.max_stale
+
+    def snapshots(self) -> list[Snapshot]:
+        """See `pages`."""
+        return [self.snapshot()]
+
+    def ended(self) -> list[Snapshot]:
+        """See `pages`: there is no other process."""
+        return []
+
+    def _build_service(self, config: Config, directory: Directory) -> Service:
+        return assembly.build_service(config, directory, self.counters, self._decisions(config))
+
+    def _build_server(self, config: Config) -> PolicyServer:
+        return PolicyServer(
+            self.service,
+            config.server.listen,
+            socket_mode=config.server.socket_mode,
+            max_connections=config.server.max_connections,
+            idle_timeout=config.server.idle_timeout,
+            max_request_bytes=config.server.max_request_bytes,
+            shutdown_grace=config.server.shutdown_grace,
+            counters=self.counters,
+        )
+
+    def _decisions(self, config: Config) -> DecisionLog:
+        return assembly.decision_log(config, self._lines, self._ids)
+
+    async def _attend(self) -> None:
+        await self._systemd.attend(self._in_force, self.status, lambda: True)
+
+    @property
+    def is_in_force(self) -> bool:
+        """Whether there are policies."""
+        return self._in_force.is_set()
+
+    def status(self) -> str:
+        """In one line for a person."""
+        if self.service.evaluator is None:
+            return "no policies yet, requests are answered as on_unavailable says"
+        return f"policies in force: revision {self._revision()}"
 
     # ------------------------------------------------------------ policies
 
@@ -97,9 +185,10 @@ class Daemon:
         known = await self._warm_start.read(self.service)
         try:
             await self.service.reload()
-            self._is_waiting = False
+            self._take_up()
         except (Unavailable, ConfigError) as problem:
             if self.service.recall(known):
+                self._in_force.set()
                 logger.error("policies of the snapshot are in force, %s: %s", self._revision(), problem)
             elif isinstance(problem, ConfigError):
                 raise
@@ -138,7 +227,7 @@ class Daemon:
         try:
             async with self._swapping:
                 changed = await self.service.reload()
-                self._is_waiting = False
+                self._take_up()
             if changed:
                 logger.info("policies in force: revision %s", self._revision())
         except Unavailable as problem:
@@ -147,6 +236,11 @@ class Daemon:
             kept = "no policies yet" if self.service.evaluator is None else "the old ones stay in force"
             self._warnings.log(logging.ERROR, f"policies refused, {kept}: {problem}")
 
+    def _take_up(self) -> None:
+        """Policies have been read."""
+        self._is_waiting = False
+        self._in_force.set()
+
     def _revision(self) -> str:
         evaluator = self.service.evaluator
         return evaluator.policies.revision if evaluator is not None else "none"
@@ -154,6 +248,10 @@ class Daemon:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(warm_start.INTERVAL)
+            await self._write_snapshot()
+
+    async def _write_snapshot(self) -> None:
+        if not self._worker:
             await self._warm_start.keep(self.service, self._freshness)
 
     # ------------------------------------------------------------ SIGHUP
@@ -162,31 +260,37 @@ class Daemon:
         while True:
             await self._reread.wait()
             self._reread.clear()
+            if self._load is None:
+                continue
+            if self._in_force.is_set():
+                self._systemd.reloading()
             try:
-                async with self._swapping:
-                    await self._replace(self._load())
+                config = self._load()
+                say_what_needs_a_restart(self.config, config)
+                await self.replace(config)
             except (ConfigError, Unavailable) as problem:
                 logger.error("configuration refused, the old one stays: %s", problem)
+            if self._in_force.is_set():
+                self._systemd.ready(self.status())
 
-    async def _replace(self, config: Config) -> None:
-        """Validates, then swaps; the listeners stay as they are."""
-        timeout = config.server.request_timeout
-        if config.server != replace(self.config.server, request_timeout=timeout):
-            logger.warning("changes in [server], but for request_timeout, need a restart")
-        same = (config.directory, config.cache) == (self.config.directory, self.config.cache)
-        if same and config.directory.ldif is None:
-            self.service.resolver.ask_again()
-            service = self.service.with_settings(assembly.service_settings(config))
-            await service.reload()
-            await self._swap(config, self.directory, service)
-        else:
-            await self._open_anew(config, keep_forms=same)
+    async def replace(self, config: Config) -> None:
+        """Validates, then swaps; the listeners stay as they are. Raises ConfigError or Unavailable."""
+        async with self._swapping:
+            if _is_same_directory(config, self.config):
+                self.service.resolver.ask_again()
+                settings = assembly.service_settings(config)
+                service = self.service.with_settings(settings, self._decisions(config))
+                await service.reload()
+                await self._swap(config, self.directory, service)
+            else:
+                same = (config.directory, config.cache) == (self.config.directory, self.config.cache)
+                await self._open_anew(config, keep_forms=same)
 
     async def _open_anew(self, config: Config, *, keep_forms: bool) -> None:
         """Swaps to a directory of its own; `keep_forms`: what no longer parses keeps its last good form."""
-        directory = await asyncio.to_thread(assembly.open_directory, config)
+        directory = await asyncio.to_thread(assembly.open_directory, config, self.counters)
         try:
-            service = assembly.build_service(config, directory)
+            service = self._build_service(config, directory)
             if keep_forms:
                 service.take_over(self.service)
             await service.reload()
@@ -198,10 +302,10 @@ class Daemon:
     async def _swap(self, config: Config, directory: Directory, service: Service) -> None:
         old, timeout = self.directory, self.config.server.request_timeout
         self.config, self.directory, self.service = config, directory, service
-        self._is_waiting = False
+        self._take_up()
         self._warm_start = _warm_start(config)
         self.server.decider = service
-        set_up(config.log.format, config.log.level)
+        set_up_log(config, is_alone=self._worker is None)
         self._moved.set()
         if old is not directory:
             leaving = asyncio.create_task(self._leave(old, timeout))
@@ -237,8 +341,43 @@ class Daemon:
         try:
             async with self._swapping:
                 await self._open_anew(self.config, keep_forms=True)
+            self.counters.changes["file"].add()
         except (ConfigError, Unavailable) as problem:
             logger.error("file refused, its old content stays in force: %s", problem)
+
+
+def say_what_needs_a_restart(old: Config, new: Config) -> None:
+    """What SIGHUP does not change."""
+    if new.server != dataclasses.replace(old.server, request_timeout=new.server.request_timeout):
+        logger.warning("changes in [server], but for request_timeout, need a restart")
+    if new.web != old.web:
+        logger.warning("changes in [web] need a restart")
+
+
+async def try_out(config: Config, old: Config) -> None:
+    """Whether a configuration can be put in force where another is; raises ConfigError or Unavailable."""
+    directory = await asyncio.to_thread(assembly.open_directory, config)
+    try:
+        service = assembly.build_service(config, directory)
+        entries, _ = await service.read_policies()
+        # Of those that do not parse any more the last good form stays, where the directory does.
+        if not _is_same_directory(config, old) and not service.recall(entries):
+            name, base = config.policy.name, config.directory.policy_base
+            raise ConfigError(f"{base}: no policy named {name!r} that parses, expected a smtpdPolicy")
+    finally:
+        await directory.close()
+
+
+def _is_same_directory(config: Config, old: Config) -> bool:
+    """Whether what was asked of it is still of use; a file is read anew in any case."""
+    same = (config.directory, config.cache) == (old.directory, old.cache)
+    return same and config.directory.ldif is None
+
+
+def set_up_log(config: Config, *, is_alone: bool) -> Lines:
+    """The log, to standard error; lines of processes that share one must not mix."""
+    lines = None if is_alone else Lines(2, whole=select.PIPE_BUF)
+    return set_up(config.log.format, config.log.level, lines)
 
 
 def _warm_start(config: Config) -> WarmStart:

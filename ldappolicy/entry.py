@@ -105,7 +105,13 @@ def is_below(normal: str, base: str) -> bool:
     return not base or normal == base or normal.endswith("," + base)
 
 
+MOST_RDNS = 500
+"""Names in one DN; every name above an entry is counted, and trees are ten deep."""
+
+
 def _normalise(dn: str) -> str:
+    if dn.count(",") > MOST_RDNS:
+        raise InputError(f"not a DN: {dn[:100]!r}..., expected at most {MOST_RDNS} names")
     low = dn.lower()
     if _PLAIN.fullmatch(low):
         return dn if low == dn else low  # one string for both, when a million are kept
@@ -211,6 +217,10 @@ class Entry:
     def values(self, name: str) -> tuple[str, ...]:
         """All values of an attribute, its name in any case; none is an empty tuple."""
         return self._attributes.get(name) or self._attributes.get(name.lower(), ())
+
+    def has_any(self, names: frozenset[str]) -> bool:
+        """Whether it has values of any of some attributes, named in lower case."""
+        return not names.isdisjoint(self._attributes)
 
     def items(self) -> ItemsView[str, tuple[str, ...]]:
         """The attributes that have values: name in lower case, values."""

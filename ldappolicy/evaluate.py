@@ -4,16 +4,26 @@ Pure: no clock, socket, log or await. The service fetches what is lacking, all o
 evaluates again; so a request whose lookups are all known never suspends.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
-from ldappolicy.evaluation import Evaluation, Steps
+from ldappolicy.evaluation import Evaluation, Steps, has_sender
 from ldappolicy.facts import Facts, Lookup
+from ldappolicy.learned import Learned
 from ldappolicy.mapping import Mapping as AttributeMapping
 from ldappolicy.policy import LISTS, Broken, Policy, PolicySet
 from ldappolicy.request import Request
-from ldappolicy.residue import SERVER_CONFIGURATION_ERROR, End, Flag, ListOutcome, Reply, compose
+from ldappolicy.residue import (
+    NOBODY,
+    SERVER_CONFIGURATION_ERROR,
+    Decider,
+    End,
+    Flag,
+    ListOutcome,
+    Reply,
+    compose,
+)
 from ldappolicy.restrictions import Program
 from ldappolicy.vocabulary import Residue
 
@@ -38,7 +48,9 @@ class Decision:
 
     `action` is None when the connection is to be closed. `error` is why, and by what path, it is a server
     configuration error; `unavailable` that on_unavailable was used. `notes` are lines for the log about
-    this request, `outages` the lookups that were unavailable.
+    this request, `outages` the lookups that were unavailable. `restriction` is what decided, by the names
+    that led there (nothing where the lists ran out), `dn` the entry whose value did, if one did. `shadowed`
+    are the actions that restrictions in shadow would have come to, a permit as OK.
     """
 
     action: str | None
@@ -47,6 +59,9 @@ class Decision:
     unavailable: bool = False
     notes: tuple[str, ...] = ()
     outages: tuple[str, ...] = ()
+    restriction: str = ""
+    dn: str = ""
+    shadowed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,7 @@ class Choices:
     default: str = "default"
     permit_ok: bool = False
     on_unavailable: str = "defer"
+    shadow: bool = False
 
 
 class Evaluator:
@@ -78,6 +94,8 @@ class Evaluator:
             if isinstance(policy, Policy)
         }
         self._plans: dict[tuple[str, str], _Plan | Decision] = {}
+        self.looks: set[int] = set()
+        """The numbers of the request attributes that any evaluation without a trace has looked at."""
 
     def evaluate(
         self, request: Request, facts: Facts, trace: list[dict[str, Any]] | None = None
@@ -91,31 +109,61 @@ class Evaluator:
                 self._plans[key] = plan
         if isinstance(plan, Decision):
             return plan
+        if trace is None and _runs_out(plan, request, facts):
+            return plan.ran_out
         evaluation = Evaluation(request, facts, self.mapping, plan.program, trace)
-        outcomes = _run(evaluation, plan, trace)
+        outcomes = _run(evaluation, plan, self._learned if trace is None else _traced)
         if evaluation.lacking:
             return Lacking(tuple(evaluation.lacking))
         return self._decision(evaluation, outcomes, plan)
+
+    def _learned(self, evaluation: Evaluation, part: "_List") -> ListOutcome:
+        """What a list comes to, which is kept with the facts where it says all there is to say of it."""
+        request = evaluation.request
+        key = (part, evaluation.has_sender)
+        memory = cast("Learned[ListOutcome] | None", evaluation.derived.get(key))
+        if memory is None:
+            memory = evaluation.derived[key] = Learned()
+        is_first = evaluation.is_unmarked
+        outcome = memory.recall(request) if is_first else None
+        if outcome is None:
+            taking_notes = evaluation.take_notes()
+            told = evaluation.told
+            outcome = evaluation.run_list(part.name, part.steps)
+            evaluation.request = request
+            self.looks.update(taking_notes.looks)
+            if is_first and evaluation.is_unmarked and told == evaluation.told and outcome.is_plain:
+                outcome = part.ran_out if outcome.end is End.RAN_OUT else outcome
+                memory.learn(taking_notes, outcome)
+        return outcome
 
     def _decision(self, evaluation: Evaluation, outcomes: list[ListOutcome], plan: "_Plan") -> Decision:
         choices = self.choices
         reply = compose(
             outcomes, evaluation.effects, permit_ok=choices.permit_ok, on_unavailable=choices.on_unavailable
         )
-        known = plan.answers.get(reply)
-        if known is not None and not (evaluation.notes or evaluation.outages):
+        by = reply.by or (outcomes[-1].by if outcomes else NOBODY)
+        told = evaluation.notes or evaluation.outages or evaluation.shadowed
+        is_plain = not (told or reply.error or reply.unavailable or reply.lost)
+        known = plan.answers.get((reply.action, by)) if is_plain else None
+        if known is not None:
             return known
-        notes = evaluation.notes
-        if reply.lost:
-            notes = [*notes, f"text given up for restrictions left to Postfix: {reply.lost}"]
         error = reply.error and next(
             (outcome.problem for outcome in outcomes if outcome.problem), reply.error
         )
-        name = plan.program.policy.name
-        outages = tuple(evaluation.outages)
-        decision = Decision(reply.action, name, error, reply.unavailable, tuple(notes), outages)
-        if not (error or reply.unavailable or notes or outages) and len(plan.answers) < _MAX_ANSWERS:
-            plan.answers[reply] = decision
+        decision = Decision(
+            reply.action,
+            plan.program.policy.name,
+            error,
+            reply.unavailable,
+            _notes(evaluation, reply),
+            tuple(evaluation.outages),
+            ": ".join(by[0]),
+            by[1],
+            tuple(evaluation.shadowed),
+        )
+        if is_plain and len(plan.answers) < _MAX_ANSWERS:
+            plan.answers[reply.action, by] = decision
         return decision
 
     def _plan(self, context: str, state: str) -> "_Plan | Decision":
@@ -124,7 +172,9 @@ class Evaluator:
         name = name or self.choices.default
         program = self._programs.get(name)
         if program is None:
-            return _configuration_error(name, self._unusable(name))
+            # What is no policy's name is the client's: no counter is to have it for a label.
+            known = name if name in self.policies.policies else ""
+            return _configuration_error(known, self._unusable(name))
         if slash and only not in LISTS:
             return _configuration_error(
                 name, f"policy_context {context!r} names no list of {', '.join(LISTS)}"
@@ -133,8 +183,10 @@ class Evaluator:
         if names is None:
             return Decision("DUNNO", name, notes=(f"unknown protocol_state {state!r}",))
         chosen = (only,) if slash else names
-        lists = tuple((name, program.lists[name]) for name in chosen if name in program.lists)
-        return _Plan(program, lists, alone=bool(slash))
+        lists = tuple(_List(name, program.lists[name]) for name in chosen if name in program.lists)
+        if any(part.name == "helo" for part in lists):
+            self.looks.add(_HELO_NAME)  # see _not_yet
+        return _Plan(program, lists, alone=bool(slash), state=state)
 
     def _unusable(self, name: str) -> str:
         found = self.policies.policies.get(name)
@@ -150,37 +202,95 @@ _MAX_PLANS = 1000
 """policy_context is the administrator's, but nothing that arrives may grow without bound."""
 
 
+_HELO_NAME = Request._fields.index("helo_name")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _List:
+    """One list of a plan; it is itself, and equals no other. `ran_out` is what it mostly comes to."""
+
+    name: str
+    steps: Steps
+    ran_out: ListOutcome = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ran_out", ListOutcome(self.name))
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The lists to run, in order; `alone` when the context names one. `answers` are ready-made ones."""
+    """The lists to run in a protocol state, in order; `alone` when the context names one.
+
+    `answers` are ready-made ones, by the action and what decided; `ran_out` is that of lists that run out.
+    """
 
     program: Program
-    lists: tuple[tuple[str, Steps], ...]
+    lists: tuple[_List, ...]
     alone: bool
-    answers: dict[Reply, Decision] = field(default_factory=dict)
+    state: str
+    ran_out: Decision = field(init=False)
+    answers: dict[tuple[str | None, Decider], Decision] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ran_out", Decision("DUNNO", self.program.policy.name))
+        self.answers["DUNNO", NOBODY] = self.ran_out
+
+    @property
+    def verifies(self) -> bool:
+        """Whether it is for VRFY, which may come without a sender."""
+        return self.state == "VRFY"
+
+
+def _notes(evaluation: Evaluation, reply: Reply) -> tuple[str, ...]:
+    lost = f"text given up for restrictions left to Postfix: {reply.lost}"
+    return (*evaluation.notes, *([lost] if reply.lost else []))
 
 
 def _configuration_error(policy: str, problem: str) -> Decision:
     return Decision(SERVER_CONFIGURATION_ERROR, policy, error=problem)
 
 
-def _run(evaluation: Evaluation, plan: _Plan, trace: list[dict[str, Any]] | None) -> list[ListOutcome]:
+def _runs_out(plan: _Plan, request: Request, facts: Facts) -> bool:
+    """Whether every list is known to let such a request through, the last by running out: most decisions."""
+    if plan.verifies:
+        return False
+    sender = has_sender(request)
+    last: ListOutcome | None = None
+    for part in plan.lists:
+        if not _not_yet(part.name, request, sender, plan.alone):
+            memory = cast("Learned[ListOutcome] | None", facts.derived.get((part, sender)))
+            last = None if memory is None else memory.recall(request)
+            if last is None or last.end is End.REFUSED:
+                return False
+    return last is None or last.end is End.RAN_OUT
+
+
+_Run = Callable[[Evaluation, _List], ListOutcome]
+
+
+def _traced(evaluation: Evaluation, part: _List) -> ListOutcome:
+    """A list from its beginning, told in the trace."""
+    assert evaluation.trace is not None
+    evaluation.trace.append({"depth": 0, "list": part.name})
+    return evaluation.run_list(part.name, part.steps)
+
+
+def _run(evaluation: Evaluation, plan: _Plan, run: _Run) -> list[ListOutcome]:
     """The lists, independent of one another, until one certainly refuses or discards.
 
     While lookups are lacking the rest is walked as well, so that all of them are asked for at once.
     """
     outcomes: list[ListOutcome] = []
-    verifying = evaluation.request.protocol_state == "VRFY"
-    if verifying and plan.alone and any(name == "sender" for name, _ in plan.lists):
+    verifying = plan.verifies
+    if verifying and plan.alone and any(part.name == "sender" for part in plan.lists):
         evaluation.has_sender = True  # Postfix runs that list with a sender only: the null sender
-    for name, steps in plan.lists:
-        if _not_yet(name, evaluation, plan.alone):
+    for part in plan.lists:
+        name = part.name
+        if _not_yet(name, evaluation.request, evaluation.has_sender, plan.alone):
             continue
-        if trace is not None:
-            trace.append({"depth": 0, "list": name})
         if evaluation.rejecting is not None and not (name == "recipient" and outcomes[-1].name == "relay"):
             evaluation.forget_defer_if_reject()
-        outcome = evaluation.run_list(name, steps)
+        outcome = run(evaluation, part)
         outcomes.append(outcome)
         if outcome.end is End.REFUSED or outcome.end is End.DISCARDED:
             if not evaluation.lacking and (outcome.refuses or outcome.end is End.DISCARDED):
@@ -192,11 +302,11 @@ def _run(evaluation: Evaluation, plan: _Plan, trace: list[dict[str, Any]] | None
     return outcomes
 
 
-def _not_yet(name: str, evaluation: Evaluation, alone: bool) -> bool:
+def _not_yet(name: str, request: Request, sender: bool, alone: bool) -> bool:
     """Whether Postfix does not run the list: smtpd_check_helo before HELO, smtpd_check_mail without MAIL."""
     if name == "helo":
-        return not evaluation.request.helo_name
-    return name == "sender" and not alone and not evaluation.has_sender
+        return not request.helo_name
+    return name == "sender" and not alone and not sender
 
 
 def _forget_deferrals(outcomes: Iterable[ListOutcome]) -> None:

@@ -14,13 +14,30 @@ from ldappolicy.address import fold, is_routed, strip_dot
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
 from ldappolicy.facts import Facts, Found, Lookup, Missed
+from ldappolicy.learned import NotedRequest, noted
 from ldappolicy.mapping import Mapping
 from ldappolicy.request import Request
-from ldappolicy.residue import SERVER_CONFIGURATION_ERROR, End, Flag, ListOutcome, Piece, Refusal
+from ldappolicy.residue import (
+    NOBODY,
+    SERVER_CONFIGURATION_ERROR,
+    Decider,
+    End,
+    Flag,
+    ListOutcome,
+    Piece,
+    Refusal,
+    compose,
+)
 from ldappolicy.rewriting import rewrite
 from ldappolicy.vocabulary import Residue
 
 Step = Callable[["Evaluation"], int]
+
+_RESTORED = (
+    *("outcome", "effects", "effects_before_permit", "flags", "rejecting", "both", "warned", "form"),
+    *("path", "label", "dn", "by", "by_dn", "origin"),
+)
+"""What a step in shadow leaves as it was."""
 
 DUNNO, OK, REFUSE, END = 0, 1, 2, 3
 """What a step returns; all but DUNNO end the list and every list around it."""
@@ -67,10 +84,9 @@ class ServerConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A compiled list: the steps, and beside them how each is written."""
+    """A compiled list: the steps, each with how it is written."""
 
-    steps: tuple[Step, ...]
-    labels: tuple[str, ...]
+    steps: tuple[tuple[Step, str], ...]
 
 
 class Surroundings(Protocol):
@@ -92,13 +108,19 @@ class Surroundings(Protocol):
         ...
 
 
+def has_sender(request: Request) -> bool:
+    """Whether there is a sender, the null sender included."""
+    return bool(request.sender) or request.protocol_state not in _EARLY_STATES
+
+
 class Evaluation:
     """The state of one evaluation; its attributes are for the steps to use."""
 
     __slots__ = (
         *("request", "facts", "known", "derived", "mapping", "around", "trace"),
         *("lacking", "notes", "outages", "effects", "effects_before_permit", "origin", "reason"),
-        *("stage", "outcome", "depth", "warned", "flags", "rejecting", "both", "form"),
+        *("stage", "outcome", "path", "label", "dn", "by", "by_dn", "shadowed"),
+        *("warned", "flags", "rejecting", "both", "form"),
         *("_sender", "_recipients", "guessed", "has_sender"),
     )
 
@@ -125,16 +147,45 @@ class Evaluation:
         # How many of them stand before the last permit that is left to Postfix in this list.
         self.effects_before_permit = 0
         self.stage = ""
-        self.depth = 0
+        # The names that led here: of the list, of the steps around this one; `label` is this one's own.
+        self.path: list[str] = []
+        self.label = self.dn = ""
+        self.by: tuple[str, ...] = ()
+        self.by_dn = ""
+        self.shadowed: list[str] = []
         self.warned = False
         self.flags: set[Residue | Flag] = set()
         self.rejecting: Piece | None = None
         self.both = False
         self.form: str | None = None
-        self.has_sender = bool(request.sender) or request.protocol_state not in _EARLY_STATES
+        self.has_sender = has_sender(request)
         self._sender: str | None = None
         self._recipients: tuple[str, ...] | None = None
         self.guessed = False
+
+    @property
+    def depth(self) -> int:
+        """How many lists are around this place."""
+        return len(self.path)
+
+    # ------------------------------------------------------------ what is learned
+
+    @property
+    def is_unmarked(self) -> bool:
+        """Whether no list has left anything that the next one, or the reply, depends on."""
+        return not (self.flags or self.effects or self.lacking or self.rejecting)
+
+    @property
+    def told(self) -> tuple[int, int, int]:
+        """How much there is to tell beside the decision."""
+        return len(self.notes), len(self.outages), len(self.shadowed)
+
+    def take_notes(self) -> NotedRequest:
+        """From now on it is noted what is looked at; what was seen before is looked at anew."""
+        taking_notes = self.request = noted(self.request)
+        self._sender = self._recipients = None
+        self.guessed = False
+        return taking_notes
 
     # ------------------------------------------------------------ lists
 
@@ -143,15 +194,30 @@ class Evaluation:
         self.stage = name
         self.origin = ""
         self.outcome = outcome = ListOutcome(name)
-        self.depth = 0
+        self.path = []
+        self.label = name
+        self.dn = self.by_dn = ""
+        self.by = ()
         self.warned = False
         try:
             status = self.run(steps)
         except ServerConfigurationError as problem:
             problem.came_from(f"{self.around.dn}: {name}")
-            outcome.problem = str(problem)
-            outcome.refusal = Refusal(problem.reply, temporary=True, is_error=True)
-            status = REFUSE
+            status = self._failed(problem)
+        if status:
+            self._end(status)
+            outcome.by = (self.by, self.by_dn)
+        return outcome
+
+    def _failed(self, problem: ServerConfigurationError) -> int:
+        """The list at hand is a server configuration error."""
+        self.outcome.problem = str(problem)
+        self.outcome.refusal = Refusal(problem.reply, temporary=True, is_error=True)
+        return REFUSE
+
+    def _end(self, status: int) -> None:
+        """How the list at hand ended."""
+        outcome = self.outcome
         if status == OK and outcome.end is End.RAN_OUT:
             outcome.end = End.PERMITTED
         elif status == REFUSE:
@@ -159,42 +225,47 @@ class Evaluation:
             if outcome.can_permit:
                 # Whoever gets as far as the effects behind the last permit is refused.
                 del self.effects[self.effects_before_permit :]
-        return outcome
 
     def run(self, steps: Steps) -> int:
         """The steps in order, as generic_checks does: what is not DUNNO ends this list and its callers."""
         if self.trace is not None:
             return self._run_traced(steps)
-        self.depth += 1
+        self.path.append(self.label)
         status = DUNNO
         try:
-            for step in steps.steps:
+            for step, label in steps.steps:
+                self.label = label
                 status = step(self)
-                if status:
-                    break
-                if self.both:
-                    status = END
+                if status or self.both:
+                    status = status or END
+                    self.by = self.by or (*self.path, label)
                     break
         except ServerConfigurationError as problem:
-            problem.came_from(steps.labels[steps.steps.index(step)])
+            self.by = self.by or (*self.path, label)
+            problem.came_from(label)
             raise
-        self.depth -= 1
+        self.label = self.path.pop()
         return status
+
+    def undecided(self) -> None:
+        """What decided did not decide: its OK does not count."""
+        self.by, self.by_dn = (), ""
 
     def _run_traced(self, steps: Steps) -> int:
         """The same, saying what each step did and why."""
         assert self.trace is not None
-        self.depth += 1
+        self.path.append(self.label)
         status = DUNNO
-        for step, label in zip(steps.steps, steps.labels, strict=True):
+        for step, label in steps.steps:
             event: dict[str, Any] = {"depth": self.depth, "restriction": label}
             self.trace.append(event)
             left = len(self.outcome.pieces)
-            self.reason = ""
+            self.label, self.reason = label, ""
             try:
                 status = step(self)
             except ServerConfigurationError as problem:
                 event.update(result="server configuration error", reason=str(problem))
+                self.by = self.by or (*self.path, label)
                 problem.came_from(label)
                 raise
             event["result"] = _result(status, self.outcome, left)
@@ -202,8 +273,9 @@ class Evaluation:
                 event["reason"] = self.reason
             if status or self.both:
                 status = status or END
+                self.by = self.by or (*self.path, label)
                 break
-        self.depth -= 1
+        self.label = self.path.pop()
         return status
 
     def run_right_hand_side(self, tokens: tuple[str, ...]) -> int:
@@ -233,7 +305,7 @@ class Evaluation:
         if self.warned:
             text = f"warn_if_reject {text}"
             does = does if does is Residue.PERMITS else Residue.REFUSES_FOR_GOOD
-        piece = Piece(text, does)
+        piece = Piece(text, does, by=self._here())
         if does is not Residue.PERMITS:
             self.outcome.pieces.append(piece)
         elif piece not in self.outcome.pieces:
@@ -247,12 +319,12 @@ class Evaluation:
         if self.warned:
             self.note(f"warn_if_reject: would have been deferred: {wire or 'defer_if_permit'}")
             return DUNNO
-        self._raise_flag(Piece("defer_if_permit", Flag.DEFER_IF_PERMIT, wire))
+        self._raise_flag(Piece("defer_if_permit", Flag.DEFER_IF_PERMIT, wire, self._here()))
         return DUNNO
 
     def defer_if_reject(self, wire: str) -> int:
         """Changes a later permanent refusal into a deferral; the first text wins."""
-        piece = Piece("defer_if_reject", Flag.DEFER_IF_REJECT, wire)
+        piece = Piece("defer_if_reject", Flag.DEFER_IF_REJECT, wire, self._here())
         self.rejecting = self.rejecting or piece
         self._raise_flag(piece)
         return DUNNO
@@ -282,12 +354,21 @@ class Evaluation:
 
     def apply(self, action: Action, about_address: bool) -> int:
         """What the right-hand side that was just found asks for; an error tells where it stands."""
-        origin = self.origin
+        origin, around = self.origin, self.dn
+        self.dn = origin or around
         try:
-            return self._apply(action, about_address)
+            status = self._apply(action, about_address)
         except ServerConfigurationError as problem:
+            self.by_dn = self.by_dn or self.dn
             problem.came_from(origin)
             raise
+        if status:
+            self.by_dn = self.by_dn or self.dn
+        self.dn = around
+        return status
+
+    def _here(self) -> Decider:
+        return ((*self.path, self.label), self.dn)
 
     def _apply(self, action: Action, about_address: bool) -> int:
         kind = action.kind
@@ -325,11 +406,51 @@ class Evaluation:
                 return OK
             self.effects.append(action.wire)
             self.outcome.acted = len(self.outcome.pieces)
+            if self.outcome.acted_by is NOBODY:
+                self.outcome.acted_by = self._here()
         return DUNNO
 
     def _acts(self, action: Action) -> bool:
         """PREPEND comes too late at the end of the data."""
         return action.verb != "PREPEND" or self.request.protocol_state != "END-OF-MESSAGE"
+
+    # ------------------------------------------------------------ shadow
+
+    def shadow(self, step: Step) -> int:
+        """Takes a step to its end and tells what it came to, of which nothing stays: DUNNO.
+
+        Flags that are raised already count in there, as they would without shadow.
+        """
+        label, saved = self.label, [(name, getattr(self, name)) for name in _RESTORED]
+        self.path, self.flags = [*self.path], {*self.flags}
+        self.outcome, self.effects, self.effects_before_permit = ListOutcome(self.stage), [], 0
+        self.undecided()
+        try:
+            status = step(self)
+        except ServerConfigurationError as problem:
+            problem.came_from(label)
+            status = self._failed(problem)
+        self._end(status)
+        outcome, effects = self.outcome, self.effects
+        for name, value in saved:
+            setattr(self, name, value)
+        self._tell_shadow(outcome, effects)
+        return DUNNO
+
+    def _tell_shadow(self, outcome: ListOutcome, effects: list[str]) -> None:
+        """Counts what a step in shadow came to; a permit is no line for the log, an outage has its own."""
+        self.reason = "in shadow"
+        if outcome.end is End.UNAVAILABLE:
+            return
+        reply = compose([outcome], effects, permit_ok=False, on_unavailable="defer")
+        action = "OK" if reply.by is None and outcome.end is End.PERMITTED else reply.action
+        if action is None or action == "DUNNO":
+            return
+        self.shadowed.append(action)
+        self.reason = f"in shadow: {action}"
+        if action != "OK":
+            problem = outcome.problem or reply.error
+            self.note(f"shadow: would have been answered: {action}" + f" ({problem})" * bool(problem))
 
     def note(self, text: str) -> None:
         """Something for the log."""

@@ -30,6 +30,7 @@ from ldappolicy.policy import (
     RestrictionClass,
     Table,
     TableName,
+    covered,
     parse_inline,
     parse_right_hand_side,
     parse_static,
@@ -224,17 +225,14 @@ class Foresight:
 
     def _list(self, items: Iterable[Item], *, warned: bool) -> Ways:
         ways: Ways = _ON
-        next_warned = warned
-        for item in items:
-            if item.name.lower() == "warn_if_reject" and not item.fault:
-                next_warned = True
-                continue
-            after = self._step(item, next_warned)
+        for known in covered(items):
+            if known.shadowed:
+                continue  # It changes nothing.
+            after = self._step(known.item, warned or known.warned)
             joined = (
                 way.then(more, self._raised) if way.end is None else way for way in ways for more in after
             )
             ways = tuple(dict.fromkeys(joined))[:MAX_WAYS]
-            next_warned = warned
         return ways
 
     def _step(self, item: Item, warned: bool) -> Ways:

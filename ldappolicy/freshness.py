@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Protocol
 
+from ldappolicy.counters import Counters
 from ldappolicy.directory import Directory, Scope, Search
 from ldappolicy.directory.changes import (
     Changed,
@@ -121,7 +122,7 @@ class Freshness:
 
     `reload` reads the policies again, `urls` are those that they hold. `kind` is how changes are told (empty:
     not yet), `missed` counts those that a comparison found, and `is_mirrored` says whether a complete mirror
-    answers.
+    answers. `counters` count changes by how they were learnt of.
     """
 
     def __init__(
@@ -131,10 +132,11 @@ class Freshness:
         upkeep: Upkeep,
         reload: Callable[[], Awaitable[None]],
         urls: Callable[[], Iterable[str]] = tuple,
+        counters: Counters | None = None,
     ) -> None:
         self.kind = ""
         self.missed = 0
-        self.changes: dict[str, int] = {}
+        self.counters = counters or Counters()
         self.mirror = upkeep.mirror()
         self.is_mirrored = False
         self._is_recalled = False
@@ -194,8 +196,9 @@ class Freshness:
         except Unavailable as problem:
             logger.warning("the mirror of the snapshot is of no use: %s", problem)
             return
-        self._resolver.begin_with(self.mirror.find, age)
+        self._resolver.begin_with(self.mirror, age)
         self._is_recalled = True
+        self.counters.changes["snapshot"].add(len(self.mirror))
         logger.info("mirror of the snapshot: %d entries", len(self.mirror))
 
     async def _watch(self) -> None:
@@ -274,7 +277,7 @@ class Freshness:
             self._again(change, applied, before)
 
     def _apply(self, change: Changed | Deleted) -> Applied:
-        self.changes[self.kind] = self.changes.get(self.kind, 0) + 1
+        self.counters.changes[self.kind or "refresh"].add()
         if self.mirror is None:
             return Applied()
         applied = self.mirror.apply(change)
@@ -365,7 +368,7 @@ class Freshness:
     def _use_mirror(self, mirror: Mirror | None) -> None:
         self._is_recalled = False
         self.is_mirrored = mirror is not None
-        self._resolver.use_mirror(mirror.find if mirror is not None else None)
+        self._resolver.use_mirror(mirror)
 
     async def _load(self, mirror: Mirror) -> bool:
         """The whole directory, anew or to be compared; False: to be tried again soon."""
@@ -391,6 +394,7 @@ class Freshness:
             raise _Narrow("filters look at more than the mirror holds")
         if is_comparison and (missed := comparison.added + comparison.changed + comparison.removed):
             self.missed += missed
+            self.counters.changes["comparison"].add(missed)
             logger.warning("%d changes had been missed", missed)
         self._resolver.ask_again()
         self._use_mirror(mirror)

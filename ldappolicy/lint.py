@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import pairwise
 
 from ldappolicy import inventory, vocabulary
 from ldappolicy.action import ACTION_WORDS, WHOLE_MESSAGE, Action, Kind, parse_action
@@ -29,6 +30,7 @@ from ldappolicy.mapping import addresses_in, is_prefixed
 from ldappolicy.policy import (
     IDENTITY_TABLES,
     LISTS,
+    Covered,
     Fault,
     Item,
     Policy,
@@ -37,6 +39,7 @@ from ldappolicy.policy import (
     Table,
     TableName,
     TablePart,
+    covered,
     parse_inline,
     parse_right_hand_side,
     parse_static,
@@ -119,7 +122,7 @@ class _Writing:
         self._policies = policies
         self._remarks: dict[Action, tuple[_Remark, ...]] = {}
         self._similar: dict[tuple[str, bool], str] = {}
-        names = {*vocabulary.BUILT_IN, *policies.classes}
+        names = {*vocabulary.RESERVED, *policies.classes}
         self._names = {name.lower(): name for name in sorted(names, reverse=True)}
         self._table_names = {name: f"ldap:{name}" for name in policies.tables}
 
@@ -128,10 +131,11 @@ class _Writing:
         items = tuple(items)
         for item in items:
             yield from self._item(item)
-        end = _end_of(items)
-        if end + 1 < len(items):
-            text = f"{str(items[end + 1])!r} is never reached: {items[end]} before it ends the list"
-            yield _Remark(False, text)
+        for before, behind in pairwise(covered(items)):
+            if _ends(before):
+                text = f"{str(behind)!r} is never reached: {before.item} before it ends the list"
+                yield _Remark(False, text)
+                break
 
     def _item(self, item: Item) -> Iterator[_Remark]:
         name = item.name.lower()
@@ -140,7 +144,7 @@ class _Writing:
         elif item.table is not None:
             yield from self._table(item.table)
             yield from self._ok_of_reverse_client(item)
-        elif name not in vocabulary.BUILT_IN and item.name not in self._policies.classes:
+        elif name not in vocabulary.RESERVED and item.name not in self._policies.classes:
             yield _Remark(True, self._unknown(item.name))
 
     def _unknown(self, name: str) -> str:
@@ -208,21 +212,21 @@ class _Writing:
             yield _Remark(True, f"{item} says {permits.text!r}, which is not allowed there, expected DUNNO")
             return
         for action in actions:
-            if permitting := self._permitting(set(action.tokens)):
+            if permitting := self._permitting(parse_right_hand_side(action.tokens)):
                 left = permitting <= vocabulary.LEFT_TO_POSTFIX.keys()
                 problem = "that one reply cannot say" if left else "that is not allowed there"
                 yield _Remark(False, f"{item} says {action.text!r}, which can permit: {problem}")
                 return
 
-    def _permitting(self, names: set[str]) -> set[str]:
-        """The restrictions that can permit among the names, and in the classes among them."""
+    def _permitting(self, items: Iterable[Item]) -> set[str]:
+        """The restrictions that can permit among the items, and in the classes among them."""
         seen: set[str] = set()
+        names = {item.name for item in _in_force(items)}
         while names - seen:
             seen |= names
             classes = (self._policies.classes.get(name) for name in names)
-            names = {
-                item.name for found in classes if isinstance(found, RestrictionClass) for item in found.items
-            }
+            bodies = (found.items for found in classes if isinstance(found, RestrictionClass))
+            names = {item.name for body in bodies for item in _in_force(body)}
         built_in = {name.lower() for name in seen} & vocabulary.BUILT_IN
         return {name for name in built_in if name.startswith("permit")}
 
@@ -254,13 +258,15 @@ class _Writing:
         yield from (remark.at(spot) for remark in self.action(action))
 
 
-def _end_of(items: tuple[Item, ...]) -> int:
-    """Where a list ends for every request; its length when it does not."""
-    for at, item in enumerate(items):
-        warned = at > 0 and items[at - 1].name.lower() == "warn_if_reject"
-        if item.name.lower() == "permit" or (item.name.lower() in _ENDING and not warned):
-            return at
-    return len(items)
+def _ends(known: Covered) -> bool:
+    """Whether the list ends there for every request."""
+    name = known.item.name.lower()
+    return not known.shadowed and (name == "permit" or (name in _ENDING and not known.warned))
+
+
+def _in_force(items: Iterable[Item]) -> Iterator[Item]:
+    """The items that are not in shadow."""
+    return (known.item for known in covered(items) if not known.shadowed)
 
 
 # ---------------------------------------------------------------- policies, classes, tables
@@ -355,7 +361,7 @@ class _Policies:
         kinds = {
             kind
             for some in lists
-            for item in some
+            for item in _in_force(some)
             if item.table is not None and item.table.type == "directory"
             for kind in kinds_of(item, stage)
         }
@@ -367,14 +373,14 @@ class _Policies:
             )
 
     def _by_name(self, items: Iterable[Item]) -> set[str]:
-        """Classes that a list leads to by names alone."""
+        """Classes that a list leads to by names alone, in force."""
         reached: set[str] = set()
-        waiting = [item.name for item in items]
+        waiting = [item.name for item in _in_force(items)]
         while waiting:
             name = waiting.pop()
             if name in self._classes and name not in reached:
                 reached.add(name)
-                waiting += [item.name for item in self._classes[name].items]
+                waiting += [item.name for item in _in_force(self._classes[name].items)]
         return reached
 
     def _unsayable(self, policy: Policy) -> Iterator[Fault]:
@@ -404,7 +410,7 @@ class _Policies:
         for other in self._classes:
             if other != name and other.casefold() == name.casefold():
                 yield spot.warning(f"{name!r} differs from the class {other!r} by case only")
-        for built_in in sorted(vocabulary.BUILT_IN):
+        for built_in in sorted(vocabulary.RESERVED):
             if _is_one_edit_away(name.lower(), built_in):
                 yield spot.warning(f"{name!r} is easily taken for the restriction {built_in}")
 
@@ -466,7 +472,7 @@ def _without_recipient(place: _Spot, item: Item, stage: str, whose: str) -> Iter
 
 def _bad_name(name: str) -> str:
     """Why no list can name such a class."""
-    if name.lower() in vocabulary.BUILT_IN:
+    if name.lower() in vocabulary.RESERVED:
         return "is the name of a restriction, expected another name for the class"
     if name.upper() in ACTION_WORDS or (name.isascii() and name.isdigit()):
         return "is an action, expected another name for the class"

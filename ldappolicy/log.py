@@ -2,30 +2,178 @@
 
 Whatever came from outside is escaped, so that no value can begin a line of its own or drive a terminal.
 Warnings that repeat are limited in rate; what was left out is counted in the next one.
+
+All lines go through `Lines`: one thread writes them, so that the event loop waits for no pipe and no disk.
+What does not fit while nobody reads, or cannot be written (the disk is full, the pipe is closed), is dropped,
+and the next line that can be written says how much.
+
+BUGS: what is cut in the middle by a full disk is ended by a line end once there is room again, and stays cut.
 """
 
 import json
 import logging
-import re
+import os
+import select
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+MOST_WAITING = 4 * 1024 * 1024
+"""Characters that wait to be written; at 20,000 lines a second most of a second."""
+
+PAUSE = 0.02
+"""Seconds in which lines are collected for one write(2)."""
+
+PIECE = 64 * 1024
+"""Octets in one write(2), as long as no other process writes to the same place: a pipe holds as many."""
+
+PATIENCE = 1.0
+"""Seconds that one piece waits for a descriptor that somebody made non-blocking."""
+
+AT_EXIT = 2.0
+"""Seconds that the end of the program waits for a reader who does not read."""
 
 
 def escaped(text: str) -> str:
-    """The text with control characters and invalid bytes as escapes."""
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
+    """The text with all that is not printable as escapes: controls, directions, invalid bytes, odd spaces."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
+        for letter in text
+    )
+
+
+class Lines:
+    """Lines on their way to a descriptor. `whole`: pieces that are written in one go.
+
+    Where several processes share a pipe, `whole` is PIPE_BUF (POSIX, write(): so much is never mixed with
+    what others write); a longer line goes by itself. `dropped` counts lines that were lost, `form` is that
+    of the line that tells of them.
+    """
+
+    def __init__(self, descriptor: int, *, most: int = MOST_WAITING, whole: int = PIECE) -> None:
+        self.dropped = 0
+        self.form = "text"
+        self._descriptor = descriptor
+        self._most = most
+        self._whole = whole
+        self._waiting: list[str] = []
+        self._size = 0
+        self._said = 0
+        self._reason = ""
+        self._is_cut = False
+        self._sleeps = False
+        self._is_writing = False
+        self._hurries = 0
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+
+    def put(self, line: str) -> None:
+        """Hands over a line, without its end; never waits."""
+        with self._lock:
+            if self._size + len(line) > self._most:
+                self.dropped += 1
+                self._reason = "they came faster than they could be written"
+                return
+            self._waiting.append(line)
+            self._size += len(line)
+            if self._sleeps:
+                self._sleeps = False
+                self._changed.notify_all()
+            elif self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+                self._thread.start()
+
+    def flush(self, seconds: float = AT_EXIT) -> bool:
+        """Waits until all is written, or for so long; whether it is."""
+        with self._lock:
+            self._hurries += 1
+            self._changed.notify_all()
+            done = self._changed.wait_for(lambda: not (self._waiting or self._is_writing), seconds)
+            self._hurries -= 1
+        return done
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                while not self._waiting:
+                    self._sleeps = True
+                    self._changed.wait()
+                lines, self._waiting, self._size = self._waiting, [], 0
+                self._sleeps, self._is_writing = False, True
+            self._write(lines)
+            with self._lock:
+                self._is_writing = False
+                self._changed.notify_all()
+                if not self._hurries:
+                    self._changed.wait(PAUSE)
+
+    def _write(self, lines: Sequence[str]) -> None:
+        for piece in self._pieces(lines):
+            unsaid = self.dropped - self._said
+            notice = f"{self._notice(unsaid)}\n".encode() if unsaid else b""
+            if self._send(notice + piece, len(notice)):
+                self._said += unsaid
+
+    def _pieces(self, lines: Sequence[str]) -> Iterator[bytes]:
+        """Whole lines, as many as fit."""
+        octets = ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+        start = 0
+        while start < len(octets):
+            most = start + self._whole
+            end = most if most >= len(octets) else octets.rfind(b"\n", start, most) + 1
+            end = end or octets.index(b"\n", most) + 1
+            yield octets[start:end]
+            start = end
+
+    def _send(self, octets: bytes, notice: int) -> bool:
+        """Writes a piece, of which the first `notice` octets are ours; False: not all of it."""
+        if self._is_cut:
+            octets, notice = b"\n" + octets, notice + 1
+        sent = 0
+        try:
+            while sent < len(octets):
+                sent += self._some(memoryview(octets)[sent:])
+        except OSError as error:
+            self._lose(octets.count(b"\n", max(sent, notice)), os.strerror(error.errno or 0).lower())
+            return False
+        finally:
+            self._is_cut = self._is_cut if not sent else not octets.endswith(b"\n", 0, sent)
+        return True
+
+    def _some(self, rest: memoryview) -> int:
+        """How much of it could be written."""
+        try:
+            return os.write(self._descriptor, rest)
+        except BlockingIOError:
+            poll = select.poll()  # select(2) takes no descriptor beyond 1023
+            poll.register(self._descriptor, select.POLLOUT)
+            poll.poll(PATIENCE * 1000)
+            return os.write(self._descriptor, rest)
+
+    def _lose(self, lines: int, reason: str) -> None:
+        with self._lock:
+            self.dropped += lines
+            self._reason = reason
+
+    def _notice(self, count: int) -> str:
+        text = f"{count} lines of the log were dropped: {self._reason}"
+        event = {"time": round(time.time(), 3), "level": "warning", "logger": "ldappolicy.log", "text": text}
+        return json.dumps(event) if self.form == "json" else f"warning: {text}"
 
 
 class _Text(logging.Formatter):
-    """`LEVEL NAME: text`; the time is the journal's."""
+    """`LEVEL: text`; the time is the journal's. The lines of a traceback are indented, whatever they hold."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = f"{record.levelname.lower()}: {escaped(record.getMessage())}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        if not record.exc_info:
+            return line
+        return "\n    ".join([line, *map(escaped, self.formatException(record.exc_info).splitlines())])
 
 
 class _Json(logging.Formatter):
@@ -43,14 +191,39 @@ class _Json(logging.Formatter):
         return json.dumps(event, ensure_ascii=True)
 
 
-def set_up(form: str, level: str) -> None:
-    """Sends the program's log to standard error, as `form` (text or json)."""
-    output = logging.StreamHandler(sys.stderr)
+class _Output(logging.Handler):
+    """Hands records to `Lines`; `logging` flushes it when the program ends."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__()
+        self.lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.lines.put(self.format(record))
+        except (TypeError, ValueError):  # a text and arguments that do not match
+            self.handleError(record)
+
+    def flush(self) -> None:
+        self.lines.flush()
+
+
+def set_up(form: str, level: str, lines: Lines | None = None) -> Lines:
+    """Sends the program's log, as `form` (text or json), to `lines`, by default to standard error.
+
+    Later calls change form and level, and go on with the lines of the first.
+    """
+    root, loop = logging.getLogger("ldappolicy"), logging.getLogger("asyncio")
+    before = next((output.lines for output in root.handlers if isinstance(output, _Output)), None)
+    output = _Output(before or lines or Lines(sys.__stderr__.fileno() if sys.__stderr__ else -1))
     output.setFormatter(_Json() if form == "json" else _Text())
-    root = logging.getLogger("ldappolicy")
-    root.handlers[:] = [output]
-    root.propagate = False
+    output.lines.form = form
+    for logger in (root, loop):
+        logger.handlers[:] = [output]
+        logger.propagate = False
     root.setLevel(level.upper())
+    loop.setLevel(logging.WARNING)
+    return output.lines
 
 
 class Limited:

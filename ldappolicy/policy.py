@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from itertools import accumulate, islice
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 from ldappolicy import vocabulary
 from ldappolicy.action import Action, Kind, parse_action, split_list, split_places
@@ -278,6 +278,30 @@ def _items(tokens: Iterable[str]) -> Iterator[Item]:
             yield Item(token)
 
 
+class Covered(NamedTuple):
+    """An item with the words before it: `warned` is warn_if_reject, `shadowed` is shadow."""
+
+    item: Item
+    warned: bool
+    shadowed: bool
+
+    def __str__(self) -> str:
+        words = ("warn_if_reject " * self.warned, f"{vocabulary.SHADOW} " * self.shadowed)
+        return f"{''.join(words)}{self.item}"
+
+
+def covered(items: Iterable[Item]) -> Iterator[Covered]:
+    """The items, without the words that say something of the next one; at the end these do nothing."""
+    warned = shadowed = False
+    for item in items:
+        word = "" if item.fault else item.name.lower()
+        if word not in ("warn_if_reject", vocabulary.SHADOW):
+            yield Covered(item, warned, shadowed)
+            warned = shadowed = False
+        warned = warned or word == "warn_if_reject"
+        shadowed = shadowed or word == vocabulary.SHADOW
+
+
 def _argument(name: str, waiting: Iterable[str], expected: str) -> str:
     argument = next(iter(waiting), None)
     if argument is None:
@@ -342,7 +366,7 @@ def _is_one_group(token: str) -> bool:
 def parse_inline(name: str) -> Mapping[str, Action]:
     """The lines of `inline:{key=value, {key = text with spaces}}`; raises InputError."""
     if not (name.startswith("{") and name.endswith("}")):
-        raise InputError(f"inline:{name} is not of the form inline:{{key=value, ...}}")
+        raise InputError(f"{'inline:' + name!r} is not of the form inline:{{key=value, ...}}")
     lines = {}
     for token in split_list(name[1:-1]):
         if token.startswith("{") and not _is_one_group(token):

@@ -16,6 +16,12 @@ SERVER_CONFIGURATION_ERROR = "451 4.3.5 Server configuration error"
 TEMPORARY_LOOKUP_FAILURE = "DEFER_IF_PERMIT 4.3.0 Temporary lookup failure"
 
 
+Decider = tuple[tuple[str, ...], str]
+"""What decided: the names from the list down to the restriction, and the DN of the entry whose value did."""
+
+NOBODY: Decider = ((), "")
+
+
 class Flag(Enum):
     """Known items that stand in their place once there is a residue."""
 
@@ -30,6 +36,7 @@ class Piece:
     text: str
     does: Residue | Flag
     wire: str = ""
+    by: Decider = field(default=NOBODY, compare=False, repr=False)
 
     @property
     def may_defer(self) -> bool:
@@ -76,7 +83,8 @@ class Refusal:
 class ListOutcome:
     """What one list came to. `discard` is the action that ended it, `problem` why it is an error.
 
-    `acted` says how many pieces stood before its last action on the message: they decide about it.
+    `acted` says how many pieces stood before its last action on the message: they decide about it. `by` is
+    what ended the list, `acted_by` what the first action on the message came from.
     """
 
     name: str
@@ -86,11 +94,18 @@ class ListOutcome:
     refusal: Refusal | None = None
     discard: str = ""
     problem: str = ""
+    by: Decider = NOBODY
+    acted_by: Decider = NOBODY
 
     @property
     def can_permit(self) -> bool:
         """Whether Postfix may find that a piece of it permits."""
         return any(piece.does is Residue.PERMITS for piece in self.pieces)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing is left to Postfix, nor was anything unavailable."""
+        return not (self.pieces or self.acted or self.discard or self.end in _NEEDS_A_REPLY)
 
     @property
     def refuses(self) -> bool:
@@ -103,13 +118,15 @@ class Reply:
     """What is sent (None: the connection is closed), and what it stands for.
 
     `error` says why it is a server configuration error, `unavailable` that on_unavailable was used,
-    `lost` the text that gave way to a residue.
+    `lost` the text that gave way to a residue. `by` is None where the lists were gone through: how the last
+    one ended is all there is to say.
     """
 
     action: str | None
     error: str = ""
     unavailable: bool = False
     lost: str = ""
+    by: Decider | None = field(default=None, compare=False)
 
 
 DEFER_IF_REJECT = Piece("defer_if_reject", Flag.DEFER_IF_REJECT)
@@ -144,7 +161,9 @@ def compose(
 def _plain(lists: Sequence[ListOutcome], permit_ok: bool) -> Reply:
     """Everything was decided here: the refusal that ended the lists, else a permit."""
     refusal = lists[-1].refusal if lists else None
-    return _let_through(lists, permit_ok) if refusal is None else _refused(refusal, refusal.alone)
+    if refusal is None:
+        return _let_through(lists, permit_ok)
+    return _refused(lists[-1], refusal.alone)
 
 
 def _let_through(lists: Sequence[ListOutcome], permit_ok: bool) -> Reply:
@@ -160,20 +179,20 @@ def _is_left(piece: Piece) -> bool:
 
 def _refuse(lists: Sequence[ListOutcome]) -> Reply:
     """The last list refuses; what can permit in the earlier ones makes no difference (rule 5)."""
-    refusals = [outcome.refusal for outcome in lists if outcome.refusal is not None]
-    refusal, ending = refusals[-1], len(lists) - 1
+    refusals = [(outcome, outcome.refusal) for outcome in lists if outcome.refusal is not None]
+    (by, refusal), ending = refusals[-1], len(lists) - 1
     if any(outcome.can_permit for outcome in lists):
-        temporary = next((known for known in refusals if known.temporary), None)
+        temporary = next((known for known in refusals if known[1].temporary), None)
         if temporary is not None:
-            return _refused(temporary, temporary.alone)
-        refusal = refusals[0]
+            return _refused(temporary[0], temporary[1].alone)
+        by, refusal = refusals[0]
         ending = _last_that_may_defer(lists)
     pieces = [piece for at in range(ending + 1) for piece in _refusing(lists[at], last=at == ending)]
     if not refusal.items and _can_go(pieces, refusal):
-        return _refused(refusal, refusal.wire)
+        return _refused(by, refusal.wire)
     texts = [piece.text for piece in pieces]
     before = () if "defer_if_reject" in texts else refusal.before
-    return _refused(refusal, join((*texts, *before, *refusal.as_items)))
+    return _refused(by, join((*texts, *before, *refusal.as_items)))
 
 
 def _last_that_may_defer(lists: Sequence[ListOutcome]) -> int:
@@ -191,11 +210,12 @@ def _last_that_may_defer(lists: Sequence[ListOutcome]) -> int:
     return next(later, first)
 
 
-def _refused(refusal: Refusal, action: str) -> Reply:
+def _refused(outcome: ListOutcome, action: str) -> Reply:
+    refusal = outcome.refusal
+    assert refusal is not None
     lost = refusal.wire if action != refusal.wire and not refusal.items else ""
-    return Reply(
-        action, error="a server configuration error was reached" if refusal.is_error else "", lost=lost
-    )
+    error = "a server configuration error was reached" if refusal.is_error else ""
+    return Reply(action, error, lost=lost, by=outcome.by)
 
 
 def _refusing(outcome: ListOutcome, *, last: bool) -> list[Piece]:
@@ -222,37 +242,44 @@ def _can_go(pieces: Sequence[Piece], refusal: Refusal) -> bool:
 
 def _discard(lists: Sequence[ListOutcome], on_unavailable: str) -> Reply:
     """DISCARD ends everything; a defer_if_permit before it still defers this recipient."""
-    if any(outcome.end is End.UNAVAILABLE for outcome in lists):
-        return _unavailable(on_unavailable)
+    missed = _first_unavailable(lists)
+    if missed is not None:
+        return _unavailable(on_unavailable, missed)
     pieces = [piece for outcome in lists for piece in _trimmed(outcome, last_and_ok=False).pieces]
     if any(map(_is_left, pieces)):
         return _cannot("DISCARD behind restrictions that are left to Postfix", lists)
     deferred = next((piece for piece in pieces if piece.does is Flag.DEFER_IF_PERMIT), None)
-    return Reply(_flag_alone(deferred) if deferred else lists[-1].discard)
+    return _flag_alone(deferred) if deferred else Reply(lists[-1].discard, by=lists[-1].by)
+
+
+def _first_unavailable(lists: Sequence[ListOutcome]) -> ListOutcome | None:
+    return next((outcome for outcome in lists if outcome.end is End.UNAVAILABLE), None)
 
 
 def _known(
     lists: Sequence[ListOutcome], effects: Sequence[str], permit_ok: bool, on_unavailable: str
 ) -> Reply:
-    if any(outcome.end is End.UNAVAILABLE for outcome in lists):
-        return _unavailable(on_unavailable)
+    missed = _first_unavailable(lists)
+    if missed is not None:
+        return _unavailable(on_unavailable, missed)
     flags = {piece.does: piece for outcome in reversed(lists) for piece in reversed(outcome.pieces)}
     if Flag.DEFER_IF_PERMIT in flags:
-        return Reply(_flag_alone(flags[Flag.DEFER_IF_PERMIT]))
+        return _flag_alone(flags[Flag.DEFER_IF_PERMIT])
     single = _single_effect(effects)
     if single is None:
         return _cannot(" and ".join(effects), lists)
     if single and Flag.DEFER_IF_REJECT in flags:
         return _cannot(f"{single} and DEFER_IF_REJECT", lists)
     if single:
-        return Reply(single)
+        acted_by = (outcome.acted_by for outcome in lists if outcome.acted_by is not NOBODY)
+        return Reply(single, by=next(acted_by, NOBODY))
     if Flag.DEFER_IF_REJECT in flags:
-        return Reply(_flag_alone(flags[Flag.DEFER_IF_REJECT]))
+        return _flag_alone(flags[Flag.DEFER_IF_REJECT])
     return _let_through(lists, permit_ok)
 
 
-def _flag_alone(piece: Piece) -> str:
-    return piece.wire or join([piece.text])
+def _flag_alone(piece: Piece) -> Reply:
+    return Reply(piece.wire or join([piece.text]), by=piece.by)
 
 
 def _single_effect(effects: Sequence[str]) -> str | None:
@@ -266,19 +293,17 @@ def _single_effect(effects: Sequence[str]) -> str | None:
     return None if len(last) > 1 else next(iter(last.values()), "")
 
 
-def _unavailable(on_unavailable: str) -> Reply:
-    if on_unavailable == "disconnect":
-        return Reply(None, unavailable=True)
-    return Reply(TEMPORARY_LOOKUP_FAILURE if on_unavailable == "defer" else "DUNNO", unavailable=True)
+def _unavailable(on_unavailable: str, missed: ListOutcome) -> Reply:
+    action = {"defer": TEMPORARY_LOOKUP_FAILURE, "disconnect": None}.get(on_unavailable, "DUNNO")
+    return Reply(action, unavailable=True, by=missed.by)
 
 
 def _cannot(what: str, lists: Sequence[ListOutcome]) -> Reply:
     left = "; ".join(
         f"{known.name}: {', '.join(piece.text for piece in known.pieces)}" for known in lists if known.pieces
     )
-    return Reply(
-        SERVER_CONFIGURATION_ERROR, error=f"one reply cannot say {what} ({left or 'nothing left to Postfix'})"
-    )
+    error = f"one reply cannot say {what} ({left or 'nothing left to Postfix'})"
+    return Reply(SERVER_CONFIGURATION_ERROR, error, by=NOBODY)
 
 
 # ---------------------------------------------------------------- some known, some left to Postfix
@@ -287,9 +312,9 @@ def _cannot(what: str, lists: Sequence[ListOutcome]) -> Reply:
 def _mixed(
     lists: Sequence[ListOutcome], effects: Sequence[str], permit_ok: bool, on_unavailable: str
 ) -> Reply:
-    unavailable = any(outcome.end is End.UNAVAILABLE for outcome in lists)
-    if unavailable and on_unavailable != "defer":
-        return _unavailable(on_unavailable)
+    missed = _first_unavailable(lists)
+    if missed is not None and on_unavailable != "defer":
+        return _unavailable(on_unavailable, missed)
     kept = [_trimmed(outcome, permit_ok and outcome is lists[-1]) for outcome in lists]
     _keep_defer_if_reject(lists, kept)
     if not any(_is_left(piece) for outcome in kept for piece in outcome.pieces):
@@ -307,7 +332,18 @@ def _mixed(
     lost = _append_rests(items, permitting, head)
     if permit_ok and lists[-1].end is End.PERMITTED and not any(known.refusal for known in permitting):
         items.append("permit")
-    return Reply(join(items), unavailable=unavailable, lost=lost)
+    by = _decider(kept, permitting, missed)
+    return Reply(join(items), unavailable=missed is not None, lost=lost, by=by)
+
+
+def _decider(
+    kept: Sequence[ListOutcome], permitting: Sequence[ListOutcome], missed: ListOutcome | None
+) -> Decider:
+    """The refusal that a mixed reply ends in, else what is unavailable, else what left the first piece."""
+    refusing = next((outcome for outcome in permitting if outcome.refusal is not None), missed)
+    if refusing is not None:
+        return refusing.by
+    return next((piece.by for outcome in kept for piece in outcome.pieces), NOBODY)
 
 
 def _trimmed(outcome: ListOutcome, last_and_ok: bool) -> ListOutcome:

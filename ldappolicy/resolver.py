@@ -17,9 +17,10 @@ from itertools import islice
 
 from cachetools import TTLCache
 
+from ldappolicy.counters import Counters
 from ldappolicy.directory import Directory
 from ldappolicy.directory.changes import Changed, Deleted, entry_uuid
-from ldappolicy.directory.plan import Batch, Find, Planner
+from ldappolicy.directory.plan import Batch, Held, Planner
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.facts import Absent, Facts, Found, Lookup, Missed, Outcome
@@ -37,6 +38,7 @@ ECHO = 60.0
 """Seconds in which requests may be in hand that a mirror, which was given up, has answered in part."""
 
 _NEVER = float("-inf")
+_FOREVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,87 +51,118 @@ class Limits:
     max_stale: float = 14_400.0
 
 
+_CHOSEN = frozenset(("mail", "login", "domain", "url"))
+"""Kinds of lookups whose keys clients choose: absent ones are kept apart, or a flood would sweep the rest."""
+
 Remembered = tuple[Lookup, tuple[Entry, ...], float]
 """A lookup, its entries (none: absent), and how old the answer is in seconds."""
+
+
+class _Hot(dict[Lookup, Found | Absent]):
+    """Outcomes that were seen to be fresh a moment ago; what is not among them is looked for elsewhere."""
+
+    def __init__(self, heat: Callable[[Lookup], Found | Absent | None]) -> None:
+        self._heat = heat
+
+    def __missing__(self, lookup: Lookup) -> Found | Absent | None:
+        return self._heat(lookup)
 
 
 class Resolver:
     """Answers lookups from its caches, else from the directory.
 
-    `clock` is monotonic seconds; the `at` of an outcome is on the same clock.
+    `clock` is monotonic seconds; the `at` of an outcome is on the same clock. `counters` count the answers
+    that are served though they are stale.
     """
 
     def __init__(
-        self, directory: Directory, planner: Planner, limits: Limits, clock: Callable[[], float]
+        self,
+        directory: Directory,
+        planner: Planner,
+        limits: Limits,
+        clock: Callable[[], float],
+        counters: Counters | None = None,
     ) -> None:
         self.directory = directory
-        self._mirror: Find | None = None
+        self.counters = counters or Counters()
+        self._stale = self.counters.cache["stale"]
+        self._mirror: Held | None = None
         self._mirror_echoes_until = _NEVER
         self._planner = planner
+        self._links = frozenset(map(str.lower, planner.mapping.links))
         self._limits = limits
-        self._clock = clock
-        self._found: TTLCache[Lookup, Found] = TTLCache(limits.size, max(limits.ttl, limits.max_stale), clock)
-        self._absent: TTLCache[Lookup, Absent] = TTLCache(
-            limits.size, max(limits.negative_ttl, limits.max_stale), clock
-        )
+        self.clock = clock
+        longest = max(limits.ttl, limits.negative_ttl, limits.max_stale)
+        self._found: TTLCache[Lookup, Found | Absent] = TTLCache(limits.size, longest, clock)
+        self._absent: TTLCache[Lookup, Absent] = TTLCache(limits.size, longest, clock)
         self._dependencies = Dependencies(planner.mapping)
         self._most_dependencies = DEPENDENCIES * limits.size
         self._queued: _Asked = {}
         self._under_way: _Asked = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked_again_since = _NEVER
-        self._vouched_since = float("inf")
+        self._vouched_since = _FOREVER
         self._vouched_until = _NEVER
-        self._gap = (float("inf"), _NEVER)
+        self._gap = (_FOREVER, _NEVER)
         self._changes = 0
         self._hot_until = _NEVER
+        self._recalled_at = _NEVER
         self._forget_hot()
-        self.stale_served = 0
 
-    def facts(self) -> Facts:
-        """What the caches can answer now, for evaluations until the next call.
+    def facts(self, now: float | None = None) -> Facts:
+        """What the caches can answer now (on the resolver's clock), for evaluations until the next call.
 
         Outcomes that were seen to be fresh a moment ago are found by one look into a dict, without looking
         at their age again.
         """
-        now = self._clock()
-        if now >= self._hot_until or len(self._hot) > self._limits.size:
+        if now is None:
+            now = self.clock()
+        if now >= self._hot_until:
+            if now >= self._trusted_until or len(self._hot) > self._limits.size:
+                self._forget_hot()
             self._hot_until = now + min(HOT_SECONDS, self._limits.ttl / 10, self._limits.negative_ttl / 10)
-            self._forget_hot()
         return self._facts
 
     def _forget_hot(self) -> None:
-        self._hot: dict[Lookup, Found | Absent] = {}
+        self._hot = _Hot(self._heat)
+        self._trusted_until = self._oldest = _FOREVER
         features = self.directory.features
         chained = self._planner.mapping.in_chain and features.is_active_directory and self._mirror is None
-        self._facts = Facts(self._look, has_chain=chained, tells_apart=features.has_matched_values)
+        self._facts = Facts(self._hot.__getitem__, has_chain=chained, tells_apart=features.has_matched_values)
 
     def known(self, lookup: Lookup) -> Outcome | None:
         """What the caches can answer now, without asking."""
         return self.facts().get(lookup)
 
-    def _look(self, lookup: Lookup) -> Outcome | None:
-        outcome = self._hot.get(lookup)
+    def _heat(self, lookup: Lookup) -> Found | Absent | None:
+        """The outcome, which from now on is found by one look; not for much longer than it is trusted."""
+        now = self.clock()
+        outcome = self._fresh(lookup, now)
         if outcome is None:
-            outcome = self._fresh(lookup)
-            if outcome is not None:
-                self._hot[lookup] = outcome
+            return None
+        self._hot[lookup] = outcome
+        if len(self._hot) > self._limits.size:
+            self._hot_until = _NEVER
+        told = self._is_told(lookup, outcome)
+        if told and self._vouched_until == _FOREVER and self._valid_at(outcome.at, now) == now:
+            return outcome  # until a change is told, or none is any more
+        valid_at = self._valid_at(outcome.at, now) if told else outcome.at
+        self._oldest = min(self._oldest, valid_at)
+        self._trusted_until = min(self._trusted_until, valid_at + self._ttl(outcome))
         return outcome
 
-    def _fresh(self, lookup: Lookup) -> Found | Absent | None:
-        now = self._clock()
+    def _ttl(self, outcome: Found | Absent) -> float:
+        return self._limits.ttl if isinstance(outcome, Found) else self._limits.negative_ttl
+
+    def _fresh(self, lookup: Lookup, now: float) -> Found | Absent | None:
         if self._is_fresh(self._vouched_at(now), self._limits.ttl, now) and (
             mirrored := self._mirrored(lookup, now)
         ):
             return mirrored
-        found = self._found.get(lookup)
-        if found is not None:
-            ttl = self._limits.ttl
-            return found if self._is_fresh(found.at, ttl, now, told=self._is_told(lookup, found)) else None
-        absent = self._absent.get(lookup)
-        if absent is not None:
-            ttl = self._limits.negative_ttl
-            return absent if self._is_fresh(absent.at, ttl, now, told=self._is_told(lookup, absent)) else None
+        known = self._found.get(lookup) or self._absent.get(lookup)
+        if known is not None:
+            is_fresh = self._is_fresh(known.at, self._ttl(known), now, told=self._is_told(lookup, known))
+            return known if is_fresh else None
         if self._planner.known_absent(lookup):
             return Absent(now)
         # Entries of the mirror come without memberOf, and a request in hand may hold one.
@@ -162,43 +195,54 @@ class Resolver:
         """
         if lookup[0] in ("url", "match") and self.directory.features.is_active_directory:
             return False
-        links = self._planner.mapping.links
-        return not any(entry.values(name) for entry in outcome.entries for name in links)
+        return not any(entry.has_any(self._links) for entry in outcome.entries)
 
     # ------------------------------------------------------------ changes
 
-    def use_mirror(self, find: Find | None) -> None:
+    def use_mirror(self, held: Held | None) -> None:
         """From now on a copy of the directory answers what it can; None: there is none any more."""
         if self._mirror is not None:
-            self._mirror_echoes_until = self._clock() + ECHO
-        self._mirror = find
+            self._mirror_echoes_until = self.clock() + ECHO
+        self._mirror = held
         self._forget_hot()
 
-    def begin_with(self, find: Find, age: float) -> None:
+    def begin_with(self, held: Held, age: float) -> None:
         """Begins with a copy of another time, for an outage."""
         self.ask_again()
-        self._vouched_until = self._clock() - age
-        self.use_mirror(find)
+        self._vouched_until = self.clock() - age
+        self.use_mirror(held)
 
     @property
     def data_age(self) -> float | None:
         """Seconds since a change stream last vouched for what is known; None without one."""
-        now = self._clock()
+        now = self.clock()
         return None if self._vouched_until == _NEVER else now - self._vouched_at(now)
+
+    @property
+    def recalled_age(self) -> float | None:
+        """How old the youngest of the answers of another time is; None without any."""
+        return None if self._recalled_at == _NEVER else self.clock() - self._recalled_at
+
+    def age(self, now: float) -> float:
+        """Seconds since what is at hand was known to be right, at most; 0 while a stream vouches for it."""
+        oldest = min(self._oldest, self._vouched_until if self._vouched_until > _NEVER else now)
+        return max(0.0, now - oldest)
 
     def vouch(self) -> None:
         """From now on every change is told; what was, since it last was so, has been."""
-        now = self._clock()
+        now = self.clock()
         self._vouched_since = min(self._vouched_since, now)
         if _NEVER < self._vouched_until < now:
             # Who was asked meanwhile may have been another server, which was behind.
             self._gap = (min(self._gap[0], self._vouched_until), now)
-        self._vouched_until = float("inf")
+        self._vouched_until = _FOREVER
         self._forget_hot()
 
     def unvouch(self) -> None:
         """Changes are not told any more."""
-        self._vouched_until = min(self._vouched_until, self._clock())
+        now = self.clock()
+        self._vouched_until = min(self._vouched_until, now)
+        self._trusted_until = min(self._trusted_until, now + min(self._limits.ttl, self._limits.negative_ttl))
 
     def _vouched_at(self, now: float) -> float:
         return min(now, self._vouched_until)
@@ -240,11 +284,11 @@ class Resolver:
     def ask_again(self) -> None:
         """No cached answer is trusted any more; each still serves while the directory is unavailable."""
         self._changes += 1
-        self._asked_again_since = self._vouched_since = self._clock()
+        self._asked_again_since = self._vouched_since = self.clock()
         self._under_way = dict(self._queued)
-        self._gap = (float("inf"), _NEVER)
+        self._gap = (_FOREVER, _NEVER)
         if self._vouched_until == _NEVER:
-            self._vouched_since = float("inf")
+            self._vouched_since = _FOREVER
         self._forget_hot()
 
     # ------------------------------------------------------------ asking
@@ -274,12 +318,12 @@ class Resolver:
 
     def last_known(self, lookup: Lookup, reason: str) -> Outcome:
         """The last answer while it is younger than max_stale, else that it is unavailable."""
-        now = self._clock()
+        now = self.clock()
         known = (self._mirrored(lookup, now), self._found.get(lookup), self._absent.get(lookup))
         valid = {self._valid_at(one.at, now): one for one in known if one is not None}
         if not valid or now - max(valid) >= self._limits.max_stale:
             return Missed(reason)
-        self.stale_served += 1
+        self._stale.add()
         return valid[max(valid)]
 
     def _start(self) -> None:
@@ -298,7 +342,7 @@ class Resolver:
                 self._settle(asked, lookup, self.last_known(lookup, "the lookup was given up"))
 
     async def _ask_batch(self, batch: Batch, asked: _Asked) -> None:
-        asked_at, changes = self._clock(), self._changes
+        asked_at, changes = self.clock(), self._changes
         try:
             answers = await batch.ask(self.directory)
         except Unavailable as problem:
@@ -314,12 +358,12 @@ class Resolver:
 
     def _remember(self, lookup: Lookup, outcome: Found | Absent) -> None:
         """Writes an answer to its cache."""
-        if isinstance(outcome, Found):
-            self._absent.pop(lookup, None)
-            self._found[lookup] = outcome
-        else:
+        if isinstance(outcome, Absent) and lookup[0] in _CHOSEN:
             self._found.pop(lookup, None)
             self._absent[lookup] = outcome
+        else:
+            self._absent.pop(lookup, None)
+            self._found[lookup] = outcome
         self._dependencies.add(lookup, outcome.entries)
         if self._dependencies.size > self._most_dependencies:
             self._count_dependencies()
@@ -361,7 +405,7 @@ class Resolver:
 
     def remembered(self) -> Iterator[Remembered]:
         """Every answer that is still good for an outage."""
-        now = self._clock()
+        now = self.clock()
         for lookup, outcome in self._outcomes():
             age = now - self._valid_at(outcome.at, now)
             if age < self._limits.max_stale:
@@ -369,9 +413,10 @@ class Resolver:
 
     def recall(self, remembered: Iterable[Remembered]) -> None:
         """Takes answers of another time, for an outage."""
-        now = self._clock()
+        now = self.clock()
         self.ask_again()
         for lookup, entries, age in remembered:
+            self._recalled_at = max(self._recalled_at, now - age)
             if lookup not in self._found and lookup not in self._absent:
                 self._remember(lookup, Found(entries, now - age) if entries else Absent(now - age))
         self._forget_hot()

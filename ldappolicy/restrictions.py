@@ -38,6 +38,7 @@ from ldappolicy.policy import (
     PolicySet,
     RestrictionClass,
     TableName,
+    covered,
     parse_right_hand_side,
 )
 from ldappolicy.residue import Refusal
@@ -311,6 +312,11 @@ def _warning(inner: Step) -> Step:
     return step
 
 
+def _shadowing(inner: Step) -> Step:
+    """shadow: the next item, and all of it if it is a class."""
+    return lambda evaluation: evaluation.shadow(inner)
+
+
 # ---------------------------------------------------------------- access checks
 
 _SUBJECTS: Mapping[str, Callable[[Evaluation], Subject | None]] = {
@@ -403,6 +409,7 @@ def _check_recipient(evaluation: Evaluation, finder: Finder, form: str) -> int:
         raise _unsaid(evaluation, left, "for a recipient with routing in its local part")
     if status == OK and not evaluation.outcome.discard:
         evaluation.reason = "an OK for a recipient with routing in its local part is DUNNO"
+        evaluation.undecided()
         return DUNNO
     return status
 
@@ -481,18 +488,13 @@ class Program:
         return self._compile(parse_right_hand_side(tokens))
 
     def _compile(self, items: tuple[Item, ...]) -> Steps:
-        steps: list[Step] = []
-        labels: list[str] = []
-        warned = False
-        for item in items:
-            if item.name.lower() == "warn_if_reject" and not item.fault:
-                warned = True
-                continue
-            step = self._step(item)
-            steps.append(_warning(step) if warned else step)
-            labels.append(f"warn_if_reject {item}" if warned else str(item))
-            warned = False
-        return Steps(tuple(steps), tuple(labels))
+        steps: list[tuple[Step, str]] = []
+        for known in covered(items):
+            step = self._step(known.item)
+            step = _warning(step) if known.warned else step
+            step = _shadowing(step) if known.shadowed else step
+            steps.append((step, str(known)))
+        return Steps(tuple(steps))
 
     def _step(self, item: Item) -> Step:
         if item.fault:
@@ -520,8 +522,6 @@ class Program:
 
     def _class_step(self, name: str) -> Step:
         found = self._policies.classes.get(name)
-        if found is None and name.lower() == "shadow":
-            return _failing("'shadow' is not available yet")
         if found is None:
             return _failing(f"unknown restriction or class {name!r}")
         if isinstance(found, Broken):

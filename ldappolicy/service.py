@@ -7,11 +7,13 @@ has `request_timeout` for all of it; past that its lookups count as unavailable,
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ldappolicy import facts
+from ldappolicy.counters import Tally, action_label
+from ldappolicy.decision_log import DecisionLog, Shown, with_id
 from ldappolicy.directory import Scope, Search
 from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.errors import ConfigError
@@ -30,6 +32,8 @@ from ldappolicy.policy import (
     object_kind,
     read_policies,
 )
+from ldappolicy.protocol import encode_reply, plain_values
+from ldappolicy.ready import Ready, ReadyReplies
 from ldappolicy.request import Request
 from ldappolicy.residue import TEMPORARY_LOOKUP_FAILURE
 from ldappolicy.resolver import Resolver
@@ -37,7 +41,8 @@ from ldappolicy.resolver import Resolver
 MAX_ROUNDS = 200
 """Every round of lookups goes one level of nesting deeper; no sane directory nests as far."""
 
-_PERMITTING = frozenset(("DUNNO", "OK"))
+MOST_QUIET = 1000
+"""Decisions that are shared by many requests; there are a few for each policy."""
 
 logger = logging.getLogger("ldappolicy.service")
 
@@ -51,37 +56,142 @@ class Settings:
     mapping: AttributeMapping
     choices: Choices = field(default_factory=Choices)
     request_timeout: float = 5.0
-    log_decisions: str = "rejects"
+    decision_id_in_text: bool = False
 
 
 class Service:
-    """Decides requests. `resolver` answers lookups from the same directory that holds the policies."""
+    """Decides requests. `resolver` answers lookups from the same directory that holds the policies.
 
-    def __init__(self, resolver: Resolver, settings: Settings) -> None:
+    `decisions` is where decisions are written; None: nowhere.
+    """
+
+    def __init__(self, resolver: Resolver, settings: Settings, decisions: DecisionLog | None = None) -> None:
         self.resolver = resolver
         self.settings = settings
+        self.counters = resolver.counters
+        self._clock = resolver.clock
         self.evaluator: Evaluator | None = None
         self.policy_entries: Sequence[Entry] = ()
+        self._ready = ReadyReplies()
+        self._quiet: dict[int, tuple[Decision, Ready]] = {}
+        """What is not logged, by the identity of decisions that many requests share."""
+        self._hits = self.counters.cache["hit"]
+        self._misses = self.counters.cache["miss"]
+        self._decisions = decisions
         self._warnings = Limited(logger, most=3)
 
     # ------------------------------------------------------------ deciding
 
-    def decide_now(self, request: Request) -> str | None:
-        """The reply to a request whose lookups are all known; None: use `decide`."""
+    def answer(self, data: bytes) -> bytes | Request | None:
+        """The reply to the one whole request that `data` is, as Postfix sends it.
+
+        The request itself, where `decide` has to be asked; None, where `data` has to be read otherwise.
+        """
+        began = self._clock()
+        ready = self._ready
+        match = ready.glance(data)
+        if match is None:
+            return None
+        facts = self.resolver.facts(began)
+        if facts is not ready.facts:
+            ready.begin(facts)
+        key = ready.key(match)
+        known = ready.replies.get(key)
+        if known is None:
+            return self._answer_anew(data, key, began)
+        known.tally.value += 1
+        self._hits.value += 1
+        seconds = self._clock() - began
+        self.counters.request_durations.observe(seconds)
+        if known.line:
+            assert self._decisions is not None
+            shown = Shown(*map(_text, ready.shown(match)))
+            self._decisions.write(known.line, shown, seconds, self.resolver.age(began))
+        return known.reply
+
+    def _answer_anew(self, data: bytes, key: Hashable, began: float) -> bytes | Request | None:
+        """The same for a request like which there was none since the facts are what they are."""
+        values = plain_values(data)
+        if values is None:
+            return None
+        request = Request._make(values)
         if self.evaluator is None:
-            decision: Decision | Lacking = self._without_policies()
+            return request
+        ready = self._ready
+        assert ready.facts is not None
+        decision = self.evaluator.evaluate(request, ready.facts)
+        if isinstance(decision, Lacking) or decision.action is None:
+            return request
+        self._hits.value += 1
+        known = self._quiet.get(id(decision))
+        if known is not None and known[0] is decision:
+            kept = known[1]
+            kept.tally.value += 1
+            self.counters.request_durations.observe(self._clock() - began)
         else:
-            decision = self.evaluator.evaluate(request, self.resolver.facts())
+            concluded = self._conclude(request, decision, began)
+            assert concluded.action is not None
+            kept = Ready(encode_reply(concluded.action), concluded.tally, concluded.line)
+            if not concluded.is_lasting:
+                return kept.reply
+            if not kept.line and len(self._quiet) < MOST_QUIET:
+                self._quiet[id(decision)] = (decision, kept)
+        ready.keep(key, kept, len(data), self.evaluator.looks)
+        return kept.reply
+
+    def decide_now(self, request: Request) -> str | None:
+        """The action for a request whose lookups are all known; None: use `decide`."""
+        began = self._clock()
+        if self.evaluator is None:
+            return None
+        decision = self.evaluator.evaluate(request, self.resolver.facts())
         if isinstance(decision, Lacking) or decision.action is None:
             return None
-        self._log(request, decision)
-        return decision.action
+        self._hits.value += 1
+        return self._conclude(request, decision, began).action
 
     async def decide(self, request: Request) -> str | None:
-        """The reply to a request; None: close the connection."""
+        """The action for a request; None: close the connection."""
+        began = self._clock()
+        self._misses.value += 1
         decision = await self.resolve(request)
-        self._log(request, decision)
-        return decision.action
+        return self._conclude(request, decision, began).action
+
+    def _conclude(self, request: Request, decision: Decision, began: float) -> "_Concluded":
+        """What is sent for a decision, which is counted and written down."""
+        action, withheld = decision.action, decision.shadowed
+        if self.settings.choices.shadow:
+            action = "DUNNO"
+            withheld = (*withheld, *([decision.action] if decision.action not in ("DUNNO", "OK") else ()))
+        action, number = self._numbered(action)
+        seconds = self._clock() - began
+        self.counters.request_durations.observe(seconds)
+        tally = self.counters.requests[action_label(action), decision.policy]
+        tally.value += 1
+        for would in withheld:
+            self.counters.shadow[action_label(would)].value += 1
+        self._complain(request, decision)
+        line = self._write(request, decision, seconds, began, number)
+        is_plain = not (decision.notes or decision.outages or decision.error or decision.unavailable)
+        return _Concluded(action, tally, line, is_lasting=is_plain and not withheld and not number)
+
+    def _numbered(self, action: str | None) -> tuple[str | None, str]:
+        """The action with the decision's number behind its text, if so configured and it has one."""
+        if not self.settings.decision_id_in_text or self._decisions is None or action is None:
+            return action, ""
+        number = self._decisions.next_id()
+        numbered = with_id(action, number)
+        return numbered, "" if numbered is action else number
+
+    def _write(self, request: Request, decision: Decision, seconds: float, now: float, number: str) -> str:
+        """Writes a decision to its log, if that wants it; what it says of all requests alike, or "" ."""
+        decisions = self._decisions
+        if decisions is None or not decisions.wants(decision):
+            return ""
+        line = decisions.alike(request, decision)
+        shown = Shown(request.client_address, request.client_name, request.queue_id, request.instance)
+        decisions.write(line, shown, seconds, self.resolver.age(now), number)
+        return line
 
     async def resolve(self, request: Request, trace: list[dict[str, Any]] | None = None) -> Decision:
         """Decides a request, asking the directory for what is lacking; `trace` gets the last path."""
@@ -120,7 +230,8 @@ class Service:
         action = {"defer": TEMPORARY_LOOKUP_FAILURE, "dunno": "DUNNO"}.get(choice)
         return Decision(action, unavailable=True, outages=("no policy has been read yet",))
 
-    def _log(self, request: Request, decision: Decision) -> None:
+    def _complain(self, request: Request, decision: Decision) -> None:
+        """Logs what is wrong about a decision."""
         for outage in decision.outages:
             self._warnings.log(logging.WARNING, f"unavailable: {outage}", key=outage.partition(": ")[2])
         if decision.error:
@@ -129,15 +240,12 @@ class Service:
             )
         for note in decision.notes:
             logger.warning("%s (%s)", note, _description(request, decision))
-        wanted = self.settings.log_decisions
-        if wanted == "all" or (wanted == "rejects" and decision.action not in _PERMITTING):
-            logger.info("decided: %s", _description(request, decision))
 
     # ------------------------------------------------------------ policies
 
-    def with_settings(self, settings: Settings) -> "Service":
+    def with_settings(self, settings: Settings, decisions: DecisionLog | None = None) -> "Service":
         """A service with other settings over the same caches, the same policies in force."""
-        service = Service(self.resolver, settings)
+        service = Service(self.resolver, settings, decisions)
         service.take_over(self)
         return service
 
@@ -162,6 +270,8 @@ class Service:
 
     def _put_in_force(self, policies: PolicySet) -> None:
         self.evaluator = Evaluator(policies, self.settings.mapping, self.settings.choices)
+        self._ready = ReadyReplies()
+        self._quiet.clear()
 
     async def read_policies(self) -> tuple[Sequence[Entry], PolicySet]:
         """All policies as the directory has them now, and the entries that hold them; raises Unavailable."""
@@ -232,6 +342,19 @@ class Service:
         name = Equality("cn", self.settings.choices.default)
         default = And((Equality("objectClass", "smtpdPolicy"), name))
         return (base, Search(self.settings.policy_base, Scope.SUB, default, ("1.1",)))
+
+
+class _Concluded(NamedTuple):
+    """What is sent for a decision; `is_lasting`: the same, with this `line`, for all requests like it."""
+
+    action: str | None
+    tally: Tally
+    line: str
+    is_lasting: bool
+
+
+def _text(value: bytes | None) -> str:
+    return "" if value is None else value.decode("utf-8", "surrogateescape")
 
 
 def _evaluate(

@@ -18,6 +18,7 @@ from ldappolicy.address import (
     address_keys,
     client_keys,
     domain_keys,
+    exact_forms,
     fold,
     local_domain_keys,
     split_address,
@@ -44,15 +45,33 @@ from ldappolicy.residue import SERVER_CONFIGURATION_ERROR
 
 
 class Subject(NamedTuple):
-    """What is looked up: `keys` in order, `full` those that a cidr table is tried with.
+    """What is looked up: `full` are the keys that a cidr table is tried with.
 
-    `exact` are the address forms that entries may have; a login is its own `login`.
+    `exact` are the address forms that entries may have; a login is its own `login`. `made` are all keys in
+    order, where they are not those of the address `exact[0]`, which are made when they are needed.
     """
 
-    keys: tuple[str, ...]
     full: tuple[str, ...]
+    made: tuple[str, ...] = ()
     exact: tuple[str, ...] = ()
     login: str = ""
+    delimiter: str = ""
+    parents: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys in order."""
+        if self.made or not self.exact:
+            return self.made
+        make = _remembered_keys if len(self.exact[0]) <= REMEMBERED else _address_keys
+        return make(self.exact[0], self.delimiter, self.parents)
+
+
+def _address_keys(address: str, delimiter: str, parents: bool) -> tuple[str, ...]:
+    return address_keys(address, delimiter, parents).keys
+
+
+_remembered_keys = lru_cache(maxsize=16384)(_address_keys)
 
 
 Finder = Callable[[Evaluation, Subject], Action | None]
@@ -64,16 +83,11 @@ Finder = Callable[[Evaluation, Subject], Action | None]
 def address_subject(evaluation: Evaluation, address: str) -> Subject:
     """A mail address in rewritten, folded form."""
     around = evaluation.around
-    make = _remembered_subject if len(address) <= REMEMBERED else _address_subject
-    return make(address, around.delimiter, around.parents)
+    exact = exact_forms(address, around.delimiter)
+    return Subject((), (), exact, "", around.delimiter, around.parents)
 
 
-def _address_subject(address: str, delimiter: str, parents: bool) -> Subject:
-    keys, exact = address_keys(address, delimiter, parents)
-    return Subject(keys, keys[:1], exact)
-
-
-_remembered_subject = lru_cache(maxsize=16384)(_address_subject)
+_NULL_SENDER = Subject((NULL_SENDER_KEY,), (NULL_SENDER_KEY,))
 
 
 def sender_subject(evaluation: Evaluation) -> Subject | None:
@@ -81,7 +95,7 @@ def sender_subject(evaluation: Evaluation) -> Subject | None:
     if not evaluation.has_sender:
         return None
     if not evaluation.request.sender:
-        return Subject((NULL_SENDER_KEY,), (NULL_SENDER_KEY,))
+        return _NULL_SENDER
     return address_subject(evaluation, evaluation.sender)
 
 
@@ -104,7 +118,7 @@ def reverse_client_subject(evaluation: Evaluation) -> Subject | None:
 def _host_subject(evaluation: Evaluation, name: str) -> Subject:
     address = evaluation.request.client_address.casefold()
     folded = name.casefold()
-    return Subject(client_keys(folded, address, evaluation.around.parents), (folded, address))
+    return Subject((folded, address), client_keys(folded, address, evaluation.around.parents))
 
 
 def helo_subject(evaluation: Evaluation) -> Subject | None:
@@ -119,12 +133,12 @@ def etrn_subject(evaluation: Evaluation) -> Subject | None:
 
 def _domain_subject(evaluation: Evaluation, name: str) -> Subject | None:
     folded = name.casefold()
-    return Subject(domain_keys(folded, evaluation.around.parents), (folded,)) if name else None
+    return Subject((folded,), domain_keys(folded, evaluation.around.parents)) if name else None
 
 
 def local_domain_subject(domain: str) -> Subject:
     """A domain alone, as smtpdLocalDomains is asked for it."""
-    return Subject(local_domain_keys(domain), (domain,))
+    return Subject((domain,), local_domain_keys(domain))
 
 
 # ---------------------------------------------------------------- finders
@@ -153,7 +167,11 @@ def _error_finder(problem: str) -> Finder:
 
 
 def _constant_finder(action: Action) -> Finder:
-    return lambda evaluation, subject: action
+    def find(evaluation: Evaluation, subject: Subject) -> Action | None:
+        evaluation.origin = ""
+        return action
+
+    return find
 
 
 def _traced(evaluation: Evaluation, table: object, key: str, action: Action, dn: str = "") -> Action:
@@ -201,7 +219,7 @@ def _ldap_finder(name: TableName, table: Table | Broken | None) -> Finder:
 
 def _find_network(evaluation: Evaluation, name: object, table: Table, subject: Subject) -> Action | None:
     """cidr_table(5): the first line whose network holds a full key that is an address."""
-    for key in subject.full:
+    for key in subject.full or subject.keys[:1]:
         address = parse_client_address(key)
         if address is not None:
             for line in table.cidr:

@@ -103,4 +103,10 @@ OLD_NAMES = {
 """Spellings that smtpd(8) still takes for a restriction that is evaluated here."""
 
 BUILT_IN = EVALUATED | set(CHECKS) | set(LEFT_TO_POSTFIX) | ONLY_IN_MAIN_CF | set(OLD_NAMES)
+"""Every name that smtpd(8) knows."""
+
+SHADOW = "shadow"
+"""Ours: before a restriction that is being tried, which is then evaluated and changes nothing."""
+
+RESERVED = BUILT_IN | {SHADOW}
 """Every name that cannot be the name of a class."""

@@ -7,6 +7,7 @@ lookups are unavailable, and whether what is lacking is asked all at once or one
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ldappolicy.directory.ldif import LdifDirectory
@@ -14,8 +15,10 @@ from ldappolicy.directory.plan import Answers, Planner, Where
 from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.evaluate import Choices, Decision, Evaluator, Lacking
 from ldappolicy.facts import Absent, Facts, Found, Lookup, Missed, Outcome
+from ldappolicy.learned import noted
 from ldappolicy.mapping import Mapping as AttributeMapping
 from ldappolicy.policy import LISTS, PolicySet, read_policies
+from ldappolicy.ready import ALWAYS
 from ldappolicy.request import Request
 
 BASE = "dc=example"
@@ -167,6 +170,7 @@ class Site:
         for _ in range(1000):
             decision = self.evaluator.evaluate(request, facts, trace)
             if isinstance(decision, Decision):
+                self._hold_to(request, decision, known)
                 return decision
             assert isinstance(decision, Lacking)
             assert not known.keys() & set(decision.lookups), "asked for again"
@@ -174,6 +178,24 @@ class Site:
             self.rounds.append(asked)
             known.update(self.ask(asked))
         raise AssertionError("no decision after 1000 rounds")
+
+    def _hold_to(self, request: Request, decision: Decision, known: Mapping[Lookup, Outcome]) -> None:
+        """What is learned from one request after the other says the same, as does one that nobody learned."""
+        if any(isinstance(outcome, Missed) for outcome in known.values()):
+            return
+        lasting = vars(self).setdefault("_lasting", {})
+        lasting.update(known)
+        around = vars(self).setdefault(
+            "_around", Facts(lasting.get, has_chain=self.has_chain, tells_apart=self.tells_apart)
+        )
+        taking_notes = noted(request)
+        expected = _lasting(decision)
+        assert expected == _lasting(self.evaluator.evaluate(taking_notes, around))
+        assert expected == _lasting(self.evaluator.evaluate(request, around))
+        assert set(taking_notes.looks) <= ALWAYS | self.evaluator.looks
+        assert expected == _lasting(
+            self.evaluator.evaluate(request, Facts(known.get, has_chain=self.has_chain), [])
+        )
 
     def ask(self, lookups: Sequence[Lookup]) -> Mapping[Lookup, Outcome]:
         """The outcomes of lookups, in as few searches as the plan has."""
@@ -189,6 +211,12 @@ class Site:
         for batch in self.planner.plan(lookups):
             answers.update(await batch.ask(self.directory))
         return answers
+
+
+def _lasting(decision: Decision | Lacking) -> Decision:
+    """Without the notes about entries, which are told once for all requests."""
+    assert isinstance(decision, Decision)
+    return replace(decision, notes=tuple(note for note in decision.notes if "neither TRUE" not in note))
 
 
 def answer(recipient_list: str, *entries: Entry | Sequence[Entry], **attributes: str) -> str | None:

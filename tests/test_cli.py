@@ -253,7 +253,7 @@ def test_eval_json(terminal: Terminal) -> None:
     (found,) = map(json.loads, lines)
 
     assert 0 == status
-    assert ["action", "policy", "revision", "trace"] == list(found)
+    assert ["action", "shadowed", "policy", "revision", "restriction", "dn", "trace"] == list(found)
     assert ("reject,", "default") == (found["action"], found["policy"])
     assert found["revision"]
     assert {"depth": 0, "list": "sender"} == found["trace"][0]

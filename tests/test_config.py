@@ -136,6 +136,10 @@ def test_frozen() -> None:
         ("[policy]\npermit_reply = 'OK'", Config(policy=Policy(permit_reply="OK"))),
         ("[policy]\nname = 'mx in'", Config(policy=Policy(name="mx in"))),
         ("[web]\nlisten = ''", Config(web=Web())),
+        ("[web]\nlisten = '127.0.0.1:9414'", Config(web=Web(Inet("127.0.0.1", 9414)))),
+        ("[web]\nlisten = '[::1]:0'", Config(web=Web(Inet("::1", 0)))),
+        ("[web]\nlisten = 'metrics.internal:80'", Config(web=Web(Inet("metrics.internal", 80)))),
+        ("[log]\ndecision_id_in_text = true", Config(log=Log(decision_id_in_text=True))),
         ("[log]\nformat = 'json'", Config(log=Log(format="json"))),
         ("[directory]\nwatch = 'poll'", Config(directory=Directory(watch="poll"))),
         ("[directory]\nwatch = 'off'", Config(directory=Directory(watch="off"))),
@@ -247,6 +251,7 @@ def test_login_required_switched_off() -> None:
 
 LISTENER = "expected 'inet:HOST:PORT' or 'unix:/PATH'"
 URI = "expected 'ldap://HOST', 'ldaps://HOST', 'ldapi:///' or 'ldif:PATH'"
+WEB = "expected 'HOST:PORT', or nothing"
 DURATION = "expected a duration such as '500ms', '2s', '5m', '4h' or '1d'"
 ATTRIBUTE = "expected an attribute name"
 
@@ -329,6 +334,13 @@ BAD: list[tuple[str, list[str]]] = [
     ("[cache]\nttl = '٣s'", [f"2: [cache] ttl: {DURATION}, got '٣s'"]),
     ("[cache]\nttl = '366d'", ["2: [cache] ttl: expected at most '365d', got '366d'"]),
     ("[directory]\ntimeout = '0s'", ["2: [directory] timeout: expected more than nothing, got '0s'"]),
+    *(
+        (f"[web]\nlisten = {value}", [f"2: [web] listen: {WEB}, got {value}"])
+        for value in (
+            *("'9414'", "':9414'", "'x'", "'a:65536'", "'::1:9414'", "'[a]:1'", "'a:'", "' a:1'"),
+            *("'inet:127.0.0.1:9414'", "'unix:/x'", "'http://a:1'", "9414"),
+        )
+    ),
     (
         "[server]\nsocket_mode = 666",
         ["2: [server] socket_mode: expected octal permissions such as '0666', got 666"],
@@ -421,12 +433,6 @@ BAD: list[tuple[str, list[str]]] = [
         "[directory]\nwatch = 'off'\n[cache]\nmode = 'mirror'",
         ["4: [cache] mode: expected a watch that keeps the mirror up, got 'mirror' with watch = 'off'"],
     ),
-    # what is not built yet
-    ("[server]\nworkers = 0", ["2: [server] workers: 0 is not available yet"]),
-    ("[server]\nworkers = 2", ["2: [server] workers: 2 is not available yet"]),
-    ("[policy]\nshadow = true", ["2: [policy] shadow: true is not available yet"]),
-    ("[web]\nlisten = '127.0.0.1:9414'", ["2: [web] listen: '127.0.0.1:9414' is not available yet"]),
-    ("[log]\ndecision_id_in_text = true", ["2: [log] decision_id_in_text: true is not available yet"]),
     # not TOML
     ("[server", ["1: not TOML: expected ']' at the end of a table declaration"]),
     ("\n\nlisten = [", ["3: not TOML: invalid value"]),
@@ -440,10 +446,10 @@ BAD: list[tuple[str, list[str]]] = [
     ("[policy]\nname = 'a\u2028b'\nx = 1", ["3: [policy] x: unknown key"]),
     # everything at once, by line
     (
-        "[log]\nlevel = 'loud'\n[server]\nworkers = 3\nport = 1\n[directory]\nstart_tls = true\nuri = ['ldaps://a']\n",
+        "[log]\nlevel = 'loud'\n[server]\nworkers = 1025\nport = 1\n[directory]\nstart_tls = true\nuri = ['ldaps://a']\n",
         [
             "2: [log] level: expected 'debug', 'info', 'warning' or 'error', got 'loud'",
-            "4: [server] workers: 3 is not available yet",
+            "4: [server] workers: expected at most 1024, got 1025",
             "5: [server] port: unknown key",
             "7: [directory] start_tls: expected false with 'ldaps:', got true",
         ],

@@ -69,7 +69,7 @@ def test_json() -> None:
     """--json prints one object: the action, the policy and its revision, and the path as a list."""
     (line,) = run(f"{EVAL} --json {JANE}").splitlines()
     found = json.loads(line)
-    assert ["action", "policy", "revision", "trace"] == list(found)
+    assert ["action", "shadowed", "policy", "revision", "restriction", "dn", "trace"] == list(found)
     assert run(f"{EVAL} {JANE}") == f"action={found['action']}\n"
     assert "reject_unknown_sender_domain, reject_unknown_client_hostname" == found["action"]
     assert "default" == found["policy"]
@@ -78,6 +78,8 @@ def test_json() -> None:
     (value,) = [event for event in found["trace"] if event.get("value") == "restrictive"]
     expected = ("directory:access", "jane@my.domain", ["uid=jane,ou=people,dc=example,dc=com"])
     assert expected == (value["table"], value["key"], value["dn"])
+    decider = "recipient: check_recipient_access directory:access: restrictive: reject_unknown_sender_domain"
+    assert (decider, *value["dn"], []) == (found["restriction"], found["dn"], found["shadowed"])
     ages = [event["age"] for event in found["trace"] if "lookup" in event]
     assert ages
     assert all(0 <= age < 60 for age in ages)

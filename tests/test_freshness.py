@@ -190,9 +190,9 @@ def test_a_change_concerns_whom_it_concerns(slapd: Slapd) -> None:
         async with site(slapd) as here:
             for request in (BOB, MIA, CAROL, TO_PRESS):
                 await here.ask(*request)
-            changes = here.freshness.changes.copy()
+            changes = here.freshness.counters.changes.values()
             await asyncio.to_thread(slapd.load, record)
-            await until(lambda: here.freshness.changes != changes)
+            await until(lambda: here.freshness.counters.changes.values() != changes)
             await here.becomes(REFUSED, *MIA)
             searches = here.searches
             assert await here.ask("joe@my.domain", "jane@my.domain") is not None
@@ -309,6 +309,7 @@ def test_a_comparison_finds_what_was_missed(
             here.freshness.compare()
             await here.becomes(PASSES, *BOB)
             assert here.freshness.missed == 1
+            assert here.freshness.counters.changes.values()["comparison"] == 1
             assert "1 changes had been missed" in caplog.text
 
     asyncio.run(story())

@@ -19,34 +19,13 @@ PACKAGE = ROOT / "ldappolicy"
 FLOORS = [
     {"", "action", "address", "counters", "entry", "errors", "ldap_filter", "network", "vocabulary"},
     {"config", "ldif", "main_cf", "mapping", "request", "rewriting", "schema_files"},
-    {"facts", "log", "protocol"},
+    {"facts", "learned", "log", "protocol"},
     {"policy"},
     {"evaluate", "evaluation", "identity", "residue", "restrictions", "tables"},
-    {"directory", "invalidation", "resolver", "snapshot"},
-    {
-        "agreement",
-        "calls",
-        "foresight",
-        "freshness",
-        "importing",
-        "inventory",
-        "lint",
-        "oracle",
-        "service",
-        "decision_log",
-    },
-    {
-        "assembly",
-        "daemon",
-        "metrics",
-        "server",
-        "supervisor",
-        "systemd",
-        "verification",
-        "warm_start",
-        "web",
-        "workers",
-    },
+    {"decision_log", "directory", "invalidation", "ready", "resolver", "snapshot"},
+    {"agreement", "calls", "foresight", "freshness", "importing", "inventory", "lint", "oracle", "service"},
+    {"assembly", "doors", "metrics", "server", "systemd", "verification", "warm_start", "web"},
+    {"daemon", "pages", "supervisor", "workers"},
     {"cli", "__main__"},
 ]
 
@@ -54,6 +33,8 @@ FLOORS = [
 ONE_IMPORTER = {
     **dict.fromkeys(("ldap3", "pyasn1", "gssapi"), "directory.ldap"),
     "cachetools": "resolver",
+    "h11": "web",
+    "prometheus_client": "metrics",
 }
 
 BANNED = {"utils", "util", "helpers", "helper", "common", "manager", "handler", "base", "info"}

@@ -329,20 +329,39 @@ def test_entries_that_are_known_by_name_are_one_search() -> None:
     ]
 
 
-def test_a_copy_answers_without_memberof() -> None:
+class Copy:
+    """A copy of the directory that has PEOPLE, or cannot answer."""
+
+    def __init__(self, *, can_answer: bool = True) -> None:
+        self.can_answer = can_answer
+        self.asked: list[tuple[str, ...]] = []
+
+    def find(self, search: Search) -> Sequence[Entry] | None:
+        """All of them."""
+        self.asked.append(search.attributes)
+        return PEOPLE if self.can_answer else None
+
+    def having(
+        self, base: str, terms: Sequence[tuple[str, str]], attributes: frozenset[str]
+    ) -> Sequence[Entry] | None:
+        """Those who have one of the values, as the copy compares them."""
+        self.asked.append(tuple(attributes))
+        wanted = {value for _, value in terms}
+        people = [entry for entry in PEOPLE if any(wanted & set(values) for _, values in entry.items())]
+        return people if self.can_answer else None
+
+
+@pytest.mark.parametrize("lookup", [facts.mail("a@other"), facts.login("amy"), facts.dynamic()], ids=str)
+def test_a_copy_answers_without_memberof(lookup: Lookup) -> None:
     """Which is not kept in it; what it cannot say is None."""
-    asked: list[Search] = []
-
-    def find(search: Search) -> Sequence[Entry] | None:
-        asked.append(search)
-        return PEOPLE
-
-    plan = planner()
-    found = plan.from_mirror(facts.mail("a@other"), find)
-    assert [entry.dn for entry in found or ()] == [AMY]
-    assert "memberOf" not in asked[0].attributes
-    assert plan.from_mirror(facts.mail("a@other"), lambda search: None) is None
-    assert plan.from_mirror(facts.match(AMY, "no url"), find) is None
+    copy, plan = Copy(), planner()
+    found = plan.from_mirror(lookup, copy)
+    assert found is not None
+    assert (lookup == facts.dynamic()) == (len(found) > 1)
+    assert [AMY] == [entry.dn for entry in found[:1]]
+    assert not {"memberof"} & {name.lower() for names in copy.asked for name in names}
+    assert plan.from_mirror(lookup, Copy(can_answer=False)) is None
+    assert plan.from_mirror(facts.match(AMY, "no url"), copy) is None
 
 
 def test_a_probe_and_a_match_ask_for_no_attribute() -> None:

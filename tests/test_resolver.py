@@ -351,7 +351,7 @@ def test_the_last_answer_serves_while_it_is_young_enough(lookup: Lookup, age: fl
         stage.directory.down = "connection lost"
         stage.clock.passes(age)
         assert await stage.ask(lookup) == (first if expected else Missed("connection lost"))
-        assert (stage.searches, stage.resolver.stale_served) == (2, int(expected))
+        assert (stage.searches, stage.resolver.counters.cache["stale"].value) == (2, int(expected))
 
     run(story)
 
@@ -626,13 +626,30 @@ def test_what_is_noted_of_dependencies_is_bounded() -> None:
 # --- the mirror, and what is known from another time ----------------------------------------------
 
 
+class Copy:
+    """A copy of the directory that answers by the text of a filter, or by the values that are asked for."""
+
+    def __init__(self, answer: Callable[[str], list[Entry] | None]) -> None:
+        self.answer = answer
+
+    def find(self, search: Search) -> list[Entry] | None:
+        """By the filter."""
+        return self.answer(to_text(search.filter))
+
+    def having(
+        self, base: str, terms: Sequence[tuple[str, str]], attributes: frozenset[str]
+    ) -> list[Entry] | None:
+        """By the values."""
+        return self.answer(" ".join(value for _, value in terms))
+
+
 def test_a_mirror_answers_what_it_can() -> None:
     """None of it is a search; what it cannot say is asked for."""
 
     async def story() -> None:
         stage = Stage(BOB)
         stage.resolver.vouch()
-        stage.resolver.use_mirror(lambda search: [AMY] if "amy" in to_text(search.filter) else None)
+        stage.resolver.use_mirror(Copy(lambda asked: [AMY] if "amy" in asked else None))
         assert names(await stage.ask(A)) == ["uid=amy"]
         assert stage.searches == 0
         assert names(await stage.ask(B)) == ["uid=bob"]
@@ -647,7 +664,7 @@ def test_a_mirror_outlives_its_stream() -> None:
     async def story() -> None:
         stage = Stage(BOB)
         stage.resolver.vouch()
-        stage.resolver.use_mirror(lambda search: [AMY])
+        stage.resolver.use_mirror(Copy(lambda asked: [AMY]))
         stage.resolver.unvouch()
         stage.clock.passes(299)
         assert names(await stage.ask(A)) == ["uid=amy"]
@@ -682,7 +699,7 @@ def test_a_copy_of_another_time_is_for_an_outage() -> None:
 
     async def story() -> None:
         stage = Stage(BOB)
-        stage.resolver.begin_with(lambda search: [AMY], 10.0)
+        stage.resolver.begin_with(Copy(lambda asked: [AMY]), 10.0)
         assert (stage.resolver.known(A), stage.resolver.data_age) == (None, 10.0)
         stage.directory.down = "gone"
         assert names(await stage.ask(A)) == ["uid=amy"]
@@ -715,7 +732,7 @@ def test_the_youngest_answer_serves_in_an_outage() -> None:
 
     async def story() -> None:
         stage = Stage(AMY)
-        stage.resolver.begin_with(lambda search: [BOB], 3000.0)
+        stage.resolver.begin_with(Copy(lambda asked: [BOB]), 3000.0)
         await stage.ask(A)
         stage.clock.passes(400)
         stage.directory.down = "gone"
@@ -782,7 +799,7 @@ def test_what_memberof_tells_is_not_believed_of_entries_of_a_mirror() -> None:
         groups = facts.groups(AMY.dn, ())
         assert isinstance(stage.resolver.known(groups), Absent)
         stage.resolver.vouch()
-        stage.resolver.use_mirror(lambda search: None)
+        stage.resolver.use_mirror(Copy(lambda asked: None))
         assert stage.resolver.known(groups) is None
         stage.resolver.use_mirror(None)
         assert stage.resolver.known(groups) is None

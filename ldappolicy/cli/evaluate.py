@@ -26,6 +26,9 @@ DEFAULTS = {
     "reverse_client_name": "unknown",
 }
 
+_IN_SHADOW = "DUNNO"
+"""What is answered to everything with policy.shadow."""
+
 
 @click.command("eval")
 @click.option("--explain", is_flag=True, help="Add the path that led to each decision.")
@@ -102,11 +105,13 @@ def _print(service: Service, decision: Decision, trace: list[dict[str, Any]], as
         click.echo(f"ldappolicy: server configuration error: {escaped(decision.error)}", err=True)
     elif decision.unavailable:
         click.echo(f"ldappolicy: unavailable: {escaped('; '.join(decision.outages))}", err=True)
+    sent = _sent(decision)
+    if service.settings.choices.shadow:
+        click.echo(f"ldappolicy: in shadow: {_line(sent)} is not answered", err=True)
     if as_json:
         click.echo(json.dumps(_object(service, decision, trace)))
         return
-    action = _sent(decision)
-    click.echo("(the connection is closed)" if action is None else f"action={action}")
+    click.echo(f"action={_IN_SHADOW}" if service.settings.choices.shadow else _line(sent))
     for line in _explanation(decision, trace):
         click.echo(escaped(line))
 
@@ -118,12 +123,22 @@ def _sent(decision: Decision) -> str | None:
     return encode_reply(decision.action).decode().removeprefix("action=").rstrip("\n")
 
 
+def _line(action: str | None) -> str:
+    return "(the connection is closed)" if action is None else f"action={action}"
+
+
 def _object(service: Service, decision: Decision, trace: list[dict[str, Any]]) -> dict[str, Any]:
+    """The decision; with policy.shadow `action` is what is answered, `decided` what would be without."""
     evaluator = service.evaluator
+    sent = _sent(decision)
+    actions = {"action": _IN_SHADOW, "shadow": True, "decided": sent}
     return {
-        "action": _sent(decision),
+        **(actions if service.settings.choices.shadow else {"action": sent}),
+        "shadowed": decision.shadowed,
         "policy": decision.policy,
         "revision": evaluator.policies.revision if evaluator is not None else "",
+        "restriction": decision.restriction,
+        "dn": decision.dn,
         "trace": trace,
         **({"error": decision.error} if decision.error else {}),
         **({"notes": [*decision.notes, *decision.outages]} if decision.notes or decision.outages else {}),

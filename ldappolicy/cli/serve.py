@@ -1,6 +1,7 @@
 """`ldappolicy serve`: the policy service, and what it says when it starts."""
 
 import asyncio
+import os
 import shlex
 import sys
 
@@ -10,48 +11,75 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ldappolicy import workers
 from ldappolicy.cli import Context
-from ldappolicy.config import Config, Inet
+from ldappolicy.config import Inet
 from ldappolicy.daemon import Daemon
 from ldappolicy.directory.ldap import LdapDirectory
 from ldappolicy.directory.ldif import LdifDirectory
-from ldappolicy.log import set_up
 from ldappolicy.policy import Policy, PolicySet, RestrictionClass
+from ldappolicy.supervisor import Supervisor, worker_count
+from ldappolicy.systemd import take
+from ldappolicy.web import Web
+from ldappolicy.workers import Facts
 
 
 @click.command("serve")
+@click.option("--control", type=int, hidden=True, help="A worker, whose supervisor is at this descriptor.")
 @click.pass_obj
-def command(context: Context) -> None:
+def command(context: Context, control: int | None) -> None:
     """Answers Postfix (check_policy_service) until SIGTERM."""
-    config = context.load()
-    set_up(config.log.format, config.log.level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, context))
+        runner.run(_serve(context) if control is None else workers.serve(control, _facts))
 
 
-async def _serve(config: Config, context: Context) -> None:
-    daemon = Daemon(config, context.load)
-    await daemon.run(lambda daemon: _say_started(daemon, context))
+async def _serve(context: Context) -> None:
+    systemd = take(os.environ)
+    config = context.load()
+
+    def say(facts: Facts, web: Web | None) -> None:
+        _say_started(facts, web, context, is_unattended=bool(systemd.address))
+
+    if worker_count(config) == 1:
+        daemon = Daemon(config, context.load, systemd=systemd)
+        await daemon.run(lambda daemon: say(_facts(daemon), daemon.web))
+    else:
+        # The same program again, however it was called.
+        command = [sys.executable, *sys.orig_argv[1:], "--control"]
+        supervisor = Supervisor(context.path, command, systemd=systemd)
+        await supervisor.run(lambda facts: say(facts, supervisor.web))
 
 
-def _say_started(daemon: Daemon, context: Context) -> None:
-    """What is being served, and lines to try against it."""
+def _say_started(facts: Facts, web: Web | None, context: Context, *, is_unattended: bool) -> None:
+    """What is being served, and lines to try against it, but for a journal."""
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in _facts(daemon):
+    for name, value in facts["rows"]:
         table.add_row(name, escape(value))
+    if web is not None:
+        table.add_row("metrics", escape(f"http://{str(web.address).removeprefix('inet:')}/metrics"))
     console.print("[bold]ldappolicy[/bold] is serving")
     console.print(table)
-    if isinstance(daemon.directory, LdifDirectory):
+    if facts["is_embedded"] and not is_unattended:
         console.print("Try, in another terminal:")
-        for line in _lines_to_try(daemon, context):
+        for line in _lines_to_try(facts, context):
             console.print(escape(line), soft_wrap=True)
     sys.stdout.flush()
 
 
-def _facts(daemon: Daemon) -> list[tuple[str, str]]:
+def _facts(daemon: Daemon) -> Facts:
+    """What is said of a service that answers; JSON has all of it."""
+    inet = next((address for address in daemon.server.addresses if isinstance(address, Inet)), None)
+    return {
+        "rows": _rows(daemon),
+        "is_embedded": isinstance(daemon.directory, LdifDirectory),
+        "inet": (inet.host, inet.port) if inet is not None else None,
+    }
+
+
+def _rows(daemon: Daemon) -> list[tuple[str, str]]:
     evaluator = daemon.service.evaluator
     policies = evaluator.policies if evaluator is not None else PolicySet()
     names = [name for name, policy in policies.policies.items() if isinstance(policy, Policy)]
@@ -63,6 +91,7 @@ def _facts(daemon: Daemon) -> list[tuple[str, str]]:
         ("classes", ", ".join(classes)),
         ("tables", ", ".join(f"ldap:{name}" for name in policies.tables)),
         ("revision", policies.revision or "none"),
+        *([("workers", str(worker_count(daemon.config)))] if daemon.config.server.workers != 1 else []),
     ]
 
 
@@ -74,7 +103,7 @@ def _directory(daemon: Daemon) -> str:
     return directory.describe()
 
 
-def _lines_to_try(daemon: Daemon, context: Context) -> list[str]:
+def _lines_to_try(facts: Facts, context: Context) -> list[str]:
     """Requests about the example company: a restricted user, a protected list, the socket itself."""
     call = f"  {shlex.join([sys.argv[0], '-c', str(context.path), 'eval'])}"
     lines = [
@@ -82,13 +111,11 @@ def _lines_to_try(daemon: Daemon, context: Context) -> list[str]:
         f"{call} sender=stranger@elsewhere.example recipient=all@my.domain",
         f"{call} sender=joe@my.domain recipient=jane@my.domain",
     ]
-    inet = next((address for address in daemon.server.addresses if isinstance(address, Inet)), None)
-    if inet is not None:
+    if facts["inet"] is not None:
+        host, port = facts["inet"]
         request = (
             r"request=smtpd_access_policy\nprotocol_state=RCPT\n"
             r"sender=stranger@elsewhere.example\nrecipient=all@my.domain\n\n"
         )
-        lines.append(
-            f"  bash -c 'exec 3<>/dev/tcp/{inet.host}/{inet.port}; printf \"{request}\" >&3; head -n 1 <&3'"
-        )
+        lines.append(f"  bash -c 'exec 3<>/dev/tcp/{host}/{port}; printf \"{request}\" >&3; head -n 1 <&3'")
     return lines

@@ -46,6 +46,22 @@ class LdifDirectory:
 
     async def search(self, search: Search) -> Sequence[Entry]:
         """All entries that match, whole: they are immutable and shared. See `directory.Directory`."""
+        return self._find(search)
+
+    def find(self, search: Search) -> Sequence[Entry] | None:
+        """The same at once; None where `search` raises."""
+        try:
+            return self._find(search)
+        except Unavailable:
+            return None
+
+    def having(
+        self, base: str, terms: Sequence[tuple[str, str]], attributes: frozenset[str]
+    ) -> Sequence[Entry] | None:
+        """See `plan.Held`; entries come whole."""
+        return self._entries.having(base, terms)
+
+    def _find(self, search: Search) -> Sequence[Entry]:
         try:
             base = normal_dn(search.base)
         except InputError as error:

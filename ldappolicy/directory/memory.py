@@ -145,6 +145,18 @@ class Entries(Generic[_E]):
         found = [self._entries[key] for key in keys if covers(key, base)]
         return found if rest is None else list(filter(matcher(rest), found))
 
+    def having(self, base: str, terms: Iterable[tuple[str, str]]) -> list[_E] | None:
+        """All entries at or below a normal DN with one of some values, each by attribute (in lower case).
+
+        What `search` finds for an Or of equalities; None where it does.
+        """
+        if not self.holds(base):
+            return None
+        keys = [key for attr, value in terms for key in self._index(attr).equal(value)]
+        if len(keys) > 1:
+            keys = list(dict.fromkeys(keys))
+        return [self._entries[key] for key in keys if is_below(key, base)]
+
     def _candidates(self, tree: Filter) -> "_Candidates | None":
         """From the indexes: the DNs of those that match, if they match the rest. None: any may match."""
         match tree:
@@ -175,9 +187,12 @@ class Entries(Generic[_E]):
         return best
 
     def _index(self, attr: str) -> "_Index":
-        for _ in self.index(attr):
-            pass
-        return self._indexes[attr]
+        found = self._indexes.get(attr)
+        if found is None:
+            for _ in self.index(attr):
+                pass
+            found = self._indexes[attr]
+        return found
 
 
 def _is_child(key: str, base: str) -> bool:

@@ -144,6 +144,20 @@ class Mirror:
             return None
         return [packed.entry(names) for packed in found]
 
+    def having(
+        self, base: str, terms: Sequence[tuple[str, str]], attributes: frozenset[str]
+    ) -> list[Entry] | None:
+        """See `plan.Held`."""
+        held = self._held
+        if held is None or held.is_torn or not self._covers(base) or not attributes.issubset(self.attributes):
+            return None
+        if not all(self._compares(attr, value, held.doubtful) for attr, value in terms):
+            return None
+        found = held.entries.having(base, terms)
+        if found is None or held.is_in_doubt(found, attributes):
+            return None
+        return [packed.entry(attributes) for packed in found]
+
     def _covers(self, key: str) -> bool:
         return any(is_below(key, base) for base in self._bases)
 
@@ -451,7 +465,7 @@ class _Content:
         self.doubtful |= keys
         return dns
 
-    def is_in_doubt(self, found: Iterable[Packed], names: set[str]) -> bool:
+    def is_in_doubt(self, found: Iterable[Packed], names: set[str] | frozenset[str]) -> bool:
         """Whether these attributes of entries name a DN that is in doubt."""
         return bool(self.doubtful) and any(
             key_of(name)(value) in self.doubtful

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ldappolicy.address import fold, quoted, split_address
 from ldappolicy.directory import Directory, Features, Scope, Search
@@ -22,7 +22,7 @@ from ldappolicy.entry import Entry, is_below, normal_dn, without_uid
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.facts import Lookup
 from ldappolicy.ldap_filter import And, Equality, Extensible, Filter, LdapUrl, Or, Present, parse_url
-from ldappolicy.mapping import Mapping, address_term, addresses_in
+from ldappolicy.mapping import PREFIX, Mapping, address_term, addresses_in, is_prefixed
 
 OR_TERMS = 50
 """Equalities in one search: slapd's time grows faster than their number beyond."""
@@ -41,8 +41,21 @@ _VALUES = frozenset(("mail", "login", "domain", "url"))
 
 Answers = dict[Lookup, tuple[Entry, ...]]
 Match = Callable[[Entry, Lookup], bool]
-Find = Callable[[Search], Sequence[Entry] | None]
-"""Answers a search from memory, or None."""
+
+
+class Held(Protocol):
+    """A directory, or a copy of one, in memory. None: it cannot say."""
+
+    def find(self, search: Search) -> Sequence[Entry] | None:
+        """All entries that match."""
+        ...
+
+    def having(
+        self, base: str, terms: Sequence[tuple[str, str]], attributes: frozenset[str]
+    ) -> Sequence[Entry] | None:
+        """What `find` finds for an Or of equalities at or below a normal DN; names are in lower case."""
+        ...
+
 
 ANY = Present("objectClass")
 NO_FEATURES = Features()
@@ -188,6 +201,11 @@ class Planner:
         self._member_attributes = tuple(
             dict.fromkeys((*self.attributes, *mapping.member_dns, *mapping.member_logins))
         )
+        self._base = _key(where.search_base)
+        self._mail = [(name.lower(), PREFIX if is_prefixed(name) else "") for name in mapping.mail]
+        self._held_attributes = frozenset(
+            name.lower() for name in self.attributes if name not in mapping.member_of
+        )
 
     def known_absent(self, lookup: Lookup) -> bool:
         """Whether there is no need to ask: no entry can have it, or the configuration says that none has."""
@@ -225,14 +243,32 @@ class Planner:
         batches += [self._carrying(lookup) for lookup in by_kind.get("carrying", [])]
         return batches
 
-    def from_mirror(self, lookup: Lookup, find: Find) -> tuple[Entry, ...] | None:
+    def from_mirror(self, lookup: Lookup, held: Held) -> tuple[Entry, ...] | None:
         """The answer of a copy of the directory, in which memberOf is not kept; None: it cannot say."""
+        if terms := self._terms(lookup):
+            having = held.having(self._base, terms, self._held_attributes)
+            matches = _every if lookup[0] == "groups" else self._has_value
+            return None if having is None else tuple(entry for entry in having if matches(entry, lookup))
         [batch] = self.plan((lookup,))
         if not isinstance(batch, Shared):
             return None
         names = tuple(name for name in batch.search.attributes if name not in self.mapping.member_of)
-        entries = find(replace(batch.search, attributes=names))
+        entries = held.find(replace(batch.search, attributes=names))
         return None if entries is None else batch.told_apart(entries)[lookup]
+
+    def _terms(self, lookup: Lookup) -> list[tuple[str, str]]:
+        """The lookup as attributes (in lower case) and values of which an entry has one; or none."""
+        kind, value = lookup[0], lookup[1] if len(lookup) > 1 else ""
+        if kind == "mail" and self._where.filter is None:
+            forms = dict.fromkeys((value, quoted(value, always=True)))
+            return [(name, prefix + form) for name, prefix in self._mail for form in forms]
+        if kind in ("login", "domain"):
+            return [(name.lower(), form) for name in self._names(kind) for form in lookup[1:]]
+        if kind == "groups":
+            mapping = self.mapping
+            by_dn = [(name.lower(), value) for name in mapping.member_dns]
+            return by_dn + [(name.lower(), login) for name in mapping.member_logins for login in lookup[2:]]
+        return []
 
     # ------------------------------------------------------------ addresses, logins, domains
 
@@ -266,7 +302,10 @@ class Planner:
     def _has_value(self, entry: Entry, lookup: Lookup) -> bool:
         kind, wanted = lookup[0], lookup[1]
         if kind == "mail":
-            return wanted in self.mapping.addresses_of(entry)
+            is_plain = '"' not in wanted and any(
+                wanted in entry.values(name) for name, no in self._mail if not no
+            )
+            return is_plain or wanted in self.mapping.addresses_of(entry)
         return any(
             value.strip(" ").casefold() == wanted
             for name in self._names(kind)

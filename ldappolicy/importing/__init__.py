@@ -23,9 +23,18 @@ from ldappolicy.action import split_list
 from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.importing import places
-from ldappolicy.importing.sources import INDEXED, LeftOut, Notes, Source, lines_of, source_of
+from ldappolicy.importing.sources import (
+    INDEXED,
+    LeftOut,
+    Notes,
+    Source,
+    in_our_words,
+    lines_of,
+    names_our_word,
+    source_of,
+)
 from ldappolicy.main_cf import MainCf, is_utf8
-from ldappolicy.policy import LISTS, PARAMETERS, parse_inline, parse_list, read_policies
+from ldappolicy.policy import LISTS, PARAMETERS, parse_inline, parse_list, parse_static, read_policies
 
 Attributes = dict[str, tuple[str, ...]]
 
@@ -107,7 +116,7 @@ class _Carrying:
         for class_name in self._classes:
             text, where = self._list(class_name, ""), self.main.where(class_name)
             body: Attributes = {"smtpdRestrictions": (text,), "description": (from_here,)}
-            self._add(class_name, "smtpdRestrictionClass", body, {"smtpdRestrictions": where})
+            self._add(in_our_words(class_name), "smtpdRestrictionClass", body, {"smtpdRestrictions": where})
         for table, where, attributes in self._table_records:
             self._add(table, "smtpdAccessTable", attributes, {"smtpdAccess": where})
         self._differences(policy)
@@ -138,11 +147,17 @@ class _Carrying:
         for name in dict.fromkeys(_split(self.main, parameter)):
             if self.main.is_set(name) and self.main.get(name).strip(" \t\r\n,"):
                 names.append(name)
+                self._tell_of_name(name)
             else:
                 self.notes.left_out.append(
                     (self.main.where(parameter), f"class {name!r} has no restrictions")
                 )
         return names
+
+    def _tell_of_name(self, name: str) -> None:
+        if in_our_words(name) != name:
+            what = f"class {name!r} is carried over as {in_our_words(name)!r}: {name} is a word of ours"
+            self.notes.warnings.append(f"{self.main.where(name)}: {what}")
 
     def _list(self, parameter: str, list_name: str) -> str:
         """A restriction list as the directory has it."""
@@ -166,7 +181,7 @@ class _Carrying:
             return f"{name} {self._table(argument[0], where)}"
         if not argument and ":" in name:
             return self._table(name, where)
-        return " ".join(item)
+        return " ".join((in_our_words(name), *argument))
 
     def _remarks(self, parameter: str, text: str, list_name: str) -> None:
         """Names what the directory cannot do, and words that nobody knows."""
@@ -175,15 +190,14 @@ class _Carrying:
         except InputError:
             return  # the whole entry does not parse: see _validate
         where = self.main.where(parameter)
+        known = {*vocabulary.BUILT_IN, *map(in_our_words, self._classes)}
         for item in items:
             if item.fault:
                 self.notes.left_out.append((where, f"{parameter}: {item.fault}: it is an error when reached"))
             elif item.name.lower() in _REMOVED:
                 what = f"{parameter}: {item.name} was removed from Postfix 3.9: it is an error when reached"
                 self.notes.left_out.append((where, what))
-            elif (
-                item.name and item.name.lower() not in vocabulary.BUILT_IN and item.name not in self._classes
-            ):
+            elif item.name and known.isdisjoint((item.name, item.name.lower())):
                 what = f"{parameter}: {item.name!r} is neither a restriction nor a class, in Postfix as here"
                 self.notes.warnings.append(f"{where}: {what}")
 
@@ -203,7 +217,8 @@ class _Carrying:
         # A type in braces is none there; our own reader would take the braces off.
         if token.startswith("{"):
             return f"{{postfix-{token[1:-1].strip()}}}"
-        return f"postfix-{source}" if source.type in _OURS else token
+        is_other = source.type in _AS_THEY_ARE and vocabulary.SHADOW in source.name.lower()
+        return f"postfix-{source}" if is_other or source.type in _OURS else token
 
     def _named(self, source: Source) -> str:
         """The table of that file, read once; raises LeftOut."""
@@ -317,12 +332,18 @@ def _grouped(tokens: Iterable[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _unchanged(source: Source) -> str:
-    """A table that means the same here; raises LeftOut for one that Postfix would not open."""
+    """A table that means the same here; raises LeftOut for what does not, or Postfix would not open."""
+    actions = [parse_static(source.name)] if source.type == "static" else []
     if source.type == "inline":
         try:
-            parse_inline(source.name)
+            actions = [*parse_inline(source.name).values()]
         except InputError as problem:
             raise LeftOut(source.where, str(problem)) from None
+    other = next((action.text for action in actions if names_our_word(action.text)), None)
+    if other is not None:
+        raise LeftOut(
+            source.where, f"{other!r} in {source} says something else here: it is an error when reached"
+        )
     return str(source)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 
+from ldappolicy import vocabulary
 from ldappolicy.action import parse_action, split_list
 from ldappolicy.errors import InputError
 from ldappolicy.main_cf import SPACE, is_utf8, logical_lines, read_text
@@ -68,11 +69,12 @@ def lines_of(source: Source, notes: Notes) -> list[str]:
     """The smtpdAccess values of an indexed or cidr table; raises LeftOut."""
     if source.type == "cidr":
         return [
-            f"{{{number}}} {network} {rule.value}"
+            f"{{{number}}} {network} {_right_hand_side(rule.value)}"
             for number, (rule, network) in enumerate(_networks(cidr_rules(source, notes)), 1)
         ]
     values = []
-    for where, key, value in pairs(source, notes):
+    for where, key, written in pairs(source, notes):
+        value = _right_hand_side(written)
         text = f"{key} {value}"
         try:
             understood = parse_line(text) == (key.casefold(), parse_action(value))
@@ -82,6 +84,20 @@ def lines_of(source: Source, notes: Notes) -> list[str]:
             raise LeftOut(where, f"key {key!r} of {source} cannot be a line of a table in the directory")
         values.append(text)
     return values
+
+
+def in_our_words(name: str) -> str:
+    """A name of main.cf as the directory has it: `shadow` says something else there."""
+    return f"postfix-{name}" if name.lower() == vocabulary.SHADOW else name
+
+
+def names_our_word(value: str) -> bool:
+    """Whether a right-hand side names what is called otherwise in the directory."""
+    return any(in_our_words(token) != token for token in parse_action(value).tokens)
+
+
+def _right_hand_side(value: str) -> str:
+    return ", ".join(map(in_our_words, parse_action(value).tokens)) if names_our_word(value) else value
 
 
 def pairs(source: Source, notes: Notes) -> Iterator[tuple[str, str, str]]:

@@ -119,6 +119,9 @@ class _Recorded:
         self._service = service
         self._requests = requests
 
+    def answer(self, data: bytes) -> None:
+        """Every request is to be seen."""
+
     def decide_now(self, request: Request) -> str | None:
         """The action, if it is known at once."""
         self._requests.append(request)

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from ldappolicy import assembly
 from ldappolicy.config import Config, parse
+from ldappolicy.decision_log import decision_ids
 from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.freshness import Freshness
+from ldappolicy.log import Lines
 from ldappolicy.request import Request
 from ldappolicy.service import Service
 from tests.labs.ldappolicy import EXAMPLE, Sections, merged, toml
@@ -23,6 +25,18 @@ from tests.labs.ldappolicy import EXAMPLE, Sections, merged, toml
 def configuration(uri: str, sections: Sections | None = None) -> Config:
     """The example company's configuration with that directory, and what else a test says."""
     return parse(toml(merged(EXAMPLE, {"directory": {"uri": [uri]}}, sections or {})), "test.toml")
+
+
+class Kept(Lines):
+    """Lines that stay where they are, in `texts`."""
+
+    def __init__(self) -> None:
+        super().__init__(-1)
+        self.texts: list[str] = []
+
+    def put(self, line: str) -> None:
+        """Keeps it."""
+        self.texts.append(line)
 
 
 @asynccontextmanager
@@ -57,12 +71,13 @@ async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 
 @asynccontextmanager
 async def deciding(
-    uri: str, sections: Sections | None = None, *, reload: bool = True
+    uri: str, sections: Sections | None = None, *, reload: bool = True, log: Lines | None = None
 ) -> AsyncIterator[Service]:
-    """A service that has read its policies; closes its directory in the end."""
+    """A service that has read its policies, and writes decisions to `log`; closes its directory in the end."""
     config = configuration(uri, sections)
     directory = assembly.open_directory(config)
-    service = assembly.build_service(config, directory)
+    decisions = assembly.decision_log(config, log, decision_ids()) if log is not None else None
+    service = assembly.build_service(config, directory, decisions=decisions)
     try:
         if reload:
             await service.reload()

@@ -75,11 +75,13 @@ class Ldappolicy:
         *,
         config: Path | None = None,
         command: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
     ) -> None:
         """`sections` of the configuration differ from EXAMPLE; or `config` is the file, as it stands.
 
-        `command` is run in the place of the installed program.
+        `command` is run in the place of the installed program, with these descriptors.
         """
+        self._pass_fds = tuple(pass_fds)
         self._command = list(command) or [program()]
         # Not pytest's tmp_path: that is closed to Postfix's user, and its name too long for a socket.
         self.folder = Path(tempfile.mkdtemp(prefix="ldappolicy-"))
@@ -118,11 +120,18 @@ class Ldappolicy:
             raise RuntimeError("the service does not run")
         return self._process
 
+    def workers(self) -> list[int]:
+        """The process ids of its workers, or of whatever else it has started, oldest first."""
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def start(self) -> None:
         """Start it; return when it has answered a request."""
         command = [*self._command, "-c", str(self.config), "serve"]
         with (self.folder / "stdout").open("wb") as out, (self.folder / "stderr").open("ab") as err:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, pass_fds=self._pass_fds
+            )
         wait_until(self._is_up, DEADLINE)
         self.inet = self._told_port()
         self.ask(protocol_state="CONNECT")

@@ -75,8 +75,12 @@ class Result:
     sasl_credentials: bytes = b""
 
     def __str__(self) -> str:
-        name = RESULT_CODES.get(self.code, "unknown result")
-        return f"{name} ({self.code})" + (f": {self.diagnostic}" if self.diagnostic else "")
+        return f"{self.name} ({self.code})" + (f": {self.diagnostic}" if self.diagnostic else "")
+
+    @property
+    def name(self) -> str:
+        """The code's name, as RFC 4511 section 4.1.9 has it."""
+        return str(RESULT_CODES.get(self.code, "unknown result"))
 
 
 Body = EntryBody | Reference | Intermediate | Result

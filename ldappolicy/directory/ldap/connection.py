@@ -24,11 +24,13 @@ import asyncio
 import math
 import re
 import ssl
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import ExitStack, aclosing
 from functools import partial
 from typing import Protocol, cast
 
+from ldappolicy.counters import Counters
 from ldappolicy.directory import Features, Scope, Search
 from ldappolicy.directory.ldap import codec, gssapi, requests
 from ldappolicy.directory.ldap.settings import Endpoint, LdapSettings, password
@@ -55,6 +57,9 @@ PAGE = 250
 
 PAGE_SECONDS = 10.0
 """Time for a page at least: nobody waits for it, and a busy server takes longer than for a lookup."""
+
+TIMEOUT, UNAVAILABLE = "timeout", "unavailable"
+"""Outcomes of searches that are counted besides the names of result codes."""
 
 CLOSING = 1.0
 """Seconds for a goodbye; a server that does not take it is left without."""
@@ -148,9 +153,10 @@ class _Listener:
 class Connection(asyncio.Protocol):
     """Made by `connect`; `ended` is the reason why it cannot be used any more, or empty."""
 
-    def __init__(self, uri: str, timeout: float) -> None:
+    def __init__(self, uri: str, timeout: float, counters: Counters | None = None) -> None:
         self.uri = uri
         self.timeout = timeout
+        self.counters = counters or Counters()
         self.ended = ""
         self.features = Features()
         self.on_fault: Callable[[str], None] | None = None
@@ -184,14 +190,20 @@ class Connection(asyncio.Protocol):
         # Whole seconds that servers count from the last full one: ours is the deadline that is exact.
         limit = math.ceil(seconds) + 1
         request = partial(requests.search_request, search=search, time_limit=limit, controls=asked)
-        sent = False
+        sent, outcome, began = False, UNAVAILABLE, time.monotonic()
         try:
             async with asyncio.timeout(seconds), self._turns:
                 sent = True
-                return await self._ask(request)
+                answer = await self._ask(request)
+            outcome = answer[0].name
+            return answer
         except TimeoutError:
+            outcome = TIMEOUT
             self._timed_out(sent)
             raise Unavailable(f"{self.uri}: no answer within {seconds:g} s") from None
+        finally:
+            self.counters.searches[outcome].add()
+            self.counters.search_durations.observe(time.monotonic() - began)
 
     async def scan(self, search: Search) -> AsyncGenerator[list[Entry], None]:
         """All the entries in pages, every value of each; each page has the timeout, or PAGE_SECONDS."""
@@ -529,9 +541,14 @@ class Connection(asyncio.Protocol):
             self.on_fault(f"{self.uri}: {reason}")
 
 
-async def connect(endpoint: Endpoint, settings: LdapSettings, context: ssl.SSLContext | None) -> Connection:
+async def connect(
+    endpoint: Endpoint,
+    settings: LdapSettings,
+    context: ssl.SSLContext | None,
+    counters: Counters | None = None,
+) -> Connection:
     """A connection that is bound, or Unavailable, within the settings' timeout."""
-    connection = Connection(endpoint.uri, settings.timeout)
+    connection = Connection(endpoint.uri, settings.timeout, counters)
     with ExitStack() as unfinished:
         unfinished.callback(connection.abort)
         try:

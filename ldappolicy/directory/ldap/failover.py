@@ -27,10 +27,11 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import ExitStack, aclosing
 from typing import Any
 
+from ldappolicy.counters import Counters
 from ldappolicy.directory import Features, Scope, Search
 from ldappolicy.directory.changes import Event, Watched
 from ldappolicy.directory.ldap import streams
-from ldappolicy.directory.ldap.connection import Connection, Dropped, connect
+from ldappolicy.directory.ldap.connection import UNAVAILABLE, Connection, Dropped, connect
 from ldappolicy.directory.ldap.health import LONGEST_ABSENCE, LONGEST_PAUSE, Server
 from ldappolicy.directory.ldap.lines import Lines, shared
 from ldappolicy.directory.ldap.proving import MOST_WITNESSES, prove
@@ -56,8 +57,11 @@ class LdapDirectory:
         *,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
+        counters: Counters | None = None,
     ) -> None:
         self.searches = 0
+        self.counters = counters or Counters()
+        self._answered_at: float | None = None
         self.features = Features()
         self._settings = settings
         self._clock = clock
@@ -94,6 +98,21 @@ class LdapDirectory:
             return await self._ask(search)
         except Dropped:
             return await self._ask(search)
+
+    @property
+    def answer_age(self) -> float | None:
+        """Seconds since a server last answered; None: none ever did."""
+        return None if self._answered_at is None else self._clock() - self._answered_at
+
+    def servers(self) -> dict[str, bool]:
+        """Whether each server could be asked when it was last tried; those that never were are left out."""
+        lines = self._lines
+        lost = lines.server if lines is not None and not lines.connections else None
+        return {
+            server.endpoint.uri: server.is_up and server is not lost
+            for server in self._servers
+            if server.is_up is not None
+        }
 
     async def open_connection(self) -> Connection:
         """A connection of the caller's own, proven, to the server that lookups use.
@@ -144,11 +163,19 @@ class LdapDirectory:
     # Lookups.
 
     async def _ask(self, search: Search) -> list[Entry]:
-        lines, connection = await self._asked()
+        try:
+            lines, connection = await self._asked()
+        except Unavailable:
+            self.counters.searches[UNAVAILABLE].add()  # nobody was there to be asked
+            raise
         self.searches += 1
         entries = await lines.search(connection, search)
-        lines.server.answered()
+        self._answered(lines.server)
         return entries
+
+    def _answered(self, server: Server) -> None:
+        server.answered()
+        self._answered_at = self._clock()
 
     async def _asked(self) -> tuple[Lines, Connection]:
         """Where lookups go now."""
@@ -189,13 +216,13 @@ class LdapDirectory:
         return self._use(server, connection)
 
     async def _connect(self, server: Server) -> Connection:
-        connection = await connect(server.endpoint, self._settings, self._context)
+        connection = await connect(server.endpoint, self._settings, self._context, self.counters)
         with ExitStack() as unfinished:
             unfinished.callback(connection.abort)
             await self._prove(connection)
             unfinished.pop_all()
         if self._proofs or self._settings.bind != "none":
-            server.answered()
+            self._answered(server)
         connection.on_fault = server.failed
         return connection
 
@@ -269,6 +296,7 @@ class LdapDirectory:
                 self._disbelieve(lines.server, error)
         else:
             self.features = connection.features
+            self._answered_at = self._clock()
 
     def _reasons(self) -> str:
         return "; ".join(server.reason for server in self._servers if server.reason)

@@ -33,6 +33,7 @@ class Server:
         self.endpoint = endpoint
         self.failures = 0
         self.reason = ""
+        self.is_up: bool | None = None  # None: it was never tried
         self._clock = clock
         self._jitter = jitter
         self._pause_ends = float("-inf")
@@ -46,6 +47,7 @@ class Server:
         self._pause_ends = self._clock() + self._doubled(SHORTEST_PAUSE, self.failures, longest)
         self.failures += 1
         self.reason = reason
+        self.is_up = False
         self._has_failed = True
         self._remember_relapse()
         log.warning("directory server failed, %d in a row: %s", self.failures, reason)
@@ -54,9 +56,11 @@ class Server:
         """It is well."""
         self.failures = 0
         self.reason = ""
+        self.is_up = True
 
     def chosen(self) -> None:
         """From now on lookups are asked of it."""
+        self.is_up = True
         self._back_since = self._clock() if self._has_failed else None
 
     @property

@@ -1,0 +1,167 @@
+"""One line for each decision: who asked for what, what was answered, why, from how old data, how fast.
+
+As text, fields in a fixed order:
+
+    decision: id=... queue_id=... client=NAME[ADDRESS] state=RCPT policy=... sender=<...> recipient=<...>
+    login=... action='...' restriction='...' dn='...' [shadow=yes] [shadowed='...'] age=1.2 us=35
+
+in one line. Without a queue id there is `instance` in its place; `age` is `-` where no data age is known. A
+value is either bare, and ends at the next space, or a Python string literal: `action`, `restriction`, `dn`
+and `shadowed` always are, the others when they hold a space, a quote or anything that is not printable. So a
+line can be read back (`ast.literal_eval`), and no value can pretend to be another field or another line.
+
+As JSON, one object with the same names, and sender and recipient without brackets; `shadowed` is an array.
+
+What is said of all requests alike is made once (`alike`); what differs is put in for each. None of this goes
+through `logging`, which costs more than a decision does.
+"""
+
+import secrets
+import time
+from collections.abc import Callable
+from itertools import count
+from json.encoder import encode_basestring_ascii as quoted
+from typing import NamedTuple
+
+from ldappolicy.evaluate import Decision
+from ldappolicy.log import Lines
+from ldappolicy.request import Request
+
+_PERMITTING = frozenset(("DUNNO", "OK"))
+
+_DEFAULT_TEXTS = {
+    "REJECT": "Access denied",
+    "DEFER": "Access denied",
+    "DEFER_IF_PERMIT": "Service unavailable",
+    "DEFER_IF_REJECT": "Service unavailable",
+}
+"""What Postfix says when an action has no text of its own (check_table_result in smtpd_check.c)."""
+
+_DIGITS = "0123456789abcdefghijklmnopqrstuv"
+
+
+class Shown(NamedTuple):
+    """What a line says of one request; the rest is the same of all that are decided alike."""
+
+    client_address: str
+    client_name: str
+    queue_id: str
+    instance: str
+
+
+class DecisionLog:
+    """Writes decisions: `which` is none, rejects or all, `form` text or json.
+
+    `next_id` makes the number of a decision; `is_shadow` when nothing of what is decided is answered.
+    """
+
+    def __init__(
+        self, which: str, form: str, lines: Lines, ids: Callable[[], str], *, is_shadow: bool = False
+    ) -> None:
+        self.next_id = ids
+        self._which = which
+        self._put = lines.put
+        self._alike, self._line = (_json_alike, _json) if form == "json" else (_text_alike, _text)
+        self._is_shadow = is_shadow
+
+    def wants(self, decision: Decision) -> bool:
+        """Whether such a decision is written; shadow restrictions count as if they had been answered."""
+        if self._which == "rejects":
+            return not _PERMITTING.issuperset((decision.action, *decision.shadowed))
+        return self._which == "all"
+
+    def alike(self, request: Request, decision: Decision) -> str:
+        """The part of the line that is the same of all requests that are decided alike, for `write`."""
+        return self._alike(request, decision, self._is_shadow)
+
+    def write(self, alike: str, shown: Shown, seconds: float, age: float | None, number: str = "") -> None:
+        """Writes a decision that took so many seconds; `number` is its id if it was told somebody."""
+        self._put(self._line(alike, shown, int(seconds * 1e6), age, number or self.next_id()))
+
+
+def _text(alike: str, shown: Shown, microseconds: int, age: float | None, number: str) -> str:
+    address, name, queue_id, instance = shown
+    place = f"queue_id={_bare(queue_id)}" if queue_id else f"instance={_bare(instance)}"
+    client = _bare(f"{name}[{address}]")
+    old = "-" if age is None else f"{age:.1f}" if age else "0.0"
+    return f"decision: id={number} {place} client={client} {alike} age={old} us={microseconds}"
+
+
+def _text_alike(request: Request, decision: Decision, is_shadow: bool) -> str:
+    fields = {
+        "state": _bare(request.protocol_state),
+        "policy": _bare(decision.policy),
+        "sender": _bare(f"<{request.sender}>"),
+        "recipient": _bare(f"<{request.recipient}>"),
+        "login": _bare(request.sasl_username),
+        "action": repr(_action(decision)),
+        "restriction": repr(decision.restriction),
+        "dn": repr(decision.dn),
+    }
+    fields |= {"shadow": "yes"} if is_shadow else {}
+    fields |= {"shadowed": repr("; ".join(decision.shadowed))} if decision.shadowed else {}
+    return " ".join(f"{name}={value}" for name, value in fields.items())
+
+
+def _bare(value: str) -> str:
+    """The value as it is, if it may stand without quotes."""
+    if value.isprintable() and not (" " in value or "'" in value or '"' in value):
+        return value
+    return repr(value)
+
+
+def _json(alike: str, shown: Shown, microseconds: int, age: float | None, number: str) -> str:
+    address, name, queue_id, instance = shown
+    place = f'"queue_id": {quoted(queue_id)}' if queue_id else f'"instance": {quoted(instance)}'
+    old = "null" if age is None else f"{age:.1f}"
+    return (
+        f'{{"time": {time.time():.3f}, "level": "info", "logger": "ldappolicy.decision", "id": "{number}", '
+        f'{place}, "client": {quoted(f"{name}[{address}]")}, {alike}, "age": {old}, "us": {microseconds}}}'
+    )
+
+
+def _json_alike(request: Request, decision: Decision, is_shadow: bool) -> str:
+    fields = {
+        "state": quoted(request.protocol_state),
+        "policy": quoted(decision.policy),
+        "sender": quoted(request.sender),
+        "recipient": quoted(request.recipient),
+        "login": quoted(request.sasl_username),
+        "action": quoted(_action(decision)),
+        "restriction": quoted(decision.restriction),
+        "dn": quoted(decision.dn),
+    }
+    fields |= {"shadow": "true"} if is_shadow else {}
+    fields |= {"shadowed": f"[{', '.join(map(quoted, decision.shadowed))}]"} if decision.shadowed else {}
+    return ", ".join(f'"{name}": {value}' for name, value in fields.items())
+
+
+def _action(decision: Decision) -> str:
+    return "disconnect" if decision.action is None else decision.action
+
+
+def decision_ids(worker: int = 0) -> Callable[[], str]:
+    """Makes numbers of decisions: no other worker, replica or start of the program makes the same.
+
+    The second in which it was made, 20 random bits, the worker where there are several, and a count.
+    """
+    started = (
+        _base32(int(time.time()), 7) + _base32(secrets.randbits(20), 4) + (str(worker) if worker else "")
+    )
+    numbers = count(1)
+    return lambda: f"{started}-{next(numbers):x}"
+
+
+def _base32(number: int, width: int) -> str:
+    return "".join(_DIGITS[number >> 5 * place & 31] for place in reversed(range(width)))
+
+
+def with_id(action: str, number: str) -> str:
+    """The action with the number behind its text, where it has one that a client is told."""
+    verb, _, text = action.partition(" ")
+    default = _DEFAULT_TEXTS.get(verb)
+    if default is not None:
+        return f"{verb} {text or default} ({number})"
+    if text and len(verb) == 3 and verb[0] in "45" and verb.isdigit():
+        return f"{action} ({number})"
+    return action

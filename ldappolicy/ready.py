@@ -1,0 +1,85 @@
+"""Ready-made replies: whole decisions, by the request attributes that they were made from.
+
+A decision depends on the policies, the facts, and on those attributes of the request that its evaluation
+looks at. Which ones these are is declared nowhere but seen (`Evaluator.looks`): two requests that agree in
+all that evaluations have ever looked at are decided alike, as long as the facts are the same object. New
+facts, or new policies, begin anew.
+
+Requests are looked up by the bytes of those attributes: for one that is known nothing is made text of.
+"""
+
+import re
+from collections.abc import Callable, Hashable, Set
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import cast
+
+from ldappolicy.counters import Tally
+from ldappolicy.facts import Facts
+from ldappolicy.protocol import glance
+from ldappolicy.request import Request
+
+_NUMBERS = {name: number for number, name in enumerate(Request._fields)}
+
+ALWAYS = frozenset(
+    _NUMBERS[name] for name in ("protocol_state", "sender", "recipient", "sasl_username", "policy_context")
+)
+"""What the key begins with: what hardly any decision does without, by number."""
+
+SHOWN = frozenset(_NUMBERS[name] for name in ("client_address", "client_name", "queue_id", "instance"))
+"""What a log line says of the request itself, whatever decided."""
+
+MOST = 65_536
+"""Replies that are kept; then all of them go, since clients choose the keys."""
+
+LONGEST = 2048
+"""A request of more bytes is not kept: a few addresses of many kilobytes would fill the memory."""
+
+_Take = Callable[[re.Match[bytes]], tuple[bytes | None, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A reply as it is sent; `tally` counts its requests, `line` is what the log says of each, or ""."""
+
+    reply: bytes
+    tally: Tally
+    line: str = ""
+
+
+class ReadyReplies:
+    """The replies of one set of policies. `facts` is what `replies` hold for (see `begin`)."""
+
+    def __init__(self) -> None:
+        self.facts: Facts | None = None
+        self.replies: dict[Hashable, Ready] = {}
+        self._use(ALWAYS)
+
+    def _use(self, fields: frozenset[int]) -> None:
+        """From now on the key is made of these."""
+        grouped = sorted(fields | SHOWN)
+        self._fields = fields
+        self.glance = glance({Request._fields[number] for number in grouped})
+        self.key: _Take = _groups(grouped, fields)
+        self.shown: _Take = _groups(grouped, SHOWN)
+        """Client address and name, queue id and instance."""
+
+    def begin(self, facts: Facts) -> None:
+        """Other facts: no reply is ready."""
+        self.facts = facts
+        self.replies.clear()
+
+    def keep(self, key: Hashable, ready: Ready, size: int, looks: Set[int]) -> None:
+        """Keeps a reply for the facts at hand, unless evaluations have looked at more than the key has."""
+        if not looks <= self._fields:
+            self.replies.clear()
+            self._use(self._fields | looks)
+        elif size <= LONGEST:
+            if len(self.replies) >= MOST:
+                self.replies.clear()
+            self.replies[key] = ready
+
+
+def _groups(grouped: list[int], fields: Set[int]) -> _Take:
+    """Takes some of the `grouped` attributes out of a match, in the order of `Request`."""
+    return cast(_Take, itemgetter(*(at for at, number in enumerate(grouped, 1) if number in fields)))

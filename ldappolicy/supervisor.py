@@ -1,0 +1,356 @@
+"""`workers` > 1: the process that opens the listeners, and sees to it that so many others answer on them.
+
+It answers nothing itself. Workers are started by exec (no state of this process is theirs but the listening
+sockets and one end of a socket pair), share every listener, and are replaced when they end, at once or, when
+that does not help, ever more slowly. One that has given no sign of life for some ticks is killed by its
+process id. All of them have the same configuration, which is read and tried here, and end together.
+
+A connection that nobody has accepted is not lost when a worker dies: any other accepts it. What a worker had
+accepted is closed by the kernel, and Postfix asks again on a new connection (auto_clnt(3)).
+
+BUGS: after an upgrade of the program a worker that is replaced runs the new one: restart the service then.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ldappolicy import config as configuration
+from ldappolicy.config import Config
+from ldappolicy.daemon import say_what_needs_a_restart, set_up_log, try_out
+from ldappolicy.doors import Counts, Door, open_doors
+from ldappolicy.errors import ConfigError, InputError, Unavailable
+from ldappolicy.metrics import Snapshot, merged, retired
+from ldappolicy.pages import web_of
+from ldappolicy.systemd import Systemd
+from ldappolicy.workers import Channel, Facts, Message
+
+MARGIN = 5.0
+"""Seconds beyond shutdown_grace after which a worker that is to end is killed: it writes its snapshot."""
+
+SWAP_PATIENCE = 30.0
+"""Seconds within which a configuration that was tried is in force everywhere, or is said not to be."""
+
+logger = logging.getLogger("ldappolicy.supervisor")
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When a worker hangs, and how soon another takes its place.
+
+    Ticks are counted, not seconds: while the machine sleeps nobody's time runs out. `missed` of them without
+    a sign of life are too many, `missed_at_start` before the first one (a large LDIF file takes its time).
+    Who dies `stable` seconds after the start or later is replaced after `first_pause`; others after a pause
+    that doubles up to `longest_pause`.
+    """
+
+    tick: float = 1.0
+    missed: int = 5
+    missed_at_start: int = 300
+    stable: float = 10.0
+    first_pause: float = 0.1
+    longest_pause: float = 10.0
+
+
+@dataclass(slots=True)
+class _Child:
+    """A worker as it is seen from here."""
+
+    name: str
+    process: Process
+    channel: Channel
+    turn: int = -1
+    missed: int = 0
+    is_ready: bool = False
+    is_alive: bool = False
+    in_force: bool = False
+    status: str = ""
+    complaints: list[str] = field(default_factory=list)
+    snapshot: Snapshot | None = None
+
+
+class Supervisor:
+    """Keeps as many workers as there should be, each started by `command` and the number of a descriptor."""
+
+    def __init__(
+        self,
+        path: Path,
+        command: Sequence[str],
+        *,
+        systemd: Systemd | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        self._path = path
+        self._command = command
+        self._systemd = systemd or Systemd()
+        self._timing = timing or Timing()
+        self._text = configuration.read(path)
+        self.config = self._parsed(self._text)
+        self.count = worker_count(self.config)
+        set_up_log(self.config, is_alone=False)
+        self._turn = 0
+        self._doors: list[Door] = []
+        self._shared = os.memfd_create("ldappolicy-connections")
+        self._counts = Counts.made(self._shared, self.count)
+        self._children: dict[int, _Child] = {}
+        self._refused: dict[int, list[str]] = {}
+        self._ended = merged([])
+        self._was_ready = False
+        self._draining = asyncio.Event()
+        listen = self.config.web.listen
+        self.web = web_of(listen, self) if listen is not None else None
+        self._stop = asyncio.Event()
+        self._reread = asyncio.Event()
+        self._in_force = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    async def run(self, started: Callable[[Facts], None]) -> None:
+        """Serves until SIGTERM or SIGINT; `started` is called once requests are answered.
+
+        Raises ConfigError when no worker could ever start.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reread.set)
+        server = self.config.server
+        self._doors = self._systemd.doors or await open_doors(server.listen, server.socket_mode)
+        if self.web is not None:
+            await self.web.start()
+        work = (self._stop.wait(), self._obey_sighup(), self._attend())
+        keeping = [asyncio.create_task(self._keep_up(number, started)) for number in range(self.count)]
+        tasks = [*(asyncio.create_task(step) for step in work), *keeping]
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        logger.info("stopping")
+        await self._drain(keeping)
+        if self.web is not None:
+            await self.web.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for task in ended:
+            task.result()  # a refusal by all, or a bug: it ends the service, and is seen
+
+    async def _drain(self, keeping: Sequence[asyncio.Task[None]]) -> None:
+        """All workers finish what they have in hand, at the same time."""
+        self._draining.set()
+        self._systemd.stopping()
+        for door in self._doors:
+            door.shut()
+        for child in self._children.values():
+            child.channel.send(do="stop")
+        await asyncio.wait(keeping, timeout=self.config.server.shutdown_grace + MARGIN)
+        for child in self._children.values():
+            logger.error("%s does not end: killed", child.name)
+            child.process.kill()
+        await asyncio.wait(keeping)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether no more requests are taken."""
+        return self._draining.is_set()
+
+    # ------------------------------------------------------------ the life of a worker
+
+    async def _keep_up(self, number: int, started: Callable[[Facts], None]) -> None:
+        """Starts a worker whenever there is none with this number."""
+        clock, failures = asyncio.get_running_loop().time, 0
+        while not self.is_draining:
+            began = clock()
+            try:
+                end = await self._one_life(number, started)
+            except OSError as problem:
+                end = f"worker {number} cannot be started: {(problem.strerror or 'unknown').lower()}"
+            if self._draining.is_set():
+                return
+            failures = 0 if clock() - began >= self._timing.stable else failures + 1
+            pause = min(self._timing.longest_pause, self._timing.first_pause * 2 ** min(failures, 20))
+            # Of a configuration that nobody can start with the service says why, once, when it ends.
+            level = logging.ERROR if self._was_ready or number not in self._refused else logging.INFO
+            logger.log(level, "%s; another is started in %.1f s", end, pause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._draining.wait()
+
+    async def _one_life(self, number: int, started: Callable[[Facts], None]) -> str:
+        """From the start of a worker to its end; how it ended."""
+        child = await self._start(number)
+        listening = asyncio.create_task(self._listen(child, started))
+        watching = asyncio.create_task(self._watch(child))
+        self._children[number] = child
+        if self.is_draining:
+            child.channel.send(do="stop")
+        try:
+            status = await child.process.wait()
+            await listening
+        finally:
+            del self._children[number]
+            self._counts.leave(number)
+            listening.cancel()
+            watching.cancel()
+            child.channel.close()
+            if child.process.returncode is None:
+                child.process.kill()
+        if child.snapshot is not None:
+            self._ended = merged([self._ended, retired(child.snapshot)])
+        self._note_refusal(number, child)
+        self._changed.set()
+        if child.complaints:
+            return f"{child.name} cannot start: {'; '.join(child.complaints)}"
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return f"{child.name} {how}"
+
+    def _note_refusal(self, number: int, child: _Child) -> None:
+        """What stops every worker from the beginning stops the service."""
+        if child.complaints and not self._was_ready:
+            self._refused[number] = child.complaints
+            if len(self._refused) == self.count:
+                raise ConfigError(*child.complaints)
+
+    async def _start(self, number: int) -> _Child:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            doors = [door.socket.fileno() for door in self._doors]
+            control, counts = theirs.fileno(), self._shared
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self._command, str(control), stdin=DEVNULL, pass_fds=(control, counts, *doors)
+                )
+            except OSError:
+                ours.close()
+                raise
+        channel = await Channel.over(ours)
+        channel.send(
+            do="serve",
+            number=number,
+            path=str(self._path),
+            text=self._text,
+            turn=self._turn,
+            doors=doors,
+            counts=counts,
+            count=self.count,
+            tick=self._timing.tick,
+        )
+        return _Child(f"worker {number} (pid {process.pid})", process, channel)
+
+    async def _watch(self, child: _Child) -> None:
+        while True:
+            await asyncio.sleep(self._timing.tick)
+            child.missed += 1
+            most = self._timing.missed if child.is_alive else self._timing.missed_at_start
+            if child.missed > most:
+                seconds = most * self._timing.tick
+                logger.error("%s has given no sign of life for %.1f s: killed", child.name, seconds)
+                child.process.kill()
+                return
+
+    async def _listen(self, child: _Child, started: Callable[[Facts], None]) -> None:
+        async for message in child.channel.messages():
+            child.missed = 0
+            try:
+                self._take(child, message)
+            except (InputError, KeyError) as problem:
+                logger.error("%s is not understood, and killed: %s", child.name, problem)
+                child.process.kill()
+                return
+            if child.is_ready and not self._was_ready:
+                self._was_ready = True
+                started(message["facts"])
+            self._changed.set()
+
+    def _take(self, child: _Child, message: Message) -> None:
+        match message["say"]:
+            case "ready":
+                child.is_ready, child.turn = True, message["turn"]
+                logger.info("%s answers", child.name)
+            case "swapped":
+                child.turn = message["turn"]
+            case "refused":
+                child.complaints = message["complaints"]
+            case "alive":
+                child.is_alive = True
+                child.in_force, child.status = message["in_force"], message["status"]
+                child.snapshot = Snapshot.from_json(message["snapshot"])
+                if child.in_force and child.is_ready:
+                    self._in_force.set()
+
+    # ------------------------------------------------------------ SIGHUP
+
+    def _parsed(self, text: str) -> Config:
+        return configuration.parse(text, str(self._path))
+
+    async def _obey_sighup(self) -> None:
+        while True:
+            await self._reread.wait()
+            self._reread.clear()
+            if self._in_force.is_set():
+                self._systemd.reloading()
+            try:
+                await self._replace(configuration.read(self._path))
+            except (ConfigError, Unavailable) as problem:
+                logger.error("configuration refused, the old one stays: %s", problem)
+            if self._in_force.is_set():
+                self._systemd.ready(self._status())
+
+    async def _replace(self, text: str) -> None:
+        """Tries a configuration, then has every worker swap to it; those that start get it as well."""
+        config = self._parsed(text)
+        say_what_needs_a_restart(self.config, config)
+        await try_out(config, self.config)
+        self._text, self.config, self._turn = text, config, self._turn + 1
+        set_up_log(config, is_alone=False)
+        for child in self._children.values():
+            child.channel.send(do="swap", text=text, turn=self._turn)
+        try:
+            async with asyncio.timeout(SWAP_PATIENCE):
+                await self._all_swapped()
+        except TimeoutError:
+            behind = ", ".join(child.name for child in self._children.values() if child.turn != self._turn)
+            logger.error("configuration not in force yet in %s", behind)
+        else:
+            logger.info("configuration in force in every worker")
+
+    async def _all_swapped(self) -> None:
+        """Those that cannot start are not waited for."""
+        while any(child.is_ready and child.turn != self._turn for child in self._children.values()):
+            self._changed.clear()
+            await self._changed.wait()
+
+    # ------------------------------------------------------------ what is shown
+
+    @property
+    def max_stale(self) -> float:
+        """How old data may be to be trusted, in seconds."""
+        return self.config.cache.max_stale
+
+    def snapshots(self) -> list[Snapshot]:
+        """See `pages`: what each worker said last, at most some ticks ago."""
+        known = [child.snapshot for child in self._children.values() if child.is_ready]
+        return [snapshot for snapshot in known if snapshot is not None]
+
+    def ended(self) -> list[Snapshot]:
+        """See `pages`."""
+        return [retired(self._ended)]
+
+    async def _attend(self) -> None:
+        await self._systemd.attend(self._in_force, self._status, lambda: bool(self._answering()))
+
+    def _answering(self) -> list[_Child]:
+        return [child for child in self._children.values() if child.is_alive]
+
+    def _status(self) -> str:
+        answering = self._answering()
+        what = answering[0].status if answering else "no worker answers"
+        return f"{len(answering)} of {self.count} workers; {what}"
+
+
+def worker_count(config: Config) -> int:
+    """How many there should be: 0 in the configuration stands for one for each core that may be used."""
+    return config.server.workers or len(os.sched_getaffinity(0))

@@ -1,0 +1,115 @@
+"""Doors that several processes share: each gets its part of the connections, and none is left outside."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ldappolicy.doors import Counts, SharedDoor, door_of
+
+DEADLINE = 10.0
+
+# What others have; what one has; whether one accepts at once.
+TURNS = [
+    ([Counts.ABSENT, Counts.ABSENT], 1000, True),
+    ([0, Counts.ABSENT], 0, True),
+    ([0, Counts.ABSENT], 1, False),
+    ([5, 7], 5, True),
+    ([5, 7], 6, False),
+]
+
+
+def counts(places: int) -> list[Counts]:
+    """The same memory as each of so many processes sees it."""
+    descriptor = os.memfd_create("counts")
+    Counts.made(descriptor, places)
+    seen = [Counts(descriptor, places, own) for own in range(places)]
+    os.close(descriptor)
+    return seen
+
+
+@pytest.mark.parametrize(("others", "own", "is_least"), TURNS)
+def test_turns(others: list[int], own: int, is_least: bool) -> None:
+    """Whoever has fewer goes first; who is not there does not count."""
+    first, *rest = counts(3)
+    for other, count in zip(rest, others, strict=True):
+        other.tell(count)
+    first.tell(own)
+    assert is_least == first.is_least(own)
+
+
+def test_one_that_leaves() -> None:
+    """Nobody waits for a process that has ended."""
+    first, second = counts(2)
+    second.tell(0)
+    assert not first.is_least(1)
+    first.leave(1)
+    assert first.is_least(1)
+
+
+class Greeting(asyncio.Protocol):
+    """Says which process it is, and counts."""
+
+    def __init__(self, name: bytes, arrived: list[bytes]) -> None:
+        self._name = name
+        self._arrived = arrived
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client."""
+        assert isinstance(transport, asyncio.Transport)
+        self._arrived.append(self._name)
+        transport.write(self._name)
+
+
+async def greeted(address: tuple[str, int], count: int) -> list[bytes]:
+    """What so many clients are told, that connect at the same time and stay."""
+    streams = await asyncio.gather(*(asyncio.open_connection(*address) for _ in range(count)))
+    async with asyncio.timeout(DEADLINE):
+        told = [await reader.readexactly(1) for reader, _ in streams]
+    for _, writer in streams:
+        writer.transport.abort()
+    return told
+
+
+@contextmanager
+def shared(listening: socket.socket, seen: Counts, name: bytes) -> Iterator[None]:
+    """A process that accepts."""
+    arrived: list[bytes] = []
+    door = door_of(listening.dup(), seen)
+    accepting = SharedDoor(door, lambda: Greeting(name, arrived), lambda: len(arrived))
+    try:
+        yield
+    finally:
+        accepting.close()
+        door.shut()
+
+
+def test_two_that_accept() -> None:
+    """Connections of the same moment are shared out."""
+
+    async def connect() -> None:
+        first, second = counts(2)
+        with (
+            socket.create_server(("127.0.0.1", 0), backlog=100) as listening,
+            shared(listening, first, b"a"),
+            shared(listening, second, b"b"),
+        ):
+            told = await greeted(listening.getsockname(), 40)
+        assert 15 <= told.count(b"a") <= 25
+
+    asyncio.run(connect())
+
+
+def test_one_that_hangs() -> None:
+    """It has fewer, but what it does not accept others do."""
+
+    async def connect() -> None:
+        first, second = counts(2)
+        second.tell(0)
+        with socket.create_server(("127.0.0.1", 0), backlog=100) as listening, shared(listening, first, b"a"):
+            assert [b"a"] * 20 == await greeted(listening.getsockname(), 20)
+
+    asyncio.run(connect())

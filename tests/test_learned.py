@@ -1,0 +1,110 @@
+"""What lists came to, by what they looked at: a tree that may never say what the list would not say."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ldappolicy import learned
+from ldappolicy.learned import LONGEST, Learned, noted
+from ldappolicy.request import Request
+
+NAMES = ("sender", "recipient", "sasl_username", "client_name")
+VALUES = ("", "a", "b", "c")
+
+Decide = Callable[[Request], str]
+
+
+def requests() -> st.SearchStrategy[Request]:
+    """Requests that differ in a few attributes, of few values."""
+    chosen = st.fixed_dictionaries({name: st.sampled_from(VALUES) for name in NAMES})
+    return chosen.map(Request.from_attributes)
+
+
+def decisions(depth: int = 4) -> st.SearchStrategy[Decide]:
+    """Functions that look at one attribute after the other, the next by the value of the last."""
+    leaves = st.sampled_from(("DUNNO", "OK", "reject")).map(lambda outcome: lambda request: outcome)
+    if not depth:
+        return leaves
+    deeper = st.dictionaries(st.sampled_from(VALUES), decisions(depth - 1), max_size=3)
+
+    def looking(drawn: tuple[str, dict[str, Decide], Decide]) -> Decide:
+        name, branches, otherwise = drawn
+        return lambda request: branches.get(getattr(request, name), otherwise)(request)
+
+    return leaves | st.tuples(st.sampled_from(NAMES), deeper, leaves).map(looking)
+
+
+def ask(memory: Learned[str], decide: Decide, request: Request) -> str:
+    """What the memory says, else what the list says, which is learned."""
+    known = memory.recall(request)
+    if known is None:
+        taking_notes = noted(request)
+        known = decide(taking_notes)
+        memory.learn(taking_notes, known)
+    return known
+
+
+@given(decisions(), st.lists(requests(), max_size=40))
+def test_what_is_recalled_is_what_would_be_decided(decide: Decide, asked: list[Request]) -> None:
+    """Whatever was asked before."""
+    memory: Learned[str] = Learned()
+    assert [ask(memory, decide, request) for request in asked] == [decide(request) for request in asked]
+
+
+@given(decisions(), decisions(), st.lists(requests(), max_size=40))
+def test_another_order_of_looking_does_no_harm(one: Decide, other: Decide, asked: list[Request]) -> None:
+    """A cache inside a list may change the order; here two parts of it take turns."""
+    memory: Learned[tuple[str, str]] = Learned()
+    for number, request in enumerate(asked):
+        known = memory.recall(request)
+        if known is None:
+            taking_notes = noted(request)
+            first, second = (one, other) if number % 2 else (other, one)
+            answers = {first: first(taking_notes)}
+            answers[second] = second(taking_notes)
+            known = (answers[one], answers[other])
+            memory.learn(taking_notes, known)
+        assert (one(request), other(request)) == known
+
+
+def test_a_request_notes_what_is_looked_at() -> None:
+    """By number, in order, again when it is looked at again; it is a request like any other."""
+    request = Request(sender="a", recipient="b")
+    taking_notes = noted(request)
+    assert (taking_notes.recipient, taking_notes.sender, taking_notes.recipient) == ("b", "a", "b")
+    names = [Request._fields[number] for number in taking_notes.looks]
+    assert names == ["recipient", "sender", "recipient"]
+    assert taking_notes == request
+    assert noted(request).looks == []
+
+
+def test_a_list_that_looks_at_nothing() -> None:
+    """Comes to the same for everybody."""
+    memory: Learned[str] = Learned()
+    memory.learn(noted(Request()), "reject")
+    assert memory.recall(Request(sender="anybody")) == "reject"
+
+
+@pytest.mark.parametrize(("size", "known"), [(LONGEST, "OK"), (LONGEST + 1, None)])
+def test_long_values_are_not_kept(size: int, known: str | None) -> None:
+    """Clients choose them."""
+    memory: Learned[str] = Learned()
+    request = noted(Request(sender="x" * size))
+    assert request.sender
+    memory.learn(request, "OK")
+    assert memory.recall(request) == known
+
+
+def test_how_many_are_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond that all of them go."""
+    monkeypatch.setattr(learned, "MOST", 3)
+    memory: Learned[str] = Learned()
+    known = []
+    for number in range(4):
+        request = noted(Request(sender=str(number)))
+        assert request.sender
+        memory.learn(request, "OK")
+        known.append(sum(memory.recall(Request(sender=str(one))) is not None for one in range(4)))
+    assert known == [1, 2, 3, 1]

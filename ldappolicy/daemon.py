@@ -12,13 +12,14 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ldappolicy import assembly, warm_start
 from ldappolicy.config import Config
 from ldappolicy.counters import Counters
 from ldappolicy.decision_log import DecisionLog, decision_ids
 from ldappolicy.directory import Directory
-from ldappolicy.doors import Door
+from ldappolicy.doors import Door, allow_files
 from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.freshness import Freshness
 from ldappolicy.log import Limited, Lines, set_up
@@ -37,6 +38,9 @@ LDIF_QUIET = 1.0
 
 RETRY = 1.0
 """How soon policies are asked for again while there are none."""
+
+INSIST = 1.0
+"""How often a task is cancelled that goes on, in seconds."""
 
 logger = logging.getLogger("ldappolicy.daemon")
 
@@ -96,6 +100,7 @@ class Daemon:
         if self.web is not None:
             await self.web.start()
         await self._first_policies()
+        allow_files(self.config.server.max_connections)
         await self.server.start_listening(self._doors or None)
         started(self)
         work = (
@@ -107,9 +112,7 @@ class Daemon:
         logger.info("stopping")
         self.is_draining = True
         self._systemd.stopping()
-        for task in (*running, *self._leaving):
-            task.cancel()
-        await asyncio.wait([*tasks, *self._leaving])
+        await _cancelled(*running, *self._leaving)
         await self.server.stop()
         await self._write_snapshot()
         await self.directory.close()
@@ -209,9 +212,7 @@ class Daemon:
             try:
                 ended, _ = await asyncio.wait(following, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in following:
-                    task.cancel()
-                await asyncio.wait(following)
+                await _cancelled(*following)
             for task in ended:
                 task.result()  # a bug ends the service, and is seen
 
@@ -378,6 +379,19 @@ def set_up_log(config: Config, *, is_alone: bool) -> Lines:
     """The log, to standard error; lines of processes that share one must not mix."""
     lines = None if is_alone else Lines(2, whole=select.PIPE_BUF)
     return set_up(config.log.format, config.log.level, lines)
+
+
+async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
+    """Cancels tasks, and waits for their end.
+
+    Again and again: a TaskGroup in which something fails at the same moment forgets that it was cancelled
+    (python/cpython#116720, Python before 3.13).
+    """
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=INSIST)
 
 
 def _warm_start(config: Config) -> WarmStart:

@@ -10,6 +10,7 @@ import errno
 import logging
 import mmap
 import os
+import resource
 import socket
 import stat
 import struct
@@ -29,6 +30,9 @@ COURTESY = 0.002
 
 PAUSE = 1.0
 """Seconds for which nothing is accepted when no more descriptors are to be had; asyncio's own servers: 1."""
+
+SPARE_FILES = 64
+"""Open files beside clients: listeners, directory, log, web."""
 
 log = logging.getLogger(__name__)
 
@@ -262,6 +266,19 @@ def _open_unix(listener: Unix, socket_mode: int) -> Door:
         opened.close()
         raise
     return Door(listener, opened, _inode(path))
+
+
+def allow_files(connections: int) -> None:
+    """Raises the limit of open files to what so many connections take; says so where it cannot."""
+    needed = connections + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < needed:
+        text = "max_connections %d takes %d open files, the limit is %d (LimitNOFILE, ulimit -n)"
+        log.warning(text, connections, needed, allowed)
 
 
 def _remove_stale(listener: Unix, path: Path) -> None:

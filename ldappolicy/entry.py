@@ -118,6 +118,9 @@ def _normalise(dn: str) -> str:
     return _normalise_slowly(dn) if dn.strip(" ") else ""
 
 
+_NUMERIC_OID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
+
+
 def _normalise_slowly(dn: str) -> str:
     rdns: list[str] = []
     pairs: list[str] = []
@@ -136,7 +139,11 @@ def _normalise_slowly(dn: str) -> str:
 
 
 def _normal_pair(ava: re.Match[str], dn: str) -> str:
-    type_ = ava["type"].lower().removeprefix("oid.")
+    type_ = ava["type"].lower()
+    if type_.startswith("oid."):
+        type_ = type_.removeprefix("oid.")
+        if not _NUMERIC_OID.fullmatch(type_):
+            raise InputError(f"not a DN: {dn!r}, expected a number behind 'OID.', got {type_!r}")
     if ava["hex"] is not None:
         value = _hex_value(bytes.fromhex(ava["hex"]), dn)
     else:

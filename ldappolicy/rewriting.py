@@ -17,7 +17,7 @@ from ldappolicy.errors import InputError
 LONGEST = 2048
 """line_length_limit of Postfix: no client can say a longer one. Only what has to be taken apart counts."""
 
-MOST_ROUNDS = 300
+MOST_ROUNDS = 100
 """Each takes a routing away. Postfix goes on for longer, but no line of a client is worth the time."""
 
 _OPERATORS = frozenset('|%!()<>@,;:".[]')

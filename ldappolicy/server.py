@@ -23,7 +23,7 @@ from typing import Protocol, cast
 
 from ldappolicy.config import Listener, Unix
 from ldappolicy.counters import Counters
-from ldappolicy.doors import BACKLOG, Door, open_doors
+from ldappolicy.doors import BACKLOG, Door, SharedDoor, open_doors
 from ldappolicy.errors import ProtocolError
 from ldappolicy.log import Limited
 from ldappolicy.protocol import RequestReader, encode_reply
@@ -301,7 +301,7 @@ class PolicyServer:
         self._open: set[Connection] = set()
         self._tasks: set[asyncio.Task[str | None]] = set()
         self._doors: list[Door] = []
-        self._servers: list[asyncio.AbstractServer] = []
+        self._servers: list[asyncio.AbstractServer | SharedDoor] = []
         self._stopping = False
         self._sweeper: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
@@ -377,7 +377,9 @@ class PolicyServer:
 
     # What happens in between.
 
-    async def _serve(self, door: Door) -> asyncio.AbstractServer:
+    async def _serve(self, door: Door) -> asyncio.AbstractServer | SharedDoor:
+        if door.counts is not None:
+            return SharedDoor(door, self._connection, lambda: len(self._open))
         if isinstance(door.listener, Unix):
             return await self._loop.create_unix_server(self._connection, sock=door.socket, backlog=BACKLOG)
         return await self._loop.create_server(self._connection, sock=door.socket, backlog=BACKLOG)

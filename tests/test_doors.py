@@ -3,6 +3,8 @@
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -113,3 +115,30 @@ def test_one_that_hangs() -> None:
             assert [b"a"] * 20 == await greeted(listening.getsockname(), 20)
 
     asyncio.run(connect())
+
+
+@pytest.mark.parametrize(
+    ("limits", "connections", "expected", "said"),
+    [
+        ((256, 1000), 100, 256, []),
+        ((256, 1000), 500, 564, []),
+        (
+            (256, 1000),
+            2000,
+            1000,
+            ["max_connections 2000 takes 2064 open files, the limit is 1000 (LimitNOFILE, ulimit -n)"],
+        ),
+    ],
+    ids=["enough", "raised", "not enough"],
+)
+def test_open_files(limits: tuple[int, int], connections: int, expected: int, said: list[str]) -> None:
+    """The limit is raised as far as it has to be, and may be (in a process of its own: it cannot go back)."""
+    code = (
+        "import logging, resource, sys; from ldappolicy.doors import allow_files\n"
+        "logging.basicConfig(format='%(message)s', stream=sys.stdout)\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, {limits})\n"
+        f"allow_files({connections})\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [*said, str(expected)] == done.stdout.splitlines()

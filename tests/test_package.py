@@ -33,10 +33,16 @@ def test_schema_is_found_in_a_checkout() -> None:
     assert (ROOT / "schema").samefile(Path(ldappolicy.__file__).parent / "schema")
 
 
+MANUAL = ((8, "ldappolicy.8"), (5, "ldappolicy.toml.5"))
+
+
 def test_only_the_package(wheel: zipfile.ZipFile) -> None:
-    """Nothing else lands in site-packages."""
+    """Nothing else lands in site-packages; manual pages go where man(1) looks."""
     tops = {name.split("/")[0] for name in wheel.namelist()}
-    assert {"ldappolicy", f"ldappolicy-{ldappolicy.__version__}.dist-info"} == tops
+    data = f"ldappolicy-{ldappolicy.__version__}.data"
+    assert {"ldappolicy", f"ldappolicy-{ldappolicy.__version__}.dist-info", data} == tops
+    pages = {name.removeprefix(data) for name in wheel.namelist() if name.startswith(data)}
+    assert {f"/data/share/man/man{section}/{name}" for section, name in MANUAL} == pages
 
 
 def test_modules_are_inside(wheel: zipfile.ZipFile) -> None:

@@ -137,7 +137,7 @@ def test_rewrite_folds_myorigin() -> None:
     assert "all@my.domain" == rewrite("all", "My.Domain", lambda domain: False)
 
 
-@pytest.mark.parametrize("times", [1, 49, 50, 51, 60, 150])
+@pytest.mark.parametrize("times", [1, 49, 50, 51, 60, 90])
 def test_rewrite_to_the_end(times: int) -> None:
     """However often it is routed through us, the address is what comes out at last, as in resolve.c."""
     received = "all" + "%my.domain" * times + "@my.domain"

@@ -152,7 +152,11 @@ class Entries(Generic[_E]):
         """
         if not self.holds(base):
             return None
-        keys = [key for attr, value in terms for key in self._index(attr).equal(value)]
+        keys: list[str] = []
+        for attr, value in terms:
+            index = self._indexes.get(attr) or self._index(attr)
+            if index.is_used:
+                keys.extend(index.equal(value))
         if len(keys) > 1:
             keys = list(dict.fromkeys(keys))
         return [self._entries[key] for key in keys if is_below(key, base)]
@@ -218,6 +222,11 @@ class _Index:
         """How many values of an entry are but other spellings of one that it has."""
         self.present: dict[str, None] | None = {}
         """The entries that have the attribute, as long as they are few."""
+
+    @property
+    def is_used(self) -> bool:
+        """Whether any entry has the attribute."""
+        return bool(self._by_value)
 
     def equal(self, value: str) -> Collection[str]:
         """The entries that have the value."""

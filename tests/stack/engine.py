@@ -36,8 +36,11 @@ DOCKERFILES = {
     "ldappolicy-demonstration-postfix": "deploy/compose/postfix/Dockerfile",
 }
 
-# Process 1 of the namespaces. The end of its standard input is the end of everything in there. In memory,
-# where there is enough: the kernel writes a disk's back when overlays are unmounted, for half a minute.
+# What a script is run with: namespaces of its own, which end with it.
+NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c")
+
+# Process 1 in there. The end of its standard input is the end of all the rest. In memory, where
+# there is enough: the kernel writes a disk's back when overlays are unmounted, for half a minute.
 INSIDE = """
 mount -t proc proc /proc || exit
 [ "$2" = disk ] || mount -t tmpfs -o mode=711 tmpfs "$1/data" || exit
@@ -46,10 +49,11 @@ dockerd --data-root "$1/data" --exec-root "$1/exec" --pidfile "$1/pid" --host "u
 exec cat >/dev/null
 """
 
-# In a mount namespace too. As in the image that this one stands for: no service is started, dpkg does not
+# As in the image that this one stands for: no service is started, dpkg does not
 # wait for the disk, and nobody reads manuals.
 MAKE_BASE = r"""
 set -e
+mount -t proc proc /proc
 [ "$2" = disk ] || mount -t tmpfs tmpfs "$1"
 debootstrap --variant=minbase bookworm "$1" >&2
 cd "$1"
@@ -128,8 +132,7 @@ def started() -> Iterator[str]:
     """An engine of our own, with the base image; its version."""
     folder = Path(tempfile.mkdtemp(prefix="docker-"))
     (folder / "data").mkdir()
-    command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", INSIDE]
-    command += ["sh", str(folder), place()]
+    command = [*NAMESPACES, INSIDE, "sh", str(folder), place()]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         with pytest.MonkeyPatch.context() as environment:
@@ -183,7 +186,7 @@ def make_wheels() -> None:
 def make_base() -> None:
     """The image that the Dockerfiles start from."""
     with tempfile.TemporaryDirectory(prefix="debootstrap-") as folder:
-        done = run("unshare", "--mount", "sh", "-c", MAKE_BASE, "sh", folder, place(), BASE)
+        done = run(*NAMESPACES, MAKE_BASE, "sh", folder, place(), BASE)
     if done.returncode:
         raise NoEngineError(f"debootstrap: {done.stderr.strip()[-300:]}")
 

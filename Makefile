@@ -2,6 +2,7 @@
 #
 #   make run     serve the example company (schema/example.ldif) on inet:127.0.0.1:10040
 #   make test    everything; as root it installs the directory servers and the Postfix that the tests start privately
+#   make coverage  the same, with the lines and branches that no test reaches
 #   make lint    ruff and mypy
 #   make conformance [PAIRS=2000] [SEED=N]   generated policies, natively and through ldappolicy, in real Postfix
 #   make bench [QUICK=1] [PIN=1] [ONLY="speed memory postfwd postfix"]   how fast, beside what else there is
@@ -28,17 +29,22 @@ KERBEROS := gcc libc6-dev python3-dev libkrb5-dev
 ENGINE = $(if $(shell command -v dockerd),,docker.io) \
     $(if $(shell docker compose version 2>/dev/null),,docker-compose) iptables debootstrap
 
-.PHONY: run test lint conformance bench bench-directory bench-instructions fuzz clean
+.PHONY: run test test-requirements coverage lint conformance bench bench-directory bench-instructions fuzz wheels clean
 
 run: $(VENV)/.installed
 	$(BIN)/ldappolicy -c deploy/example.toml serve
 
-test: $(VENV)/.installed-dev
+test-requirements: $(VENV)/.installed-dev
 	@.ci/packages "some tests will be skipped" $(SERVERS) $(KERBEROS) || true
 	@.ci/packages "the composed stack will be tested on native servers only" $(ENGINE) || true
 	@$(BIN)/python -c 'import gssapi' 2>/dev/null \
 	    || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[gssapi]' \
 	    || echo "the tests of bind = \"gssapi\" will be skipped" >&2
+
+test: test-requirements
+	$(BIN)/python -m pytest
+
+coverage: test-requirements
 	$(BIN)/python -m pytest --cov --cov-report=term
 
 lint: $(VENV)/.installed-dev

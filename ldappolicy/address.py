@@ -9,6 +9,7 @@ check_domain_access and check_addr_access. Comparison is by `str.casefold` on bo
 import ipaddress
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 NULL_SENDER_KEY = "<>"
@@ -75,9 +76,11 @@ def fold(address: str) -> str:
 
 def without_extension(address: str, delimiters: str) -> str | None:
     """The address without its extension, or None when it has none (split_addr of Postfix)."""
+    if not delimiters:
+        return None
     local, _, domain = address.rpartition("@")
     folded = local.casefold()
-    if not delimiters or folded in _UNSPLIT:
+    if folded in _UNSPLIT:
         return None
     if "-" in delimiters and (
         folded.startswith("owner-") or (len(local) > 8 and folded.endswith("-request"))
@@ -99,7 +102,7 @@ def _parents(name: str, with_dot: bool) -> Iterator[str]:
 
 def exact_forms(address: str, delimiters: str) -> tuple[str, ...]:
     """The address, and the one without its extension: what an entry of the directory can have."""
-    bare = without_extension(address, delimiters) if "@" in address else None
+    bare = without_extension(address, delimiters) if delimiters and "@" in address else None
     return (address,) if bare is None else (address, bare)
 
 
@@ -143,6 +146,7 @@ def local_domain_keys(domain: str) -> tuple[str, ...]:
     return tuple(_parents(domain, with_dot=True))
 
 
+@lru_cache(maxsize=4096)
 def parent_domains(domain: str) -> tuple[str, ...]:
     """The domain itself, then its parents down to the top."""
     return tuple(_parents(domain, with_dot=False))

@@ -36,8 +36,6 @@ from pydantic import (
 from ldappolicy.errors import ConfigError
 from ldappolicy.mapping import KEYS
 
-NOT_YET = "is not available yet"
-
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 YEAR = 365 * UNITS["d"]
 
@@ -208,25 +206,6 @@ def _some(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if not values:
         raise ValueError("expected at least one")
     return values
-
-
-def _built(is_built: Callable[[Any], bool]) -> AfterValidator:
-    """Refuses a value that asks for what is not there yet."""
-
-    def check(value: Any) -> Any:
-        if not is_built(value):
-            raise ValueError(NOT_YET)
-        return value
-
-    return AfterValidator(check)
-
-
-def _later(*values: object) -> AfterValidator:
-    return _built(lambda value: value not in values)
-
-
-def _at_present(only: object) -> AfterValidator:
-    return _built(lambda value: bool(value == only))
 
 
 Span = Annotated[float, BeforeValidator(seconds)]
@@ -519,8 +498,6 @@ def _what(where: Where, details: Mapping[str, Any]) -> str:
 
 
 def _refusal(what: str, got: object) -> str:
-    if what == NOT_YET:
-        return f"{_shown(got)} {what}"
     return what if what.startswith("unknown") else f"{what}, got {_shown(got)}"
 
 

@@ -6,9 +6,9 @@ evaluates again; so a request whose lookups are all known never suspends.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-from ldappolicy.evaluation import Evaluation, Steps, has_sender
+from ldappolicy.evaluation import EARLY_STATES, Evaluation, Steps, has_sender
 from ldappolicy.facts import Facts, Lookup
 from ldappolicy.learned import Learned
 from ldappolicy.mapping import Mapping as AttributeMapping
@@ -109,32 +109,29 @@ class Evaluator:
                 self._plans[key] = plan
         if isinstance(plan, Decision):
             return plan
-        if trace is None and _runs_out(plan, request, facts):
+        outcomes = _recalled(plan, request, facts) if trace is None else []
+        if len(outcomes) == len(plan.lists) and outcomes and outcomes[-1] is plan.lists[-1].ran_out:
             return plan.ran_out
         evaluation = Evaluation(request, facts, self.mapping, plan.program, trace)
-        outcomes = _run(evaluation, plan, self._learned if trace is None else _traced)
+        _run(evaluation, plan, outcomes, self._learned if trace is None else _traced)
         if evaluation.lacking:
             return Lacking(tuple(evaluation.lacking))
         return self._decision(evaluation, outcomes, plan)
 
     def _learned(self, evaluation: Evaluation, part: "_List") -> ListOutcome:
         """What a list comes to, which is kept with the facts where it says all there is to say of it."""
-        request = evaluation.request
-        key = (part, evaluation.has_sender)
-        memory = cast("Learned[ListOutcome] | None", evaluation.derived.get(key))
-        if memory is None:
-            memory = evaluation.derived[key] = Learned()
-        is_first = evaluation.is_unmarked
+        request, is_first = evaluation.request, evaluation.is_unmarked
+        memory = _memory(part, evaluation.has_sender, evaluation.derived)
         outcome = memory.recall(request) if is_first else None
-        if outcome is None:
-            taking_notes = evaluation.take_notes()
-            told = evaluation.told
-            outcome = evaluation.run_list(part.name, part.steps)
-            evaluation.request = request
-            self.looks.update(taking_notes.looks)
-            if is_first and evaluation.is_unmarked and told == evaluation.told and outcome.is_plain:
-                outcome = part.ran_out if outcome.end is End.RAN_OUT else outcome
-                memory.learn(taking_notes, outcome)
+        if outcome is not None:
+            return outcome
+        taking_notes, told = evaluation.take_notes(), evaluation.told
+        outcome = evaluation.run_list(part.name, part.steps)
+        evaluation.request = request
+        self.looks.update(taking_notes.looks)
+        if is_first and evaluation.is_unmarked and told == evaluation.told and outcome.is_plain:
+            outcome = part.ran_out if outcome.end is End.RAN_OUT else outcome
+            memory.learn(taking_notes, outcome)
         return outcome
 
     def _decision(self, evaluation: Evaluation, outcomes: list[ListOutcome], plan: "_Plan") -> Decision:
@@ -229,11 +226,17 @@ class _Plan:
     alone: bool
     state: str
     ran_out: Decision = field(init=False)
+    is_simple: bool = field(init=False)
+    """Whether every list is run for every request."""
     answers: dict[tuple[str | None, Decider], Decision] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ran_out", Decision("DUNNO", self.program.policy.name))
         self.answers["DUNNO", NOBODY] = self.ran_out
+        early = self.verifies or (self.state in EARLY_STATES and not self.alone)
+        conditional = {"helo", "sender"} if early else {"helo"}
+        is_simple = not self.verifies and conditional.isdisjoint(part.name for part in self.lists)
+        object.__setattr__(self, "is_simple", is_simple)
 
     @property
     def verifies(self) -> bool:
@@ -250,19 +253,25 @@ def _configuration_error(policy: str, problem: str) -> Decision:
     return Decision(SERVER_CONFIGURATION_ERROR, policy, error=problem)
 
 
-def _runs_out(plan: _Plan, request: Request, facts: Facts) -> bool:
-    """Whether every list is known to let such a request through, the last by running out: most decisions."""
-    if plan.verifies:
-        return False
-    sender = has_sender(request)
-    last: ListOutcome | None = None
-    for part in plan.lists:
-        if not _not_yet(part.name, request, sender, plan.alone):
-            memory = cast("Learned[ListOutcome] | None", facts.derived.get((part, sender)))
-            last = None if memory is None else memory.recall(request)
-            if last is None or last.end is End.REFUSED:
-                return False
-    return last is None or last.end is End.RAN_OUT
+def _memory(part: _List, sender: bool, derived: dict[tuple[object, ...], object]) -> Learned[ListOutcome]:
+    """What is known of a list, with or without a sender."""
+    memory = derived.get((part, sender))
+    if memory is None:
+        memory = derived[part, sender] = Learned()
+    return memory  # type: ignore[return-value]  # a cast would cost as much as the look
+
+
+def _recalled(plan: _Plan, request: Request, facts: Facts) -> list[ListOutcome]:
+    """What the first lists are known to come to for such a request; none of them refuses."""
+    outcomes: list[ListOutcome] = []
+    if plan.is_simple:
+        sender = has_sender(request)
+        for part in plan.lists:
+            outcome = _memory(part, sender, facts.derived).recall(request)
+            if outcome is None or outcome.end is End.REFUSED:
+                break
+            outcomes.append(outcome)
+    return outcomes
 
 
 _Run = Callable[[Evaluation, _List], ListOutcome]
@@ -275,16 +284,16 @@ def _traced(evaluation: Evaluation, part: _List) -> ListOutcome:
     return evaluation.run_list(part.name, part.steps)
 
 
-def _run(evaluation: Evaluation, plan: _Plan, run: _Run) -> list[ListOutcome]:
+def _run(evaluation: Evaluation, plan: _Plan, outcomes: list[ListOutcome], run: _Run) -> None:
     """The lists, independent of one another, until one certainly refuses or discards.
 
-    While lookups are lacking the rest is walked as well, so that all of them are asked for at once.
+    `outcomes` gets theirs; those of the first lists may be in there. While lookups are lacking the rest is
+    walked as well, so that all of them are asked for at once.
     """
-    outcomes: list[ListOutcome] = []
     verifying = plan.verifies
     if verifying and plan.alone and any(part.name == "sender" for part in plan.lists):
         evaluation.has_sender = True  # Postfix runs that list with a sender only: the null sender
-    for part in plan.lists:
+    for part in plan.lists[len(outcomes) :]:
         name = part.name
         if _not_yet(name, evaluation.request, evaluation.has_sender, plan.alone):
             continue
@@ -299,7 +308,6 @@ def _run(evaluation: Evaluation, plan: _Plan, run: _Run) -> list[ListOutcome]:
             _forget_defer_if_reject(outcome)
     if verifying and not (evaluation.has_sender or plan.alone):
         _forget_deferrals(outcomes)
-    return outcomes
 
 
 def _not_yet(name: str, request: Request, sender: bool, alone: bool) -> bool:

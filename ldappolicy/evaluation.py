@@ -45,7 +45,7 @@ DUNNO, OK, REFUSE, END = 0, 1, 2, 3
 DEPTH_LIMIT = 100
 """smtpd(8) refuses a deeper right-hand side."""
 
-_EARLY_STATES = frozenset(("CONNECT", "XCLIENT", "EHLO", "HELO", "VRFY", "ETRN"))
+EARLY_STATES = frozenset(("CONNECT", "XCLIENT", "EHLO", "HELO", "VRFY", "ETRN"))
 """States in which an empty sender means that there is none yet, and in which no message is affected.
 
 VRFY may come within a transaction of the null sender; Postfix does not tell, and mostly it does not.
@@ -110,19 +110,26 @@ class Surroundings(Protocol):
 
 def has_sender(request: Request) -> bool:
     """Whether there is a sender, the null sender included."""
-    return bool(request.sender) or request.protocol_state not in _EARLY_STATES
+    return bool(request.sender) or request.protocol_state not in EARLY_STATES
 
 
 class Evaluation:
     """The state of one evaluation; its attributes are for the steps to use."""
 
-    __slots__ = (
-        *("request", "facts", "known", "derived", "mapping", "around", "trace"),
-        *("lacking", "notes", "outages", "effects", "effects_before_permit", "origin", "reason"),
-        *("stage", "outcome", "path", "label", "dn", "by", "by_dn", "shadowed"),
-        *("warned", "flags", "rejecting", "both", "form"),
-        *("_sender", "_recipients", "guessed", "has_sender"),
-    )
+    outcome: ListOutcome
+    stage = ""
+    origin = reason = ""
+    effects_before_permit = 0
+    """How many effects stand before the last permit that is left to Postfix in this list."""
+    label = dn = ""
+    """The name of the restriction at hand; the entry whose value led to it."""
+    by: tuple[str, ...] = ()
+    by_dn = ""
+    warned = both = guessed = False
+    rejecting: Piece | None = None
+    form: str | None = None
+    _sender: str | None = None
+    _recipients: tuple[str, ...] | None = None
 
     def __init__(
         self,
@@ -142,26 +149,12 @@ class Evaluation:
         self.lacking: dict[Lookup, None] = {}
         self.notes: list[str] = []
         self.outages: list[str] = []
-        self.reason = ""
         self.effects: list[str] = []
-        # How many of them stand before the last permit that is left to Postfix in this list.
-        self.effects_before_permit = 0
-        self.stage = ""
-        # The names that led here: of the list, of the steps around this one; `label` is this one's own.
-        self.path: list[str] = []
-        self.label = self.dn = ""
-        self.by: tuple[str, ...] = ()
-        self.by_dn = ""
         self.shadowed: list[str] = []
-        self.warned = False
         self.flags: set[Residue | Flag] = set()
-        self.rejecting: Piece | None = None
-        self.both = False
-        self.form: str | None = None
+        # The names that led here: of the list, of the steps around this one.
+        self.path: list[str] = []
         self.has_sender = has_sender(request)
-        self._sender: str | None = None
-        self._recipients: tuple[str, ...] | None = None
-        self.guessed = False
 
     @property
     def depth(self) -> int:
@@ -399,7 +392,7 @@ class Evaluation:
             raise ServerConfigurationError(action.problem)
         if action.kind is Kind.LOG:
             self.note(action.wire)
-        elif self.request.protocol_state not in _EARLY_STATES and self._acts(action):
+        elif self.request.protocol_state not in EARLY_STATES and self._acts(action):
             if action.kind is Kind.DISCARD:
                 self.outcome.discard = action.wire
                 self.outcome.end = End.DISCARDED

@@ -172,9 +172,6 @@ class Freshness:
                 logger.info("watched anew: %s", problem.exceptions[0])
                 self._resolver.unvouch()
                 self._resolver.ask_again()
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError  # that came at the same moment: the group has swallowed it
 
     def compare(self) -> None:
         """Has the mirror compared with the directory now, and not when it is time."""

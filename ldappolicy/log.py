@@ -26,6 +26,9 @@ MOST_WAITING = 4 * 1024 * 1024
 PAUSE = 0.02
 """Seconds in which lines are collected for one write(2)."""
 
+FEW = 8
+"""Lines that are written without such a pause: whoever watches the log is to see them at once."""
+
 PIECE = 64 * 1024
 """Octets in one write(2), as long as no other process writes to the same place: a pipe holds as many."""
 
@@ -109,7 +112,7 @@ class Lines:
             with self._lock:
                 self._is_writing = False
                 self._changed.notify_all()
-                if not self._hurries:
+                if len(lines) > FEW and not self._hurries:
                     self._changed.wait(PAUSE)
 
     def _write(self, lines: Sequence[str]) -> None:

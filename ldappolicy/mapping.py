@@ -17,6 +17,7 @@ octets, kept as text with surrogateescape as every value that is not UTF-8.
 from collections.abc import Iterator
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from itertools import chain
 from typing import ClassVar
 
@@ -35,7 +36,7 @@ DELIVERY_RESTRICTIONS = frozenset(("authorig", "unauthorig", "dlmemsubmitperms",
 """Exchange's attributes that restrict delivery by what they hold; other mapped ones are only asked."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mapping:
     """The attributes that hold each concept; the defaults are those of the profile `generic`."""
 
@@ -70,6 +71,19 @@ class Mapping:
     """Whether objectClass of an entry lists the superior classes too."""
     member_of_tells_all: ClassVar[bool] = False
     """Whether memberOf is kept for every group that names its members in `member`."""
+
+    # ------------------------------------------------------------ what entries carry
+
+    @cached_property
+    def sender_telling(self) -> frozenset[str]:
+        """The attributes, in lower case, without which an entry carries nothing for a sender."""
+        return frozenset(map(str.lower, (*self.sender_access, *self.member_of)))
+
+    @cached_property
+    def recipient_telling(self) -> frozenset[str]:
+        """The same of a recipient."""
+        own = (*self.recipient_access, *self.delivery_restrictions)
+        return frozenset(map(str.lower, (*own, *self.member_of)))
 
     # ------------------------------------------------------------ groups
 
@@ -135,7 +149,7 @@ class Mapping:
 
     # ------------------------------------------------------------ delivery restrictions
 
-    @property
+    @cached_property
     def delivery_restrictions(self) -> Names:
         """The mapped attributes whose values restrict delivery without an access attribute of ours."""
         names = (*self.allowed_sender_dn, *self.denied_sender_dn)
@@ -205,7 +219,7 @@ class _OpenLdap(Mapping):
     dn_attribute: ClassVar[str] = "entryDN"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Ds389(Mapping):
     """389 Directory Server, whose memberOf plugin follows nested groups."""
 
@@ -216,7 +230,7 @@ class _Ds389(Mapping):
     member_of_is_nested: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _FreeIpa(_Ds389):
     """389 Directory Server as FreeIPA sets it up."""
 
@@ -228,7 +242,7 @@ class _FreeIpa(_Ds389):
     member_of_tells_all: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _ActiveDirectory(Mapping):
     """Active Directory, with or without Exchange's attributes."""
 

@@ -271,6 +271,9 @@ def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -
     """The access attribute of the entry, of a group around it, of its domain or a parent of that."""
     if evaluation.trace is not None:
         return _ask_access(evaluation, subject, recipient)
+    if _carries_nothing(evaluation, subject, recipient):
+        evaluation.origin = ""
+        return None
     key = ("access", recipient, subject.exact, evaluation.request.sasl_username if subject.login else "")
     known = evaluation.derived.get(key)
     if known is not None:
@@ -281,6 +284,26 @@ def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -
     if not evaluation.lacking:
         evaluation.derived[key] = (action, evaluation.origin)
     return action
+
+
+def _carries_nothing(evaluation: Evaluation, subject: Subject, recipient: bool) -> bool:
+    """Whether it is known at a glance that entry, groups and domain of an address have no access attribute.
+
+    So it is for most addresses. False says nothing.
+    """
+    if len(subject.exact) != 1:
+        return False
+    address = subject.exact[0]
+    if not evaluation.derived.get(("no access", address.rpartition("@")[2], recipient)):
+        return False
+    outcome = evaluation.known(facts.mail(address))
+    if type(outcome) is facts.Absent:
+        return True
+    if type(outcome) is not facts.Found or type(evaluation.known(facts.carrying())) is not facts.Absent:
+        return False
+    mapping = evaluation.mapping
+    telling = mapping.recipient_telling if recipient else mapping.sender_telling
+    return not any(entry.has_any(telling) for entry in outcome.entries)
 
 
 def _ask_access(evaluation: Evaluation, subject: Subject, recipient: bool) -> Action | None:
@@ -418,6 +441,13 @@ def _access_of_domain(evaluation: Evaluation, domain: str, recipient: bool) -> _
     """The plain attribute on the entry of the domain, then of its parents."""
     if not domain:
         return None
+    answer = _look_at_domain(evaluation, domain, recipient)
+    if answer is None and not evaluation.lacking:
+        evaluation.derived["no access", domain, recipient] = True
+    return answer
+
+
+def _look_at_domain(evaluation: Evaluation, domain: str, recipient: bool) -> _Access | None:
     for entries in identity.entries_of_domain(evaluation, domain):
         answer = identity.agreed(
             entries,

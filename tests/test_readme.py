@@ -5,13 +5,11 @@ block, `<!-- table: NAME -->` above a table.
 """
 
 import dataclasses
-import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -21,13 +19,14 @@ import pytest
 from ldappolicy import cli, config, identity, ldif, mapping, rewriting, service, vocabulary
 from ldappolicy.directory import plan
 from ldappolicy.entry import Entry
-from ldappolicy.errors import ConfigError
 from ldappolicy.vocabulary import Residue
-from tests import test_schema
+from tests import test_schema, test_walk
+from tests.abuse.__main__ import SCENES
 from tests.labs.ldappolicy import Ldappolicy, program
 from tests.labs.postfix import Postfix, require_postfix
 from tests.labs.slapd import CONFIG_DN, PLAIN, ROOT_PW, Slapd, require_slapd
 from tests.test_house import FLOORS
+from tests.test_metrics import METRICS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -86,8 +85,9 @@ def test_every_mark_is_read() -> None:
     """A mark that no test reads holds nothing to anything."""
     readers = ("test_readme.py", "test_cannot_be_said.py")
     here = "".join((ROOT / "tests" / name).read_text("utf-8") for name in readers)
-    marks = re.findall(r"<!-- (test|table): (\S+) -->", README)
-    assert [] == [mark for _, mark in marks if f'"{mark}")' not in here]
+    marks = re.findall(r"<!-- (test|table|walk): (\S+) -->", README)
+    assert [] == [mark for kind, mark in marks if kind != "walk" and f'"{mark}")' not in here]
+    assert {name for kind, name in marks if kind == "walk"} == {name for name, _ in test_walk.BLOCKS}
 
 
 # --- what it shows ----------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_recipes_name_classes(example_ldif: Path) -> None:
                 set(re.findall(r"\b[a-z]+(?:_[a-z]+)*\b(?!:)", value)) if name != "smtpdModerator" else set()
             )
     tables = named_entries(example_ldif, "smtpdAccessTable").keys()
-    others = vocabulary.BUILT_IN | tables | set(policy_tables()) | {"postsuper", "members", "recipient"}
+    others = vocabulary.RESERVED | tables | set(policy_tables()) | {"postsuper", "members", "recipient"}
     assert set(classes) == words - others
 
 
@@ -340,38 +340,6 @@ def test_default(key: Key) -> None:
     assert getattr(getattr(config.Config(), key.section), key.name) == value_of(told, key)
 
 
-@every_key
-def test_not_available_yet(key: Key) -> None:
-    """What asks for a later version is marked, value by value; nothing else is."""
-    later = {value for value in candidates(key) if is_later(key, value)}
-    assert bool(later) == ("not available yet" in key.meaning)
-    assert {value for value in later if isinstance(value, str)} - {"x"} <= set(quoted(key.meaning))
-
-
-def candidates(key: Key) -> set[str | int | bool]:
-    """Values of every kind, those that the key names among them."""
-    kind = typing.get_type_hints(type(getattr(config.Config(), key.section)), include_extras=True)[key.name]
-    return {*literals(kind), "x", 2, True}
-
-
-def literals(kind: object) -> Iterator[str]:
-    """The strings in a Literal, however deep."""
-    for part in typing.get_args(kind):
-        if typing.get_origin(kind) is typing.Literal:
-            yield part
-        else:
-            yield from literals(part)
-
-
-def is_later(key: Key, value: str | int | bool) -> bool:
-    """Whether the program refuses the value for now."""
-    try:
-        config.parse(f"[{key.section}]\n{key.name} = {json.dumps(value)}\n", "x")
-    except ConfigError as problem:
-        return config.NOT_YET in str(problem)
-    return False
-
-
 def value_of(told: config.Config, key: Key) -> object:
     """What a configuration says of the key."""
     return getattr(getattr(told, key.section), key.name)
@@ -381,6 +349,58 @@ def test_configuration_of_a_site() -> None:
     """The example configuration is one."""
     told = config.parse(block("config"), "/etc/ldappolicy/config.toml")
     assert ("simple", "/etc/ldappolicy/password") == (told.directory.bind, told.directory.bind_pw_file)
+
+
+# --- in operation -----------------------------------------------------------------------------------
+
+
+def test_metrics() -> None:
+    """The table has every metric with its labels, and no other."""
+    rows = {quoted(name)[0]: tuple(quoted(labels)) for name, labels, _ in table("metrics")}
+    expected = {
+        f"{name}_total" if kind == "counter" else name: labels for name, (kind, labels) in METRICS.items()
+    }
+    assert expected == rows
+
+
+def test_line_of_a_decision() -> None:
+    """The fields of the line that is shown are those of a line that is written, in its order."""
+    with Ldappolicy() as service:
+        assert "reject," == service.ask(sender="stranger@elsewhere.example", recipient="team@my.domain")
+        written = service.wait_for_log("decision: .*team@my.domain")
+    shown = block("decision").rstrip("\n")
+    assert list(fields_of(written)) == list(fields_of(shown))
+    alike = ("state", "policy", "sender", "recipient", "login", "action", "restriction", "dn")
+    assert {name: fields_of(written)[name] for name in alike} == {
+        name: fields_of(shown)[name] for name in alike
+    }
+
+
+def fields_of(line: str) -> dict[str, str]:
+    """The fields of a decision's line."""
+    return dict(re.findall(r"""(\w+)=('(?:[^'\\\\]|\\\\.)*'|\S*)""", line.partition(": ")[2]))
+
+
+def test_deploy() -> None:
+    """Everything in deploy/ is in the table: by its name, or by that of its folder."""
+    told = {name for names, _ in table("deploy") for name in quoted(names)}
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / "deploy").rglob("*") if path.is_file()}
+    folders = tuple(name for name in told if name.endswith("/"))
+    assert told - set(folders) == {name for name in files if not name.startswith(folders)}
+    assert all((ROOT / name).is_dir() for name in folders)
+
+
+def test_number_of_alerts() -> None:
+    """As many as the table says."""
+    alerts = (ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text("utf-8").count("- alert:")
+    assert f"{alerts} alerts" in section("What is in deploy/")
+
+
+def test_abuse() -> None:
+    """The table has a row for each scene, and every one held."""
+    rows = table("abuse")
+    assert len(SCENES) == len(rows)
+    assert all(seen and not how.startswith(("failed", "not done")) for _, how, seen in rows)
 
 
 # --- the command line -------------------------------------------------------------------------------
@@ -399,10 +419,9 @@ def commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.
 
 
 def options(command: click.Command) -> set[str]:
-    """The long options of a command; --help is everywhere."""
-    spelled = [
-        spelling for option in command.params if isinstance(option, click.Option) for spelling in option.opts
-    ]
+    """The long options of a command, but for what is its own business; --help is everywhere."""
+    shown = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
+    spelled = [spelling for option in shown for spelling in option.opts]
     return {spelling for spelling in spelled if spelling.startswith("--")} - {"--help"}
 
 

@@ -192,8 +192,12 @@ class Walk:
     def start(self, text: str) -> None:
         """systemd: the socket is where the unit has it, and the service is what the unit starts."""
         units = re.findall(r"deploy/\S+", text)
-        assert units and all((ROOT / unit).is_file() for unit in units)
-        assert "ExecStart=/opt/ldappolicy/bin/ldappolicy -c /etc/ldappolicy/config.toml serve" in UNIT.read_text()
+        assert units
+        assert all((ROOT / unit).is_file() for unit in units)
+        assert (
+            "ExecStart=/opt/ldappolicy/bin/ldappolicy -c /etc/ldappolicy/config.toml serve"
+            in UNIT.read_text()
+        )
         private = self.postfix.spool / "private"
         systemd = self._stack.enter_context(Systemd(private))
         systemd.file.rename(private / "ldappolicy")
@@ -246,5 +250,7 @@ def test_walk(walk: Walk) -> None:
     assert walk.service is not None
     assert [] == walk.service.log("error|Traceback")
     assert [] == walk.postfix.log("warning|fatal")
-    where = walk.output(walk.here("/opt/ldappolicy/bin/python -c 'import ldappolicy; print(ldappolicy.__file__)'"))
+    where = walk.output(
+        walk.here("/opt/ldappolicy/bin/python -c 'import ldappolicy; print(ldappolicy.__file__)'")
+    )
     assert where.startswith(f"{walk.folder}/opt/ldappolicy/"), "the checkout was run, not what was installed"

@@ -130,5 +130,7 @@ def session(
 
 def sent(step: Step) -> str:
     """What ldappolicy answered when it was asked first."""
-    found = [match[1] for line in step.log if (match := re.search(r" action=('.*'|\".*\")$", line))]
+    found = [
+        match[1] for line in step.log if (match := re.search(r" action=('.*?'|\".*?\") restriction=", line))
+    ]
     return str(ast.literal_eval(found[0])) if found else ""

@@ -146,10 +146,16 @@ def local_domain_keys(domain: str) -> tuple[str, ...]:
     return tuple(_parents(domain, with_dot=True))
 
 
-@lru_cache(maxsize=4096)
 def parent_domains(domain: str) -> tuple[str, ...]:
     """The domain itself, then its parents down to the top."""
+    return (_remembered_parents if len(domain) <= REMEMBERED else _parent_domains)(domain)
+
+
+def _parent_domains(domain: str) -> tuple[str, ...]:
     return tuple(_parents(domain, with_dot=False))
+
+
+_remembered_parents = lru_cache(maxsize=4096)(_parent_domains)
 
 
 def strip_dot(address: str) -> str:

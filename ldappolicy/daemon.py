@@ -50,7 +50,8 @@ class Daemon:
 
     `load` reads the configuration again, for SIGHUP; without it SIGHUP is somebody else's, who calls
     `replace`. `doors` are served instead of the configured listeners. A `worker` is one of several: its
-    supervisor shows the web page, and only the first one writes the snapshot.
+    supervisor shows the web page, only the first one writes the snapshot, and without policies it accepts
+    nothing before `accept_anyway`: another may have them.
     """
 
     def __init__(
@@ -81,9 +82,13 @@ class Daemon:
         self._reread = asyncio.Event()
         self._moved = asyncio.Event()
         self._in_force = asyncio.Event()
+        self._may_accept = asyncio.Event()
+        if worker is None:
+            self._may_accept.set()
         self._swapping = asyncio.Lock()
         self._freshness: Freshness | None = None
         self._is_waiting = True
+        self._has_begun = False
         self._warm_start = _warm_start(config)
         self._leaving: set[asyncio.Task[None]] = set()
         self._warnings = Limited(logger)
@@ -101,10 +106,10 @@ class Daemon:
             await self.web.start()
         await self._first_policies()
         allow_files(self.config.server.max_connections)
-        await self.server.start_listening(self._doors or None)
-        started(self)
+        if self._may_accept.is_set():
+            await self._accept(started)
         work = (
-            *(self._stop.wait(), self._poll(), self._obey_sighup(), self._watch_file()),
+            *(self._until_stopped(started), self._poll(), self._obey_sighup(), self._watch_file()),
             *(self._follow(), self._keep(), self._attend()),
         )
         tasks = [asyncio.create_task(step) for step in work]
@@ -112,7 +117,7 @@ class Daemon:
         logger.info("stopping")
         self.is_draining = True
         self._systemd.stopping()
-        await _cancelled(*running, *self._leaving)
+        await cancelled(*running, *self._leaving)
         await self.server.stop()
         await self._write_snapshot()
         await self.directory.close()
@@ -124,6 +129,31 @@ class Daemon:
     def stop(self) -> None:
         """Has `run` finish what is in hand, and end."""
         self._stop.set()
+        self._may_accept.set()
+
+    def accept_anyway(self) -> None:
+        """Nobody else has policies either."""
+        self._may_accept.set()
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether new connections are taken."""
+        return bool(self.server.addresses) and not self.is_draining
+
+    @property
+    def is_passed_over(self) -> bool:
+        """Whether the start is over, but for policies or `accept_anyway`."""
+        return self._has_begun and not self._may_accept.is_set()
+
+    async def _accept(self, started: Callable[["Daemon"], None]) -> None:
+        await self.server.start_listening(self._doors or None)
+        started(self)
+
+    async def _until_stopped(self, started: Callable[["Daemon"], None]) -> None:
+        await self._may_accept.wait()
+        if not self.server.addresses and not self._stop.is_set():
+            await self._accept(started)
+        await self._stop.wait()
 
     def snapshot(self) -> Snapshot:
         """What there is to show, now."""
@@ -185,13 +215,18 @@ class Daemon:
 
     async def _first_policies(self) -> None:
         """A directory that is down at start is waited for, with what the snapshot knows if there is one."""
+        async with self._swapping:
+            await self._first_attempt()
+        self._has_begun = True
+
+    async def _first_attempt(self) -> None:
         known = await self._warm_start.read(self.service)
         try:
             await self.service.reload()
             self._take_up()
         except (Unavailable, ConfigError) as problem:
             if self.service.recall(known):
-                self._in_force.set()
+                self._put_in_force()
                 logger.error("policies of the snapshot are in force, %s: %s", self._revision(), problem)
             elif isinstance(problem, ConfigError):
                 raise
@@ -212,7 +247,7 @@ class Daemon:
             try:
                 ended, _ = await asyncio.wait(following, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                await _cancelled(*following)
+                await cancelled(*following)
             for task in ended:
                 task.result()  # a bug ends the service, and is seen
 
@@ -240,7 +275,11 @@ class Daemon:
     def _take_up(self) -> None:
         """Policies have been read."""
         self._is_waiting = False
+        self._put_in_force()
+
+    def _put_in_force(self) -> None:
         self._in_force.set()
+        self._may_accept.set()
 
     def _revision(self) -> str:
         evaluator = self.service.evaluator
@@ -295,7 +334,7 @@ class Daemon:
             if keep_forms:
                 service.take_over(self.service)
             await service.reload()
-        except (ConfigError, Unavailable):
+        except (ConfigError, Unavailable, asyncio.CancelledError):
             await directory.close()
             raise
         await self._swap(config, directory, service)
@@ -381,7 +420,7 @@ def set_up_log(config: Config, *, is_alone: bool) -> Lines:
     return set_up(config.log.format, config.log.level, lines)
 
 
-async def _cancelled(*tasks: asyncio.Task[Any]) -> None:
+async def cancelled(*tasks: asyncio.Task[Any]) -> None:
     """Cancels tasks, and waits for their end.
 
     Again and again: a TaskGroup in which something fails at the same moment forgets that it was cancelled

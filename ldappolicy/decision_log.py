@@ -19,12 +19,14 @@ through `logging`, which costs more than a decision does.
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
-from json.encoder import encode_basestring_ascii as quoted
+from json.encoder import encode_basestring_ascii
 from typing import NamedTuple
 
 from ldappolicy.evaluate import Decision
 from ldappolicy.log import Lines
+from ldappolicy.protocol import TEXT_BYTES, cut
 from ldappolicy.request import Request
 
 _PERMITTING = frozenset(("DUNNO", "OK"))
@@ -36,6 +38,13 @@ _DEFAULT_TEXTS = {
     "DEFER_IF_REJECT": "Service unavailable",
 }
 """What Postfix says when an action has no text of its own (check_table_result in smtpd_check.c)."""
+
+ALIKE_BYTES = 3000
+SHOWN_LETTERS = 300
+"""What a line may take, in two parts: one under PIPE_BUF (4096 bytes) stays whole in a pipe of several."""
+
+SHORT = 24
+"""Letters of a value that are left in a longer line; each may be written in ten."""
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 
@@ -72,10 +81,15 @@ class DecisionLog:
 
     def alike(self, request: Request, decision: Decision) -> str:
         """The part of the line that is the same of all requests that are decided alike, for `write`."""
-        return self._alike(request, decision, self._is_shadow)
+        line = self._alike(request, decision, self._is_shadow)
+        if len(line) <= ALIKE_BYTES and (line.isascii() or len(_octets(line)) <= ALIKE_BYTES):
+            return line
+        return self._alike(_short_request(request), _short_decision(decision), self._is_shadow)
 
     def write(self, alike: str, shown: Shown, seconds: float, age: float | None, number: str = "") -> None:
         """Writes a decision that took so many seconds; `number` is its id if it was told somebody."""
+        if sum(map(len, shown)) > SHOWN_LETTERS:
+            shown = Shown(*map(_short, shown))
         self._put(self._line(alike, shown, int(seconds * 1e6), age, number or self.next_id()))
 
 
@@ -112,28 +126,57 @@ def _bare(value: str) -> str:
 
 def _json(alike: str, shown: Shown, microseconds: int, age: float | None, number: str) -> str:
     address, name, queue_id, instance = shown
-    place = f'"queue_id": {quoted(queue_id)}' if queue_id else f'"instance": {quoted(instance)}'
+    place = f'"queue_id": {_quoted(queue_id)}' if queue_id else f'"instance": {_quoted(instance)}'
     old = "null" if age is None else f"{age:.1f}"
     return (
         f'{{"time": {time.time():.3f}, "level": "info", "logger": "ldappolicy.decision", "id": "{number}", '
-        f'{place}, "client": {quoted(f"{name}[{address}]")}, {alike}, "age": {old}, "us": {microseconds}}}'
+        f'{place}, "client": {_quoted(f"{name}[{address}]")}, {alike}, "age": {old}, "us": {microseconds}}}'
     )
 
 
 def _json_alike(request: Request, decision: Decision, is_shadow: bool) -> str:
     fields = {
-        "state": quoted(request.protocol_state),
-        "policy": quoted(decision.policy),
-        "sender": quoted(request.sender),
-        "recipient": quoted(request.recipient),
-        "login": quoted(request.sasl_username),
-        "action": quoted(_action(decision)),
-        "restriction": quoted(decision.restriction),
-        "dn": quoted(decision.dn),
+        "state": _quoted(request.protocol_state),
+        "policy": _quoted(decision.policy),
+        "sender": _quoted(request.sender),
+        "recipient": _quoted(request.recipient),
+        "login": _quoted(request.sasl_username),
+        "action": _quoted(_action(decision)),
+        "restriction": _quoted(decision.restriction),
+        "dn": _quoted(decision.dn),
     }
     fields |= {"shadow": "true"} if is_shadow else {}
-    fields |= {"shadowed": f"[{', '.join(map(quoted, decision.shadowed))}]"} if decision.shadowed else {}
+    fields |= {"shadowed": f"[{', '.join(map(_quoted, decision.shadowed))}]"} if decision.shadowed else {}
     return ", ".join(f'"{name}": {value}' for name, value in fields.items())
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= SHORT else f"{value[:SHORT]}..."
+
+
+def _short_request(request: Request) -> Request:
+    return Request._make(map(_short, request))
+
+
+def _short_decision(decision: Decision) -> Decision:
+    """What a directory says is bounded as what a client does."""
+    return replace(
+        decision,
+        action=_short(_action(decision)),
+        policy=_short(decision.policy),
+        restriction=_short(decision.restriction),
+        dn=_short(decision.dn),
+        shadowed=tuple(map(_short, decision.shadowed[:2])),
+    )
+
+
+def _octets(line: str) -> bytes:
+    return line.encode("utf-8", "backslashreplace")
+
+
+def _quoted(value: str) -> str:
+    """A string of JSON. Bytes that are no UTF-8 are written out: half a pair is no letter (RFC 8259, 8.2)."""
+    return encode_basestring_ascii(value if value.isascii() else _octets(value).decode("utf-8"))
 
 
 def _action(decision: Decision) -> str:
@@ -161,7 +204,12 @@ def with_id(action: str, number: str) -> str:
     verb, _, text = action.partition(" ")
     default = _DEFAULT_TEXTS.get(verb)
     if default is not None:
-        return f"{verb} {text or default} ({number})"
+        return f"{_room_for(number, f'{verb} {text or default}')} ({number})"
     if text and len(verb) == 3 and verb[0] in "45" and verb.isdigit():
-        return f"{action} ({number})"
+        return f"{_room_for(number, action)} ({number})"
     return action
+
+
+def _room_for(number: str, action: str) -> str:
+    """The action, cut so that the number is not when the whole is (see `protocol.encode_reply`)."""
+    return cut(action.encode("utf-8", "replace"), TEXT_BYTES - len(number) - 3).decode("utf-8")

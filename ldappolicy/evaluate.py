@@ -93,7 +93,7 @@ class Evaluator:
             for name, policy in policies.policies.items()
             if isinstance(policy, Policy)
         }
-        self._plans: dict[tuple[str, str], _Plan | Decision] = {}
+        self._plans: dict[tuple[str, str], _Plan] = {}
         self.looks: set[int] = set()
         """The numbers of the request attributes that any evaluation without a trace has looked at."""
 
@@ -104,11 +104,10 @@ class Evaluator:
         key = (request.policy_context, request.protocol_state)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plan(*key)
-            if len(self._plans) < _MAX_PLANS:
-                self._plans[key] = plan
-        if isinstance(plan, Decision):
-            return plan
+            made = self._plan(*key)
+            if isinstance(made, Decision):
+                return made
+            plan = self._plans[key] = made  # there are as many as policies have lists, and no more
         outcomes = _recalled(plan, request, facts) if trace is None else []
         if len(outcomes) == len(plan.lists) and outcomes and outcomes[-1] is plan.lists[-1].ran_out:
             return plan.ran_out
@@ -194,9 +193,6 @@ class Evaluator:
 
 _MAX_ANSWERS = 1000
 """Texts come from the directory."""
-
-_MAX_PLANS = 1000
-"""policy_context is the administrator's, but nothing that arrives may grow without bound."""
 
 
 _HELO_NAME = Request._fields.index("helo_name")

@@ -128,6 +128,8 @@ class Evaluation:
     warned = both = guessed = False
     rejecting: Piece | None = None
     form: str | None = None
+    told = 0
+    """How often there was something to tell beside the decision, told before or not."""
     _sender: str | None = None
     _recipients: tuple[str, ...] | None = None
 
@@ -167,11 +169,6 @@ class Evaluation:
     def is_unmarked(self) -> bool:
         """Whether no list has left anything that the next one, or the reply, depends on."""
         return not (self.flags or self.effects or self.lacking or self.rejecting)
-
-    @property
-    def told(self) -> tuple[int, int, int]:
-        """How much there is to tell beside the decision."""
-        return len(self.notes), len(self.outages), len(self.shadowed)
 
     def take_notes(self) -> NotedRequest:
         """From now on it is noted what is looked at; what was seen before is looked at anew."""
@@ -337,6 +334,7 @@ class Evaluation:
 
     def unavailable(self, missed: MissedLookup) -> int:
         """Ends the list: what is behind a lookup that nobody can answer is not known."""
+        self.told += 1
         if str(missed) not in self.outages:
             self.outages.append(str(missed))
         self.reason = str(missed)
@@ -439,6 +437,7 @@ class Evaluation:
         action = "OK" if reply.by is None and outcome.end is End.PERMITTED else reply.action
         if action is None or action == "DUNNO":
             return
+        self.told += 1
         self.shadowed.append(action)
         self.reason = f"in shadow: {action}"
         if action != "OK":
@@ -447,6 +446,7 @@ class Evaluation:
 
     def note(self, text: str) -> None:
         """Something for the log."""
+        self.told += 1
         if text not in self.notes:
             self.notes.append(text)
 

@@ -122,7 +122,7 @@ class Way:
     """One way through a list; `end` is None while it goes on, `trail` are the right-hand sides behind it.
 
     `before` are the effects before the last piece that can permit: those behind it count only where the
-    list does not refuse.
+    list does not refuse. `acted` says how many pieces stand before the last effect: they decide about it.
     """
 
     pieces: tuple[Piece, ...] = ()
@@ -131,26 +131,31 @@ class Way:
     end: End | None = None
     refusal: Refusal | None = None
     plain: bool = True
+    acted: int = 0
     trail: tuple[str, ...] = field(default=(), compare=False)
 
     def then(self, other: "Way", raised: Flags) -> "Way":
         """This way, and the other behind it; `raised` are the flags that earlier lists raised."""
-        pieces = self.pieces
-        for piece in other.pieces:
+        pieces, acted = self.pieces, self.acted
+        for at, piece in enumerate(other.pieces):
+            acted = len(pieces) if other.effects and at == other.acted else acted
             # What was tried before in this list and did not permit cannot permit now.
             if piece not in (pieces if piece.does is Residue.PERMITS else pieces[-1:]):
                 pieces += (piece,)
+        acted = len(pieces) if other.effects and other.acted >= len(other.pieces) else acted
         effects = tuple(dict.fromkeys(self.effects + other.effects))
         trail = tuple(dict.fromkeys(self.trail + other.trail))
         plain = self.plain and other.plain
         end = _both_raised(pieces, raised)
         if end:
-            return Way(pieces[:end], effects, (), End.RAN_OUT, None, plain and not other.effects, trail)
+            return Way(
+                pieces[:end], effects, (), End.RAN_OUT, None, plain and not other.effects, acted, trail
+            )
         permits = any(piece.does is Residue.PERMITS for piece in other.pieces)
         before = tuple(dict.fromkeys(self.effects + other.before)) if permits else self.before
         if other.end is End.REFUSED and any(piece.does is Residue.PERMITS for piece in pieces):
             effects = before
-        return Way(pieces, effects, before, other.end, other.refusal, plain, trail)
+        return Way(pieces, effects, before, other.end, other.refusal, plain, acted, trail)
 
     @property
     def raised(self) -> Flags:
@@ -161,8 +166,7 @@ class Way:
     def outcome(self, name: str) -> ListOutcome:
         """The same as evaluation would have it."""
         discard = "DISCARD" if self.end is End.DISCARDED else ""
-        # Pieces before an action on the message decide about it: they cannot be dropped.
-        acted = len(self.pieces) if self.effects != self.before else 0
+        acted = self.acted if self.effects else 0
         return ListOutcome(name, list(self.pieces), acted, self.end or End.RAN_OUT, self.refusal, discard)
 
     @property

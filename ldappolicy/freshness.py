@@ -35,7 +35,8 @@ from ldappolicy.directory.changes import (
     Watched,
     entry_uuid,
 )
-from ldappolicy.directory.mirror import Applied, Mirror, TooLarge
+from ldappolicy.directory.mirror import Applied, Comparison, Mirror, TooLarge
+from ldappolicy.directory.packing import Packed
 from ldappolicy.entry import Entry, is_below, key_of_dn, normal_dn
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.ldap_filter import Present, attributes_in, parse_url
@@ -78,6 +79,17 @@ class _Narrow(Exception):
     """The mirror lacks attributes that are asked for."""
 
 
+class _Copied(Mirror):
+    """A mirror of which there is a copy to be had."""
+
+    def copy(self) -> tuple[Packed, ...] | None:
+        """The entries as they are now, at next to no cost; None while some are not to be relied on."""
+        held = self._held
+        if held is None:
+            return ()
+        return None if held.is_torn or held.doubtful else tuple(held.entries)
+
+
 class Origin(Directory, Source, Protocol):
     """A directory that tells of changes."""
 
@@ -109,12 +121,12 @@ class Upkeep:
         """The attributes that hold members."""
         return (*self.mapping.member_dns, *self.mapping.member_logins)
 
-    def mirror(self) -> Mirror | None:
+    def mirror(self) -> _Copied | None:
         """One that holds nothing yet; None where none is wanted."""
         if self.mode == "on_demand":
             return None
         superiors: dict[str, Iterable[str]] | None = {} if self.mapping.shows_all_classes else None
-        return Mirror(self.bases, self.attributes, self.members, self.mirror_max_entries, superiors)
+        return _Copied(self.bases, self.attributes, self.members, self.mirror_max_entries, superiors)
 
 
 class Freshness:
@@ -177,13 +189,11 @@ class Freshness:
         """Has the mirror compared with the directory now, and not when it is time."""
         self._load_wanted.set()
 
-    def held(self) -> list[Entry]:
-        """What the mirror holds; empty when it does not answer."""
+    def held(self) -> tuple[Packed, ...] | None:
+        """What the mirror holds, now; empty when it does not answer, None while it is in doubt."""
         if self.mirror is None or not (self.is_mirrored or self._is_recalled):
-            return []
-        names = tuple(self.mirror.attributes)
-        searches = (Search(base, Scope.SUB, Present("objectClass"), names) for base in self._upkeep.bases)
-        return [entry for search in searches for entry in self.mirror.find(search) or ()]
+            return ()
+        return self.mirror.copy()
 
     async def begin_with(self, entries: Sequence[Entry], age: float) -> None:
         """Begins with what a mirror held so many seconds ago, until the directory answers."""
@@ -387,15 +397,14 @@ class Freshness:
             how = "as it was" if is_comparison else "not there, lookups are asked on demand"
             logger.warning("the mirror is %s: %s", how, problem)
             return False
+        if is_comparison:
+            self._count(comparison)
+            self._resolver.ask_again()  # whatever comes next, the mirror has other content now
         if self._load_wanted.is_set() or self._is_behind:
             return True  # something may have been missed meanwhile
         if self._widen(mirror):
             self.kind = ""
             raise _Narrow("filters look at more than the mirror holds")
-        if is_comparison and (missed := comparison.added + comparison.changed + comparison.removed):
-            self.missed += missed
-            self.counters.changes["comparison"].add(missed)
-            logger.warning("%d changes had been missed", missed)
         self._resolver.ask_again()
         self._use_mirror(mirror)
         await self._settle(comparison.dangling)
@@ -404,6 +413,12 @@ class Freshness:
         held, seconds = len(mirror), time.monotonic() - started
         logger.info("mirror complete: %d entries in %.1f s", held, seconds)
         return True
+
+    def _count(self, comparison: Comparison) -> None:
+        if missed := comparison.added + comparison.changed + comparison.removed:
+            self.missed += missed
+            self.counters.changes["comparison"].add(missed)
+            logger.warning("%d changes had been missed", missed)
 
     async def _holds_all_groups(self) -> bool:
         """Whether no group can be outside of what is mirrored; memberOf, which would name it, is not."""

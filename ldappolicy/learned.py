@@ -18,8 +18,8 @@ _T = TypeVar("_T")
 MOST = 65_536
 """Outcomes that are kept; then all of them go, since clients choose the values."""
 
-LONGEST = 512
-"""A value of more characters is not kept."""
+LONGEST = 128
+"""A value of more characters is not kept, as in `address.REMEMBERED`."""
 
 
 def _noting(number: int) -> property:

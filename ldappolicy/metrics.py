@@ -45,7 +45,9 @@ class Snapshot:
     """All that one process has to show at a time (`now`, seconds of the epoch).
 
     `counts` are rows of family, labels and number, `durations` histograms by name. `revisions` are pairs of a
-    policy and its revision. `directory_up` is by URI. `is_waiting`: the directory has not told its policies
+    policy and its revision. `kept_age` is that of what is known without a directory: what a stream or a
+    snapshot told; answers to the lookups of one request say nothing about the next. `directory_up` is by URI.
+    `is_waiting`: the directory has not told its policies
     yet; those of a snapshot file may be in force nevertheless, which `has_policies` says.
     """
 
@@ -55,6 +57,7 @@ class Snapshot:
     connections: int = 0
     cache_entries: int = 0
     data_age: float | None = None
+    kept_age: float | None = None
     revisions: tuple[tuple[str, str], ...] = ()
     directory_up: tuple[tuple[str, bool], ...] = ()
     has_policies: bool = False
@@ -99,6 +102,7 @@ def take(
         connections=connections,
         cache_entries=service.resolver.entries,
         data_age=_data_age(service, directory),
+        kept_age=_kept_age(service),
         revisions=tuple(
             (name, policies.revision)
             for name, found in served
@@ -129,6 +133,11 @@ def _data_age(service: Service, directory: Directory) -> float | None:
     if told is not None or not isinstance(directory, LdapDirectory):
         return told
     ages = (directory.answer_age, service.resolver.recalled_age)
+    return min((age for age in ages if age is not None), default=None)
+
+
+def _kept_age(service: Service) -> float | None:
+    ages = (service.resolver.data_age, service.resolver.recalled_age)
     return min((age for age in ages if age is not None), default=None)
 
 
@@ -213,9 +222,9 @@ def _unready(one: Snapshot, max_stale: float) -> str:
         return "no policy has been read yet"
     if any(is_up for _, is_up in one.directory_up):
         return ""
-    if one.data_age is None:
+    if one.kept_age is None:
         return "the directory is unavailable and nothing is known"
-    if one.data_age < max_stale:
+    if one.kept_age < max_stale:
         return ""
     return f"the directory is unavailable and what is known is older than max_stale, {max_stale:g} s"
 

@@ -220,14 +220,14 @@ def encode_reply(action: str) -> bytes:
     value = text.encode("utf-8", "replace")
     word = text.partition(" ")[0].upper()
     if word in _WORDS_WITH_TEXT or _STATUS_CODE.fullmatch(word):
-        value = _cut(value)
+        value = cut(value)
     elif len(value) > LIST_BYTES:
         return SERVER_CONFIGURATION_ERROR
     return b"action=" + value + b"\n\n"
 
 
-def _cut(value: bytes) -> bytes:
-    """At most TEXT_BYTES, and no half character."""
-    if len(value) <= TEXT_BYTES:
+def cut(value: bytes, most: int = TEXT_BYTES) -> bytes:
+    """At most so many bytes of valid UTF-8, and no half character."""
+    if len(value) <= most:
         return value
-    return value[:TEXT_BYTES].decode("utf-8", "ignore").encode("utf-8").rstrip(b" ")
+    return value[:most].decode("utf-8", "ignore").encode("utf-8").rstrip(b" ")

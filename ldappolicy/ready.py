@@ -32,8 +32,8 @@ SHOWN = frozenset(_NUMBERS[name] for name in ("client_address", "client_name", "
 MOST = 65_536
 """Replies that are kept; then all of them go, since clients choose the keys."""
 
-LONGEST = 2048
-"""A request of more bytes is not kept: a few addresses of many kilobytes would fill the memory."""
+LONGEST = 1536
+"""A request of more bytes, those of its line in the log included, is not kept: MOST are 100 MB then."""
 
 _Take = Callable[[re.Match[bytes]], tuple[bytes | None, ...]]
 
@@ -74,10 +74,15 @@ class ReadyReplies:
         if not looks <= self._fields:
             self.replies.clear()
             self._use(self._fields | looks)
-        elif size <= LONGEST:
+        elif size + _size(ready.line) <= LONGEST:
             if len(self.replies) >= MOST:
                 self.replies.clear()
             self.replies[key] = ready
+
+
+def _size(line: str) -> int:
+    """Bytes in memory, at most: one letter beyond ASCII makes all of them wider."""
+    return len(line) if line.isascii() else 4 * len(line)
 
 
 def _groups(grouped: list[int], fields: Set[int]) -> _Take:

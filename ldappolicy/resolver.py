@@ -20,7 +20,7 @@ from cachetools import TTLCache
 from ldappolicy.counters import Counters
 from ldappolicy.directory import Directory
 from ldappolicy.directory.changes import Changed, Deleted, entry_uuid
-from ldappolicy.directory.plan import Batch, Held, Planner
+from ldappolicy.directory.plan import LONGEST_VALUE, Batch, Held, Planner
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.facts import Absent, Facts, Found, Lookup, Missed, Outcome
@@ -118,7 +118,8 @@ class Resolver:
         if now is None:
             now = self.clock()
         if now >= self._hot_until:
-            if now >= self._trusted_until or len(self._hot) > self._limits.size:
+            is_over = now >= self._trusted_until or len(self._hot) > self._limits.size
+            if is_over or self.directory.features != self._features:
                 self._forget_hot()
             self._hot_until = now + min(HOT_SECONDS, self._limits.ttl / 10, self._limits.negative_ttl / 10)
         return self._facts
@@ -126,7 +127,7 @@ class Resolver:
     def _forget_hot(self) -> None:
         self._hot = _Hot(self._heat)
         self._trusted_until = self._oldest = _FOREVER
-        features = self.directory.features
+        features = self._features = self.directory.features
         chained = self._planner.mapping.in_chain and features.is_active_directory and self._mirror is None
         self._facts = Facts(self._hot.__getitem__, has_chain=chained, tells_apart=features.has_matched_values)
 
@@ -140,6 +141,8 @@ class Resolver:
         outcome = self._fresh(lookup, now)
         if outcome is None:
             return None
+        if len(lookup[-1]) > LONGEST_VALUE:
+            return outcome  # nobody has it, and clients choose it
         self._hot[lookup] = outcome
         if len(self._hot) > self._limits.size:
             self._hot_until = _NEVER
@@ -223,10 +226,16 @@ class Resolver:
         """How old the youngest of the answers of another time is; None without any."""
         return None if self._recalled_at == _NEVER else self.clock() - self._recalled_at
 
-    def age(self, now: float) -> float:
-        """Seconds since what is at hand was known to be right, at most; 0 while a stream vouches for it."""
-        oldest = min(self._oldest, self._vouched_until if self._vouched_until > _NEVER else now)
-        return max(0.0, now - oldest)
+    def age(self, now: float, outcomes: Iterable[Outcome] = ()) -> float | None:
+        """Seconds since what is at hand, or was asked for, was known to be right, at most.
+
+        0 while a stream vouches for it; None where nothing is known.
+        """
+        known = (self._valid_at(one.at, now) for one in outcomes if not isinstance(one, Missed))
+        oldest = min(known, default=self._oldest) if outcomes else self._oldest
+        if oldest == _FOREVER:
+            return 0.0 if self._vouched_until == _FOREVER else None
+        return max(0.0, now - min(oldest, self._oldest))
 
     def vouch(self) -> None:
         """From now on every change is told; what was, since it last was so, has been."""
@@ -243,6 +252,7 @@ class Resolver:
         now = self.clock()
         self._vouched_until = min(self._vouched_until, now)
         self._trusted_until = min(self._trusted_until, now + min(self._limits.ttl, self._limits.negative_ttl))
+        self._oldest = min(self._oldest, now)
 
     def _vouched_at(self, now: float) -> float:
         return min(now, self._vouched_until)

@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
         if data and self._ending:
             return
         self._collect()
-        if data:
+        if data and not self._ending:
             if request is not None:
                 self._decide(request)
             else:
@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
                 self._decide(request)
             else:
                 self._transport.write(encode_reply(action))
-        if self._finishing and not self._in_hand():
+        if self._finishing and self._reader.idle and not self._in_hand():
             self._end()
         if self._ending:
             self._close_when_done()
@@ -252,7 +252,7 @@ class Connection(asyncio.Protocol):
         return bool(self._waiting or self._deciding)
 
     def _close_when_done(self) -> None:
-        if self._in_hand():
+        if self._in_hand() or self._transport.is_closing():
             return
         if self._reader.error is None or self._heard_all:
             self._transport.close()

@@ -7,7 +7,7 @@ has `request_timeout` for all of it; past that its lookups count as unavailable,
 
 import asyncio
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -154,16 +154,19 @@ class Service:
         """The action for a request; None: close the connection."""
         began = self._clock()
         self._misses.value += 1
-        decision = await self.resolve(request)
-        return self._conclude(request, decision, began).action
+        here: dict[Lookup, Outcome] = {}
+        decision = await self.resolve(request, here=here)
+        return self._conclude(request, decision, began, here.values()).action
 
-    def _conclude(self, request: Request, decision: Decision, began: float) -> "_Concluded":
-        """What is sent for a decision, which is counted and written down."""
+    def _conclude(
+        self, request: Request, decision: Decision, began: float, asked: Iterable[Outcome] = ()
+    ) -> "_Concluded":
+        """What is sent for a decision, which is counted and written down; `asked` was asked for."""
         action, withheld = decision.action, decision.shadowed
         if self.settings.choices.shadow:
             action = "DUNNO"
             withheld = (*withheld, *([decision.action] if decision.action not in ("DUNNO", "OK") else ()))
-        action, number = self._numbered(action)
+        action, number = self._numbered(decision, action)
         seconds = self._clock() - began
         self.counters.request_durations.observe(seconds)
         tally = self.counters.requests[action_label(action), decision.policy]
@@ -171,34 +174,46 @@ class Service:
         for would in withheld:
             self.counters.shadow[action_label(would)].value += 1
         self._complain(request, decision)
-        line = self._write(request, decision, seconds, began, number)
+        line = self._write(request, decision, seconds, self.resolver.age(began, asked), number)
         is_plain = not (decision.notes or decision.outages or decision.error or decision.unavailable)
         return _Concluded(action, tally, line, is_lasting=is_plain and not withheld and not number)
 
-    def _numbered(self, action: str | None) -> tuple[str | None, str]:
-        """The action with the decision's number behind its text, if so configured and it has one."""
+    def _numbered(self, decision: Decision, action: str | None) -> tuple[str | None, str]:
+        """The action with the number of a decision that is logged behind its text, if so configured."""
         if not self.settings.decision_id_in_text or self._decisions is None or action is None:
+            return action, ""
+        if not self._decisions.wants(decision):
             return action, ""
         number = self._decisions.next_id()
         numbered = with_id(action, number)
         return numbered, "" if numbered is action else number
 
-    def _write(self, request: Request, decision: Decision, seconds: float, now: float, number: str) -> str:
+    def _write(
+        self, request: Request, decision: Decision, seconds: float, age: float | None, number: str
+    ) -> str:
         """Writes a decision to its log, if that wants it; what it says of all requests alike, or "" ."""
         decisions = self._decisions
         if decisions is None or not decisions.wants(decision):
             return ""
         line = decisions.alike(request, decision)
         shown = Shown(request.client_address, request.client_name, request.queue_id, request.instance)
-        decisions.write(line, shown, seconds, self.resolver.age(now), number)
+        decisions.write(line, shown, seconds, age, number)
         return line
 
-    async def resolve(self, request: Request, trace: list[dict[str, Any]] | None = None) -> Decision:
-        """Decides a request, asking the directory for what is lacking; `trace` gets the last path."""
+    async def resolve(
+        self,
+        request: Request,
+        trace: list[dict[str, Any]] | None = None,
+        here: dict[Lookup, Outcome] | None = None,
+    ) -> Decision:
+        """Decides a request, asking the directory for what is lacking.
+
+        `trace` gets the last path, `here` what was asked for.
+        """
         evaluator = self.evaluator
         if evaluator is None:
             return self._without_policies()
-        here: dict[Lookup, Outcome] = {}
+        here = {} if here is None else here
         deadline = asyncio.get_running_loop().time() + self.settings.request_timeout
         rounds = 0
         while True:

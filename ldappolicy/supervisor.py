@@ -3,7 +3,8 @@
 It answers nothing itself. Workers are started by exec (no state of this process is theirs but the listening
 sockets and one end of a socket pair), share every listener, and are replaced when they end, at once or, when
 that does not help, ever more slowly. One that has given no sign of life for some ticks is killed by its
-process id. All of them have the same configuration, which is read and tried here, and end together.
+process id. One without policies accepts nothing as long as another has them. All of them have the same
+configuration, which is read and tried here, and end together.
 
 A connection that nobody has accepted is not lost when a worker dies: any other accepts it. What a worker had
 accepted is closed by the kernel, and Postfix asks again on a new connection (auto_clnt(3)).
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from ldappolicy import config as configuration
 from ldappolicy.config import Config
-from ldappolicy.daemon import say_what_needs_a_restart, set_up_log, try_out
+from ldappolicy.daemon import cancelled, say_what_needs_a_restart, set_up_log, try_out
 from ldappolicy.doors import Counts, Door, open_doors
 from ldappolicy.errors import ConfigError, InputError, Unavailable
 from ldappolicy.metrics import Snapshot, merged, retired
@@ -46,13 +47,15 @@ class Timing:
     """When a worker hangs, and how soon another takes its place.
 
     Ticks are counted, not seconds: while the machine sleeps nobody's time runs out. `missed` of them without
-    a sign of life are too many, `missed_at_start` before the first one (a large LDIF file takes its time).
+    a sign of life are too many: a machine that is short of memory or disk may hold a worker up for seconds,
+    and its death costs its connections and what it remembers. `missed_at_start` are too many before it is
+    ready (a large LDIF file takes its time).
     Who dies `stable` seconds after the start or later is replaced after `first_pause`; others after a pause
     that doubles up to `longest_pause`.
     """
 
     tick: float = 1.0
-    missed: int = 5
+    missed: int = 15
     missed_at_start: int = 300
     stable: float = 10.0
     first_pause: float = 0.1
@@ -69,11 +72,16 @@ class _Child:
     turn: int = -1
     missed: int = 0
     is_ready: bool = False
-    is_alive: bool = False
+    has_begun: bool = False
     in_force: bool = False
     status: str = ""
     complaints: list[str] = field(default_factory=list)
     snapshot: Snapshot | None = None
+
+    def kill(self) -> None:
+        """Now, unless it has just ended."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
 
 
 class Supervisor:
@@ -120,21 +128,19 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reread.set)
-        server = self.config.server
-        self._doors = self._systemd.doors or await open_doors(server.listen, server.socket_mode)
         if self.web is not None:
             await self.web.start()
-        work = (self._stop.wait(), self._obey_sighup(), self._attend())
+        server = self.config.server
+        self._doors = self._systemd.doors or await open_doors(server.listen, server.socket_mode)
+        steps = (self._stop.wait(), self._obey_sighup(), self._attend())
+        work: list[asyncio.Task[object]] = [asyncio.create_task(step) for step in steps]
         keeping = [asyncio.create_task(self._keep_up(number, started)) for number in range(self.count)]
-        tasks = [*(asyncio.create_task(step) for step in work), *keeping]
-        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        ended, _ = await asyncio.wait([*work, *keeping], return_when=asyncio.FIRST_COMPLETED)
         logger.info("stopping")
+        await cancelled(*work)
         await self._drain(keeping)
         if self.web is not None:
             await self.web.stop()
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
         for task in ended:
             task.result()  # a refusal by all, or a bug: it ends the service, and is seen
 
@@ -149,7 +155,7 @@ class Supervisor:
         await asyncio.wait(keeping, timeout=self.config.server.shutdown_grace + MARGIN)
         for child in self._children.values():
             logger.error("%s does not end: killed", child.name)
-            child.process.kill()
+            child.kill()
         await asyncio.wait(keeping)
 
     @property
@@ -188,8 +194,7 @@ class Supervisor:
         if self.is_draining:
             child.channel.send(do="stop")
         try:
-            status = await child.process.wait()
-            await listening
+            status, _ = await asyncio.gather(child.process.wait(), listening)
         finally:
             del self._children[number]
             self._counts.leave(number)
@@ -197,15 +202,22 @@ class Supervisor:
             watching.cancel()
             child.channel.close()
             if child.process.returncode is None:
-                child.process.kill()
-        if child.snapshot is not None:
-            self._ended = merged([self._ended, retired(child.snapshot)])
+                child.kill()
+        self._keep_counts(child)
         self._note_refusal(number, child)
         self._changed.set()
         if child.complaints:
             return f"{child.name} cannot start: {'; '.join(child.complaints)}"
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         return f"{child.name} {how}"
+
+    def _keep_counts(self, child: _Child) -> None:
+        if child.snapshot is None:
+            return
+        try:
+            self._ended = merged([self._ended, retired(child.snapshot)])
+        except ValueError:  # after an upgrade the histograms of the new program may be others
+            logger.error("what %s counted is lost: it was of another version", child.name)
 
     def _note_refusal(self, number: int, child: _Child) -> None:
         """What stops every worker from the beginning stops the service."""
@@ -217,6 +229,7 @@ class Supervisor:
     async def _start(self, number: int) -> _Child:
         ours, theirs = socket.socketpair()
         with theirs:
+            channel = await Channel.over(ours)
             doors = [door.socket.fileno() for door in self._doors]
             control, counts = theirs.fileno(), self._shared
             try:
@@ -224,9 +237,8 @@ class Supervisor:
                     *self._command, str(control), stdin=DEVNULL, pass_fds=(control, counts, *doors)
                 )
             except OSError:
-                ours.close()
+                channel.close()
                 raise
-        channel = await Channel.over(ours)
         channel.send(
             do="serve",
             number=number,
@@ -244,11 +256,11 @@ class Supervisor:
         while True:
             await asyncio.sleep(self._timing.tick)
             child.missed += 1
-            most = self._timing.missed if child.is_alive else self._timing.missed_at_start
+            most = self._timing.missed if child.has_begun else self._timing.missed_at_start
             if child.missed > most:
                 seconds = most * self._timing.tick
                 logger.error("%s has given no sign of life for %.1f s: killed", child.name, seconds)
-                child.process.kill()
+                child.kill()
                 return
 
     async def _listen(self, child: _Child, started: Callable[[Facts], None]) -> None:
@@ -258,7 +270,7 @@ class Supervisor:
                 self._take(child, message)
             except (InputError, KeyError) as problem:
                 logger.error("%s is not understood, and killed: %s", child.name, problem)
-                child.process.kill()
+                child.kill()
                 return
             if child.is_ready and not self._was_ready:
                 self._was_ready = True
@@ -268,18 +280,26 @@ class Supervisor:
     def _take(self, child: _Child, message: Message) -> None:
         match message["say"]:
             case "ready":
-                child.is_ready, child.turn = True, message["turn"]
+                child.is_ready = child.has_begun = True
+                child.turn = message["turn"]
                 logger.info("%s answers", child.name)
             case "swapped":
                 child.turn = message["turn"]
             case "refused":
                 child.complaints = message["complaints"]
             case "alive":
-                child.is_alive = True
                 child.in_force, child.status = message["in_force"], message["status"]
                 child.snapshot = Snapshot.from_json(message["snapshot"])
                 if child.in_force and child.is_ready:
                     self._in_force.set()
+                if message["passed_over"]:
+                    self._pass_over(child)
+
+    def _pass_over(self, child: _Child) -> None:
+        """A worker without policies accepts only where no other has them."""
+        child.has_begun = True
+        if not any(one.in_force for one in self._children.values()):
+            child.channel.send(do="accept")
 
     # ------------------------------------------------------------ SIGHUP
 
@@ -343,10 +363,10 @@ class Supervisor:
         await self._systemd.attend(self._in_force, self._status, lambda: bool(self._answering()))
 
     def _answering(self) -> list[_Child]:
-        return [child for child in self._children.values() if child.is_alive]
+        return [child for child in self._children.values() if child.snapshot is not None]
 
     def _status(self) -> str:
-        answering = self._answering()
+        answering = sorted(self._answering(), key=lambda child: not child.in_force)
         what = answering[0].status if answering else "no worker answers"
         return f"{len(answering)} of {self.count} workers; {what}"
 

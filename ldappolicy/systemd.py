@@ -21,6 +21,9 @@ from ldappolicy.errors import ConfigError
 FIRST = 3
 """SD_LISTEN_FDS_START."""
 
+AGAIN = 1.0
+"""Seconds after which it is said again that the service is ready, when that could not be sent."""
+
 PATIENCE = 30.0
 """Seconds that are asked for at a time (EXTEND_TIMEOUT_USEC), while the start takes longer."""
 
@@ -43,13 +46,18 @@ class Systemd:
     doors: list[Door] = field(default_factory=list)
     watchdog: float = 0.0
     address: str = ""
+    _owed: asyncio.Event = field(default_factory=asyncio.Event, compare=False)
 
     def ready(self, status: str) -> None:
-        """Requests can be answered; after `reloading`, that this is over."""
-        self._say("READY=1", f"STATUS={status}")
+        """Requests can be answered; after `reloading`, that this is over. `attend` repeats it if need be."""
+        if self._say("READY=1", f"STATUS={status}"):
+            self._owed.clear()
+        else:
+            self._owed.set()
 
     def reloading(self) -> None:
         """The configuration is read again."""
+        self._owed.clear()
         # The manager compares it with its own CLOCK_MONOTONIC, to tell this reload from an earlier one.
         self._say("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
@@ -64,9 +72,12 @@ class Systemd:
                     await is_ready.wait()
         self.ready(status())
         while True:
-            # Half of it, as sd_watchdog_enabled(3) advises.
-            await asyncio.sleep(self.watchdog / 2 or PATIENCE)
-            self.status(status())
+            with suppress(TimeoutError):
+                # Half of it, as sd_watchdog_enabled(3) advises.
+                async with asyncio.timeout(self.watchdog / 2 or PATIENCE):
+                    await self._owed.wait()
+                    await asyncio.sleep(AGAIN)
+            self.ready(status()) if self._owed.is_set() else self.status(status())
             if is_healthy():
                 self.alive()
 
@@ -86,10 +97,10 @@ class Systemd:
         """The watchdog need not bite."""
         self._say("WATCHDOG=1")
 
-    def _say(self, *lines: str) -> None:
-        """A manager that does not listen is no reason to stop, or to wait."""
+    def _say(self, *lines: str) -> bool:
+        """A manager that does not listen is no reason to stop, or to wait; whether it was sent."""
         if not self.address:
-            return
+            return True
         text = "\n".join(line.replace("\n", " ") for line in lines)
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
@@ -97,6 +108,8 @@ class Systemd:
                 sock.sendto(text.encode("utf-8", "replace"), self.address)
         except OSError as problem:
             logger.warning("nothing said to systemd: %s", problem)
+            return False
+        return True
 
 
 def take(environ: MutableMapping[str, str]) -> Systemd:

@@ -2,16 +2,18 @@
 
 In the snapshot are the policies in force, the answers that are remembered, and what the mirror holds, in the
 form of answers to a lookup of a kind of its own. A file that is damaged, or is not ours, is refused and said,
-and then it is as if there were none.
+and then it is as if there were none. It is written beside the event loop, which is not held up by it.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from ldappolicy import snapshot
+from ldappolicy.directory.packing import Packed
 from ldappolicy.entry import Entry
 from ldappolicy.errors import ConfigError, InputError
 from ldappolicy.freshness import WITNESSES, Freshness
@@ -26,8 +28,11 @@ INTERVAL = 300.0
 MIRROR = "mirror"
 """The kind of the lookup under which there is what a mirror held; nobody looks it up."""
 
-PIECE = 500
-"""Entries of the mirror in one line."""
+PIECE = 50
+"""Entries of the mirror in one line: half a millisecond, for which the event loop may have to wait."""
+
+PAUSE = 500
+"""Answers that are gone through without a pause: about a millisecond."""
 
 logger = logging.getLogger("ldappolicy.warm_start")
 
@@ -68,19 +73,32 @@ class WarmStart:
             await freshness.begin_with(entries, mirrored[0][2])
 
     async def keep(self, service: Service, freshness: Freshness | None) -> None:
-        """Writes down what is known, if there is anything."""
+        """Writes down what is known, if there is anything; while a mirror is in doubt the old file stays."""
         if self._path is None or not service.policy_entries:
             return
-        outcomes = [*service.resolver.remembered(), *_mirror_of(service, freshness)]
-        known = Snapshot(time.time(), self._site, service.policy_entries, outcomes)
+        held = freshness.held() if freshness is not None else ()
+        if held is None:
+            return
+        written, policies, age = time.time(), service.policy_entries, service.resolver.data_age or 0.0
+        outcomes = chain(await _remembered(service), _mirrored(held, age))
+        known = Snapshot(written, self._site, policies, outcomes)
         try:
             await asyncio.to_thread(snapshot.write, self._path, known)
         except ConfigError as problem:
             self._warnings.log(logging.ERROR, f"snapshot not written: {problem}")
 
 
-def _mirror_of(service: Service, freshness: Freshness | None) -> Iterator[Remembered]:
-    held = freshness.held() if freshness is not None else []
-    age = service.resolver.data_age or 0.0
+async def _remembered(service: Service) -> list[Remembered]:
+    known = []
+    for outcome in service.resolver.remembered():
+        known.append(outcome)
+        if len(known) % PAUSE == 0:
+            await asyncio.sleep(0)
+    return known
+
+
+def _mirrored(held: Sequence[Packed], age: float) -> Iterator[Remembered]:
+    """Unpacked as it is written, in the thread that writes, which no change can reach: entries are values."""
     for start in range(0, len(held), PIECE):
-        yield (MIRROR, str(start)), tuple(held[start : start + PIECE]), age
+        entries = (Entry(packed.dn, dict(packed.items())) for packed in held[start : start + PIECE])
+        yield (MIRROR, str(start)), tuple(entries), age

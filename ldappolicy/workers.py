@@ -6,6 +6,7 @@ objects behind their length in four bytes. To a worker:
     {"do": "serve", "number": 0, "path": FILE, "text": TOML, "turn": 0, "doors": [3, 4],
      "counts": 5, "count": 2, "tick": 1.0}
     {"do": "swap", "text": TOML, "turn": 1}     the configuration that is to be in force, which was validated
+    {"do": "accept"}                            although it has no policies: nobody has
     {"do": "stop"}
 
 and to the supervisor:
@@ -13,7 +14,7 @@ and to the supervisor:
     {"say": "refused", "complaints": [...]}     it cannot start with this configuration, and ends
     {"say": "ready", "facts": {...}, "turn": 0} it answers requests; facts are for the terminal
     {"say": "swapped", "turn": 1}
-    {"say": "alive", "in_force": true, "status": "...", "snapshot": "..."}
+    {"say": "alive", "in_force": true, "passed_over": false, "status": "...", "snapshot": "..."}
                                                 every tick: its event loop runs, and what it has to show
 
 The listening sockets are inherited and shared: what one worker has not accepted another will. A worker whose
@@ -124,17 +125,24 @@ class Worker:
 
     def _started(self, daemon: Daemon) -> None:
         self._channel.send(say="ready", facts=self._facts(daemon), turn=self._turn)
+        self._say_alive()  # before another asks whether anybody has policies
 
     async def _beat(self) -> None:
         while True:
-            self._counts.tell(self._daemon.server.connections)
+            daemon = self._daemon
+            self._counts.tell(daemon.server.connections if daemon.is_accepting else Counts.ABSENT)
             self._say_alive()
             await asyncio.sleep(self._tick)
 
     def _say_alive(self) -> None:
         daemon = self._daemon
-        shown = daemon.snapshot().to_json()
-        self._channel.send(say="alive", in_force=daemon.is_in_force, status=daemon.status(), snapshot=shown)
+        self._channel.send(
+            say="alive",
+            in_force=daemon.is_in_force,
+            passed_over=daemon.is_passed_over,
+            status=daemon.status(),
+            snapshot=daemon.snapshot().to_json(),
+        )
 
     async def _obey(self) -> None:
         async for message in self._channel.messages():
@@ -143,6 +151,8 @@ class Worker:
                     if self._swapping is not None:
                         self._swapping.cancel()
                     self._swapping = asyncio.create_task(self._swap(message["text"], message["turn"]))
+                case "accept":
+                    self._daemon.accept_anyway()
                 case "stop":
                     self._daemon.stop()
         self._daemon.stop()

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from pathlib import Path
+from select import PIPE_BUF
 from typing import Any
 
 import pytest
@@ -217,9 +218,21 @@ def test_values_stay_in_their_place(values: list[str]) -> None:
     ends = {"age": "1.2", "us": "35", "shadowed": action}
     assert {**same, **brackets, **ends} == read_back(text)
     event = json.loads(form)
-    assert {**same, "sender": sender, "recipient": recipient} == {
-        name: event[name] for name in (*same, "sender", "recipient")
-    }
+    expected = {**same, "sender": sender, "recipient": recipient}
+    octets = {name: value.encode("utf-8", "backslashreplace") for name, value in expected.items()}
+    assert {name: value.decode() for name, value in octets.items()} == {name: event[name] for name in octets}
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("letter", ["x", "\udcff", "\u202e", "\U0001f600", "'"])
+def test_long_values_are_cut(form: str, letter: str) -> None:
+    """A line is never longer than what stays whole in a pipe that several processes write to."""
+    long = letter * 2000
+    request = Request(*[long] * len(Request._fields))
+    decision = Decision(long, long, restriction=long, dn=long, shadowed=(long,) * 50)
+    line = written(request, decision, form=form)
+    assert len(line.encode("utf-8")) < PIPE_BUF
+    assert "..." in line
 
 
 # --- which decisions -------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ldappolicy.directory import Features, Scope, Search
-from ldappolicy.directory.ldap import LdapDirectory, LdapSettings
+from ldappolicy.directory.ldap import LdapDirectory, LdapSettings, failover
+from ldappolicy.directory.ldap.failover import KNOWN
 from ldappolicy.directory.ldap.health import LONGEST_ABSENCE, Server
 from ldappolicy.directory.ldap.settings import endpoints
 from ldappolicy.errors import ConfigError, Unavailable
@@ -327,6 +328,104 @@ def test_a_server_that_failed_of_late_is_tried_last(first: Proxy, second: Proxy)
             assert first.connections == tried
 
     run(story())
+
+
+# --- servers that are not used --------------------------------------------------------------------
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares are looked at ten times a second and more."""
+    monkeypatch.setattr(failover, "LOOK", 0.1)
+
+
+@pytest.mark.usefixtures("often")
+def test_after_an_outage_of_all_a_spare_is_shown_as_it_is(first: Proxy, second: Proxy) -> None:
+    """Nobody needs it when the preferred one is back, and still it is tried."""
+
+    async def story() -> None:
+        first.refuse()
+        second.refuse()
+        async with directory(first.uri, second.uri) as opened:
+            await refusal(opened)
+            assert opened.servers() == {first.uri: False, second.uri: False}
+            first.accept()
+            await _recovers(opened)
+            assert opened.servers() == {first.uri: True, second.uri: False}
+            second.accept()
+            await until(lambda: opened.servers() == {first.uri: True, second.uri: True})
+
+    run(story())
+
+
+@pytest.mark.usefixtures("often")
+def test_a_spare_is_looked_at_beside_the_lookups(
+    first: Proxy, second: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Connected to, proven and left: its ups and downs are shown, said once each, and move nothing."""
+    caplog.set_level("INFO")
+
+    async def story() -> None:
+        async with directory(first.uri, second.uri) as opened:
+            await finds(opened, first.uri)
+            assert opened.servers() == {first.uri: True}
+            for change, is_up in ((second.accept, True), (second.refuse, False), (second.accept, True)):
+                change()
+                before = second.connections
+                await until(lambda: opened.servers().get(second.uri) is is_up)  # noqa: B023  # called at once
+                await until(lambda: not is_up or second.closed >= before + 3)  # noqa: B023
+                await finds(opened, first.uri)
+            assert first.connections == 1
+
+    run(story())
+    said = [line.split(": ")[0] for line in caplog.messages if "not in use" in line]
+    well, failed = (f"directory server that is not in use {how}" for how in ("is well", "failed"))
+    assert said == [well, failed, well]
+
+
+@pytest.mark.usefixtures("often")
+def test_a_look_ends_with_the_directory(first: Proxy, second: Proxy) -> None:
+    """Also one that hangs; and none comes after it."""
+
+    async def story() -> None:
+        before = asyncio.all_tasks()
+        second.be(stalled)
+        async with directory(first.uri, second.uri, timeout=20.0) as opened:
+            await finds(opened, first.uri)
+            await until(lambda: second.connections == 1)
+            await opened.close()
+            assert asyncio.all_tasks() == before
+
+    run(story())
+
+
+def test_how_a_spare_was_found_is_forgotten(first: Proxy) -> None:
+    """What is used is shown whenever it was last asked."""
+
+    async def story() -> None:
+        clock = Clock()
+        dead = f"ldap://127.0.0.1:{free_port()}"
+        opened = LdapDirectory(LdapSettings([first.uri, dead], **QUICK), clock=clock)
+        first.refuse()
+        await refusal(opened)
+        first.accept()
+        clock.now += KNOWN - 1
+        await finds(opened, first.uri)
+        assert opened.servers() == {first.uri: True, dead: False}
+        clock.now += KNOWN
+        assert opened.servers() == {first.uri: True}
+        await opened.close()
+
+    run(story())
+
+
+def test_what_a_look_misses_keeps_nobody_from_trying() -> None:
+    """A spare that was away a moment ago may be the only hope now."""
+    [endpoint] = endpoints(LdapSettings(["ldap://a"]))
+    server = Server(endpoint, Clock(), lambda: 1.0)
+    for _ in range(9):
+        server.missed("x")
+    assert (server.is_up, server.is_rested, server.is_given_up, server.waits) == (False, True, False, 0.0)
 
 
 # --- connections that go away ---------------------------------------------------------------------

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.labs.ldappolicy import DEADLINE, Ldappolicy, program
+from tests.labs.ldappolicy import DEADLINE, EXAMPLE, Ldappolicy, Sections, merged, program, toml
 from tests.labs.slapd import wait_until
 
 PORT = "inet:127.0.0.1:10040"
@@ -152,6 +152,43 @@ def read_until(descriptor: int, end: bytes) -> str:
     while end not in got or not got.endswith(b"\n"):
         got += os.read(descriptor, 4096)
     return got.decode()
+
+
+# --- streams that are closed, or take nothing ---------------------------------------------------------
+
+
+STREAMS = [
+    *((how, 1) for how in ("<&-", ">&-", "2>&-", ">/dev/full", "<&- >&- 2>&-")),
+    *((how, 2) for how in (">&-", ">/dev/full", "<&- >&- 2>&-")),
+]
+
+
+@pytest.mark.parametrize(("how", "workers"), STREAMS)
+def test_standard_streams(tmp_path: Path, how: str, workers: int) -> None:
+    """The service starts, answers and ends in order, whatever its standard streams are."""
+    path, config = tmp_path / "policy", tmp_path / "config.toml"
+    there: Sections = {"server": {"listen": [f"unix:{path}"], "workers": workers}}
+    config.write_text(toml(merged(EXAMPLE, there)))
+    command = ["sh", "-c", f'exec "$@" {how}', "sh", program(), "-c", str(config), "serve"]
+    null = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=null, stdout=null, stderr=null) as process:
+        try:
+            wait_until(lambda: path.is_socket() or process.poll() is not None, DEADLINE)
+            assert [b"action=reject,\n"] * 2 == [asked(path) for _ in range(2)]
+        finally:
+            process.terminate()
+        assert 0 == process.wait(DEADLINE)
+    assert not path.exists()
+
+
+def asked(path: Path) -> bytes:
+    """The first line of the reply to a request at a socket file."""
+    lines = "".join(f"{name}={value}\n" for name, value in VISITOR.items())
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(DEADLINE)
+        client.connect(str(path))
+        client.sendall(f"request=smtpd_access_policy\nprotocol_state=RCPT\n{lines}\n".encode())
+        return client.makefile("rb").readline()
 
 
 # --- SIGTERM, SIGINT ------------------------------------------------------------------------------------

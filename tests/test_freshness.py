@@ -1,7 +1,7 @@
 """What is known follows the directory: in a mirror and on demand, by what a real server tells or not."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from ldappolicy.directory.ldap import LdapDirectory
+from ldappolicy.entry import Entry
+from ldappolicy.errors import Unavailable
 from ldappolicy.freshness import Freshness
 from ldappolicy.service import Service
 from tests.labs.deciding import configuration, deciding, following, rcpt, until
-from tests.labs.ldappolicy import Sections
+from tests.labs.ldappolicy import Ldappolicy, Sections
 from tests.labs.slapd import Slapd
 
 BASE = "dc=example,dc=com"
@@ -313,6 +315,46 @@ def test_a_comparison_finds_what_was_missed(
             assert "1 changes had been missed" in caplog.text
 
     asyncio.run(story())
+
+
+def test_what_a_comparison_finds_is_in_force_though_another_is_wanted(
+    slapd: Slapd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And though that one fails: the mirror has the new content, and replies are not of the old one."""
+
+    async def story() -> None:
+        async with site(slapd, "mirror") as here:
+            directory = here.service.resolver.directory
+            assert isinstance(directory, LdapDirectory)
+            scan, scans = directory.scan, 0
+
+            def scanned(base: str, attributes: Sequence[str]) -> AsyncGenerator[list[Entry], None]:
+                nonlocal scans
+                scans += 1
+                if scans > 1:
+                    raise Unavailable("the second one fails")
+                here.freshness.compare()
+                return scan(base, attributes)
+
+            assert await here.ask(*BOB) == REFUSED
+            monkeypatch.setattr(here.freshness, "_changed", lambda change: None)
+            monkeypatch.setattr(directory, "scan", scanned)
+            await asyncio.to_thread(slapd.load, CHANGES["member deleted"][0])
+            here.freshness.compare()
+            await until(lambda: scans == 2)
+            assert (await here.ask(*BOB), here.freshness.missed) == (PASSES, 1)
+            assert here.freshness.is_mirrored
+
+    asyncio.run(story())
+
+
+def test_a_service_whose_mirror_has_to_be_wider_goes_on(slapd: Slapd) -> None:
+    """The whole program: it watches anew, and neither that nor the mirror's completion ends it."""
+    with Ldappolicy({"directory": {"uri": [slapd.uri]}, "cache": {"mode": "mirror"}}) as service:
+        service.wait_for_log("watched anew")
+        service.wait_for_log("mirror complete")
+        assert service.ask(sender=BOB[0], recipient=BOB[1], sasl_username=BOB[2]) == REFUSED
+        assert (service.process.poll(), service.log("Traceback"), service.stop()) == (None, [], 0)
 
 
 def test_without_an_overlay_changes_are_polled_for(example_ldif: Path) -> None:

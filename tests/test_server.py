@@ -78,7 +78,7 @@ class ByRecipient:
             raise
         finally:
             self.under_way -= 1
-        return f"REJECT {request.recipient}"
+        return None if request.recipient.endswith("none") else f"REJECT {request.recipient}"
 
 
 class Client:
@@ -550,7 +550,60 @@ def test_a_client_that_sends_too_much_ahead(run: Run, folder: Path) -> None:
     run(main())
 
 
+def test_what_is_behind_a_disconnect(run: Run) -> None:
+    """Is not decided, though it was there before the decision."""
+
+    async def main() -> None:
+        async with serving() as (server, decider):
+            client = await connect(server)
+            client.send("slow then none", "now")
+            await until(lambda: decider.under_way)
+            decider.release.set()
+            assert await client.rest() == b""
+            assert decider.asked == ["slow then none"]
+
+    run(main())
+
+
+def test_a_reset_behind_nonsense(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """A decision that comes when its client is gone is nobody's, and no bug."""
+
+    async def main() -> None:
+        async with serving() as (server, decider):
+            client = await connect(server)
+            client.send("slow")
+            client.writer.write(b"nonsense\n")
+            await until(lambda: server.counters.protocol_errors.value)
+            reset(client)
+            await until(lambda: server.connections == 0)
+            decider.release.set()
+            await until(lambda: not decider.under_way)
+            await asyncio.sleep(0.01)
+
+    run(main())
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 # --- stopping -----------------------------------------------------------------------------------
+
+
+def test_a_request_in_pieces_while_stopping(run: Run, folder: Path) -> None:
+    """A client that has just connected may ask, in as many pieces as it likes."""
+
+    async def main() -> None:
+        async with serving(Unix(str(folder / "policy"))) as (server, _):
+            client = await connect(server)
+            await until(lambda: server.connections)
+            stopping = asyncio.create_task(server.stop())
+            first, second = ask("now")[:20], ask("now")[20:]
+            await asyncio.sleep(0.01)
+            client.writer.write(first)
+            await asyncio.sleep(0.01)
+            client.writer.write(second)
+            assert await client.rest() == b"action=REJECT now\n\n"
+            await stopping
+
+    run(main())
 
 
 def test_a_graceful_stop(run: Run, folder: Path) -> None:

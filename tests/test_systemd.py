@@ -1,11 +1,13 @@
 """What is said to systemd and when, and the sockets that it passes; the manager is played by the test."""
 
+import asyncio
 import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -78,6 +80,34 @@ def test_nobody_listens(address: str) -> None:
     take({"NOTIFY_SOCKET": address}).ready("fine")
 
 
+def test_a_manager_whose_queue_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the service is ready is said again until it is heard, and then no more."""
+    monkeypatch.setattr("ldappolicy.systemd.AGAIN", 0.01)
+
+    async def attend(manager: Manager) -> None:
+        systemd = take({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "100000", "WATCHDOG_PID": PID})
+        is_ready = asyncio.Event()
+        is_ready.set()
+        fill(manager.address)
+        attending = asyncio.create_task(systemd.attend(is_ready, lambda: "fine", lambda: True))
+        await asyncio.sleep(0)
+        assert [] == [said for said in manager.hear() if "READY=1" in said]
+        await asyncio.to_thread(manager.wait_for, "WATCHDOG=1", 3)
+        attending.cancel()
+        assert [["READY=1", "STATUS=fine"]] == [said for said in manager.hear() if "READY=1" in said]
+
+    with Manager(tmp_path) as manager:
+        asyncio.run(attend(manager))
+
+
+def fill(address: str) -> None:
+    """As many datagrams as there is room for."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, suppress(BlockingIOError):
+        sender.setblocking(False)
+        while True:
+            sender.sendto(b"STATUS=busy", address)
+
+
 TAKE = """
 import os
 from ldappolicy.errors import ConfigError
@@ -144,11 +174,14 @@ def test_life(tmp_path: Path, workers: int) -> None:
         service.hang_up()
         manager.wait_for("READY=1", 3)
         service.wait_for_log("configuration refused, the old one stays: .*unknown key")
+        service.process.terminate()
+        service.hang_up()
         assert 0 == service.stop()
         lines = [line for said in manager.hear() for line in said]
         wanted = ("READY=1", "RELOADING=1", "STOPPING=1")
         order = [line for line in lines if line in wanted]
-        assert ["READY=1", *["RELOADING=1", "READY=1"] * 2, "STOPPING=1"] == order
+        assert ["READY=1", *["RELOADING=1", "READY=1"] * 2] == order[:5]
+        assert "STOPPING=1" == order[-1]
         assert manager.file.is_socket()
 
 

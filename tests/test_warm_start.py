@@ -1,11 +1,22 @@
 """A start while the directory is away: what the snapshot knows is decided, and when it is not believed."""
 
+import asyncio
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from ldappolicy import snapshot
+from ldappolicy.assembly import build_freshness
+from ldappolicy.directory.changes import Deleted
+from ldappolicy.directory.packing import Packed
+from ldappolicy.entry import Entry
+from ldappolicy.freshness import Freshness
+from ldappolicy.warm_start import MIRROR, WarmStart
+from tests.labs.deciding import configuration, deciding, until
 from tests.labs.ldappolicy import Ldappolicy, Sections
 from tests.labs.slapd import Slapd
 
@@ -143,3 +154,80 @@ def test_a_replica_that_is_half_loaded_is_not_believed(slapd: Slapd, tmp_path: P
         service.wait_for_log("does not show")
         assert service.ask(**BOB) == REFUSED
         assert service.ask(sender="joe@my.domain", recipient=OFFSITE, sasl_username="joe") == UNAVAILABLE
+
+
+BASE = "dc=example,dc=com"
+PEOPLE = [Entry(f"uid=p{number},{BASE}", {"uid": [f"p{number}"], "cn": ["P"]}) for number in range(5000)]
+TEAM = Entry(f"cn=team,{BASE}", {"cn": ["team"], "member": [PEOPLE[-1].dn]})
+
+
+@asynccontextmanager
+async def holding(
+    server: Slapd, file: Path
+) -> AsyncIterator[tuple[Freshness, Callable[[], Awaitable[None]]]]:
+    """A mirror of 5001 entries, and what writes the snapshot."""
+    layout = sections(server, file, "mirror")
+    async with deciding(server.uri, layout) as service:
+        config = configuration(server.uri, layout)
+        freshness = build_freshness(config, service.resolver.directory, service, service.reload)
+        assert freshness is not None
+        await freshness.begin_with([*PEOPLE, TEAM], 7.0)
+        yield freshness, lambda: WarmStart(str(file), "site").keep(service, freshness)
+
+
+def mirrored(file: Path) -> list[tuple[Entry, ...]]:
+    """What a snapshot holds of the mirror, piece by piece."""
+    known = snapshot.read(file, "site", time.time())
+    assert known is not None
+    return [entries for lookup, entries, _ in known.outcomes if lookup[0] == MIRROR]
+
+
+def test_a_mirror_is_written_beside_the_event_loop(
+    slapd: Slapd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unpacked in another thread, while the loop goes on, and as it was when the snapshot began."""
+    file, beats, heard = tmp_path / "snapshot", 0, list[int]()
+    unpack = Packed.items
+
+    def unpacked(packed: Packed) -> Iterator[tuple[str, tuple[str, ...]]]:
+        if threading.current_thread() is not threading.main_thread():
+            heard.append(beats)
+        return unpack(packed)
+
+    async def story() -> None:
+        nonlocal beats
+        async with holding(slapd, file) as (freshness, keep):
+            monkeypatch.setattr(Packed, "items", unpacked)
+            written = asyncio.ensure_future(keep())
+            await until(lambda: bool(heard))
+            assert freshness.mirror is not None
+            for person in PEOPLE:
+                freshness.mirror.apply(Deleted("", person.dn))
+                beats += 1
+                await asyncio.sleep(0)
+            await written
+
+    asyncio.run(story())
+    assert [entry for piece in mirrored(file) for entry in piece] == [*PEOPLE, TEAM]
+    assert len(heard) == len(PEOPLE) + 1
+    assert len(set(heard)) > 3, "the loop went on in between"
+
+
+def test_a_mirror_in_doubt_is_not_written(slapd: Slapd, tmp_path: Path) -> None:
+    """A member is gone and the group still names it: the file of before stays until that is settled."""
+    file = tmp_path / "snapshot"
+
+    async def story() -> None:
+        async with holding(slapd, file) as (freshness, keep):
+            await keep()
+            before = file.read_bytes()
+            assert freshness.mirror is not None
+            gone = freshness.mirror.apply(Deleted("", PEOPLE[-1].dn)).dangling
+            await keep()
+            assert (gone, file.read_bytes()) == ((PEOPLE[-1].dn,), before)
+            freshness.mirror.readings(gone)
+            freshness.mirror.settle(gone, [])
+            await keep()
+            assert sum(map(len, mirrored(file))) == len(PEOPLE)
+
+    asyncio.run(story())

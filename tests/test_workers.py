@@ -18,7 +18,7 @@ from ldappolicy.config import Config, Server
 from ldappolicy.supervisor import worker_count
 from ldappolicy.workers import MOST_UNREAD, Channel
 from tests.labs.ldappolicy import EXAMPLE, Ldappolicy, Sections, merged, toml
-from tests.labs.slapd import wait_until
+from tests.labs.slapd import Slapd, wait_until
 from tests.labs.smtpd import Address, Case, Crowd
 from tests.labs.systemd import Systemd
 
@@ -166,13 +166,70 @@ def open_files(pid: int) -> int:
 # ---------------------------------------------------------------- the life of a worker
 
 
-def test_a_worker_that_hangs(two: Ldappolicy) -> None:
+IMPATIENT = """
+from functools import partial
+from ldappolicy import supervisor
+from ldappolicy.cli import main
+supervisor.Timing = partial(supervisor.Timing, missed=2)
+main()
+"""
+
+
+def test_a_worker_that_hangs() -> None:
     """It is killed by its id, and replaced."""
-    pid = two.workers()[0]
-    os.kill(pid, signal.SIGSTOP)
-    two.wait_for_log(rf"worker \d \(pid {pid}\) has given no sign of life for 5.0 s: killed")
-    two.wait_for_log(rf"worker \d \(pid {pid}\) was killed by signal 9; another is started")
-    wait_until(lambda: len(two.workers()) == 2 and pid not in two.workers(), DEADLINE)
+    with Ldappolicy(TWO, command=[sys.executable, "-c", IMPATIENT]) as two:
+        two.wait_for_log(r"worker \d \(pid \d+\) answers", 2)
+        pid = two.workers()[0]
+        os.kill(pid, signal.SIGSTOP)
+        two.wait_for_log(rf"worker \d \(pid {pid}\) has given no sign of life for 2.0 s: killed")
+        two.wait_for_log(rf"worker \d \(pid {pid}\) was killed by signal 9; another is started")
+        wait_until(lambda: len(two.workers()) == 2 and pid not in two.workers(), DEADLINE)
+
+
+def test_a_worker_without_policies(example_ldif: Path) -> None:
+    """It is passed over while another has them; where nobody has, requests are answered as is configured."""
+    stranger = {"sender": "stranger@elsewhere.example", "recipient": "all@my.domain"}
+    answers, loaded = r"worker \d \(pid \d+\) answers", "mirror complete"
+    with Slapd(schema="ldappolicy") as slapd:
+        slapd.load(example_ldif)
+        with Ldappolicy(merged(TWO, {"directory": {"uri": [slapd.uri]}})) as service:
+            service.wait_for_log(loaded, 2)
+            slapd.kill()
+            os.kill(service.workers()[0], signal.SIGKILL)
+            service.wait_for_log("no policies yet")
+            assert {"reject,"} == {service.ask(**stranger) for _ in range(20)}
+            assert 2 == len(service.log(answers))
+            os.kill(service.workers()[0], signal.SIGKILL)
+            service.wait_for_log(answers, 3)
+            assert "DEFER_IF_PERMIT" in str(service.ask(**stranger))
+            slapd.start()
+            service.wait_for_log(loaded, 4)
+            assert {"reject,"} == {service.ask(**stranger) for _ in range(20)}
+
+
+OTHER_BUCKETS = """
+import sys
+from ldappolicy import counters
+from ldappolicy.cli import main
+if "--control" in sys.argv:
+    try:
+        open("OTHER", "x").close()
+    except FileExistsError:
+        counters.DECISION_BUCKETS = (1.0,)
+main()
+"""
+
+
+def test_a_worker_of_another_version(tmp_path: Path) -> None:
+    """What it counted does not fit: that is lost, the service is not."""
+    program = OTHER_BUCKETS.replace("OTHER", str(tmp_path / "other"))
+    with Ldappolicy(TWO, command=[sys.executable, "-c", program]) as two:
+        two.wait_for_log(r"worker \d \(pid \d+\) answers", 2)
+        for pid in two.workers():
+            os.kill(pid, signal.SIGTERM)
+        two.wait_for_log(r"what worker \d \(pid \d+\) counted is lost: it was of another version")
+        two.wait_for_log(r"worker \d \(pid \d+\) answers", 4)
+        assert "DUNNO" == two.ask(recipient="nobody@my.domain")
 
 
 def test_workers_without_a_supervisor(two: Ldappolicy) -> None:
@@ -221,6 +278,10 @@ REFUSED = [
         {"server": {"listen": ["inet:192.0.2.1:1"]}},
         "ldappolicy: cannot listen on inet:192.0.2.1:1: cannot assign requested address",
     ),
+    (
+        {"web": {"listen": "192.0.2.1:1"}},
+        "ldappolicy: [web] listen: cannot listen on 192.0.2.1:1: cannot assign requested address",
+    ),
 ]
 
 
@@ -233,6 +294,7 @@ def test_a_configuration_that_no_worker_starts_with(tmp_path: Path, sections: Se
     command = [sys.executable, "-m", "ldappolicy", "-c", str(config), "serve"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert (78, [line]) == (ran.returncode, [said for said in ran.stderr.splitlines() if "info:" not in said])
+    assert not (tmp_path / "policy").exists()
 
 
 # ---------------------------------------------------------------- SIGHUP

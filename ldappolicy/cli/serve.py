@@ -1,6 +1,7 @@
 """`ldappolicy serve`: the policy service, and what it says when it starts."""
 
 import asyncio
+import logging
 import os
 import shlex
 import sys
@@ -23,14 +24,24 @@ from ldappolicy.systemd import take
 from ldappolicy.web import Web
 from ldappolicy.workers import Facts
 
+logger = logging.getLogger("ldappolicy.serve")
+
 
 @click.command("serve")
 @click.option("--control", type=int, hidden=True, help="A worker, whose supervisor is at this descriptor.")
 @click.pass_obj
 def command(context: Context, control: int | None) -> None:
     """Answers Postfix (check_policy_service) until SIGTERM."""
+    _open_standard_streams()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(context) if control is None else workers.serve(control, _facts))
+
+
+def _open_standard_streams() -> None:
+    """Those that are closed: libuv aborts when a socket of its own has such a number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 async def _serve(context: Context) -> None:
@@ -38,7 +49,11 @@ async def _serve(context: Context) -> None:
     config = context.load()
 
     def say(facts: Facts, web: Web | None) -> None:
-        _say_started(facts, web, context, is_unattended=bool(systemd.address))
+        try:
+            _say_started(facts, web, context, is_unattended=bool(systemd.address))
+        except (OSError, UnicodeEncodeError) as problem:
+            logger.warning("not said on standard output what is served: %s", problem)
+            _discard_output()
 
     if worker_count(config) == 1:
         daemon = Daemon(config, context.load, systemd=systemd)
@@ -50,8 +65,17 @@ async def _serve(context: Context) -> None:
         await supervisor.run(lambda facts: say(facts, supervisor.web))
 
 
+def _discard_output() -> None:
+    """What could not be written would be tried again at the end, and spoil the exit status."""
+    descriptor = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(descriptor, 1)
+    os.close(descriptor)
+
+
 def _say_started(facts: Facts, web: Web | None, context: Context, *, is_unattended: bool) -> None:
     """What is being served, and lines to try against it, but for a journal."""
+    if sys.__stdout__ is None:
+        return  # it was closed
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)

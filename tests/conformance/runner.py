@@ -247,7 +247,7 @@ class Runner:
         return Run(tuple(steps), *effects([line for line in lines if f"postfix/{service}/" in line]))
 
     def _told(self) -> list[str]:
-        """What ldappolicy has logged: up to the decision of a request of our own, which comes behind all that."""
+        """What ldappolicy has logged, up to the decision of a request of our own, which comes last."""
         self.service.ask(protocol_state="CONNECT", instance=MARK)
         lines = self._logs["ours"].until(f"^decision: .*{MARK}")
         return [line for line in lines if MARK not in line]

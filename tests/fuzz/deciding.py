@@ -9,6 +9,7 @@ import asyncio
 import json
 import re
 from functools import cache
+from select import PIPE_BUF
 
 from ldappolicy.decision_log import DecisionLog, Shown
 from ldappolicy.directory.plan import Planner, Where
@@ -161,11 +162,16 @@ def decision_line(data: bytes) -> str:
             shown = Shown(request.client_address, request.client_name, request.queue_id, request.instance)
             decisions.write(decisions.alike(request, decision), shown, 0.5, 1.0)
             assert lines.line.isprintable(), lines.line
+            assert len(lines.line.encode()) < PIPE_BUF
+            if sum(map(len, request)) > 300:
+                continue  # it is cut
             _read_back(request, json.loads(lines.line) if form == "json" else fields_of(lines.line), form)
     return "written"
 
 
 def _read_back(request: Request, fields: dict[str, str], form: str) -> None:
+    if form == "json":
+        request = Request._make(value.encode("utf-8", "backslashreplace").decode() for value in request)
     sender, recipient = request.sender, request.recipient
     if form == "text":
         sender, recipient = f"<{sender}>", f"<{recipient}>"

@@ -73,7 +73,7 @@ async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 async def deciding(
     uri: str, sections: Sections | None = None, *, reload: bool = True, log: Lines | None = None
 ) -> AsyncIterator[Service]:
-    """A service that has read its policies, and writes decisions to `log`; closes its directory in the end."""
+    """A service that has read its policies, and writes decisions to `log`; its directory is closed then."""
     config = configuration(uri, sections)
     directory = assembly.open_directory(config)
     decisions = assembly.decision_log(config, log, decision_ids()) if log is not None else None

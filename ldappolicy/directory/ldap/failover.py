@@ -6,7 +6,8 @@ others; when they are the only hope they are tried all the same, until the circu
 attempt to choose a server, and it goes on when they lose patience. All lookups are asked of one server.
 
 While that is not the first one, those before it are tried in the background. When one shows what it has to,
-new searches go there, what is in flight on the old one is finished, and then the old one is left.
+new searches go there, what is in flight on the old one is finished, and then the old one is left. Servers
+that are not used and that nobody else tries are looked at now and then, so that a spare is known to be one.
 
 A new connection has to show the proofs and the witnesses (`proving`) before it is used for anything else, and
 again every `proof_interval`: an account that lost its rights, a replica that is loaded anew, and a connection
@@ -45,6 +46,11 @@ WITNESS_AGE = 3600.0
 SHORTEST_LOOK = 0.05
 """Seconds at least between two looks at whether an earlier server may be returned to."""
 
+LOOK = 30.0
+"""Seconds, on the average, between two looks at the servers that are not used."""
+KNOWN = 180.0
+"""Seconds for which it is shown how a server that is not used was found."""
+
 log = logging.getLogger(__name__)
 
 
@@ -65,6 +71,7 @@ class LdapDirectory:
         self.features = Features()
         self._settings = settings
         self._clock = clock
+        self._jitter = jitter
         self._servers = [Server(endpoint, clock, jitter) for endpoint in endpoints(settings)]
         tls = any(server.endpoint.tls for server in self._servers)
         self._context = tls_context(settings) if tls else None
@@ -105,13 +112,13 @@ class LdapDirectory:
         return None if self._answered_at is None else self._clock() - self._answered_at
 
     def servers(self) -> dict[str, bool]:
-        """Whether each server could be asked when it was last tried; those that never were are left out."""
-        lines = self._lines
-        lost = lines.server if lines is not None and not lines.connections else None
+        """Whether each server could be asked when it was last tried; those not tried of late are left out."""
+        used = self._lines.server if self._lines is not None else None
+        lost = used if self._lines is not None and not self._lines.connections else None
         return {
             server.endpoint.uri: server.is_up and server is not lost
             for server in self._servers
-            if server.is_up is not None
+            if server.is_up is not None and (server is used or server.untried < KNOWN)
         }
 
     async def open_connection(self) -> Connection:
@@ -194,6 +201,7 @@ class LdapDirectory:
         if self._choosing is None:
             self._choosing = asyncio.create_task(self._choose())
             self._choosing.add_done_callback(self._chose)
+            self._keep_going("looks", self._look_around)
         return await shared(self._choosing)
 
     def _chose(self, _: asyncio.Task[Lines]) -> None:
@@ -280,6 +288,30 @@ class LdapDirectory:
             for server in better:
                 if not server.waits and await self._try(server):
                     break
+
+    async def _look_around(self) -> None:
+        """Shows, every so often, which of the servers that are not used could be."""
+        while True:
+            await asyncio.sleep(LOOK * (0.75 + self._jitter() / 2))
+            for server in self._servers:
+                if server.untried > LOOK / 2 and not self._is_used(server):
+                    await self._look_at(server)
+
+    async def _look_at(self, server: Server) -> None:
+        was_up = server.is_up
+        try:
+            connection = await self._connect(server)
+        except Unavailable as error:
+            if not self._is_used(server):
+                server.missed(str(error))
+            return
+        server.answered()
+        if not was_up:
+            log.info("directory server that is not in use is well: %s", connection.uri)
+        await connection.close()
+
+    def _is_used(self, server: Server) -> bool:
+        return self._lines is not None and self._lines.server is server
 
     async def _prove_again(self) -> None:
         """Shows, every so often, that the connections that are used are still to be believed."""

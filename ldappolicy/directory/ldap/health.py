@@ -36,6 +36,7 @@ class Server:
         self.is_up: bool | None = None  # None: it was never tried
         self._clock = clock
         self._jitter = jitter
+        self._tried_at = float("-inf")
         self._pause_ends = float("-inf")
         self._distrust_ends = float("-inf")
         self._relapses = 0
@@ -47,7 +48,7 @@ class Server:
         self._pause_ends = self._clock() + self._doubled(SHORTEST_PAUSE, self.failures, longest)
         self.failures += 1
         self.reason = reason
-        self.is_up = False
+        self._tried(is_up=False)
         self._has_failed = True
         self._remember_relapse()
         log.warning("directory server failed, %d in a row: %s", self.failures, reason)
@@ -56,12 +57,24 @@ class Server:
         """It is well."""
         self.failures = 0
         self.reason = ""
-        self.is_up = True
+        self._tried(is_up=True)
+
+    def missed(self, reason: str) -> None:
+        """It could not be asked when nobody needed it: that is shown, and nobody is kept from trying it."""
+        if self.is_up is not False:
+            log.warning("directory server that is not in use failed: %s", reason)
+        self.reason = reason
+        self._tried(is_up=False)
 
     def chosen(self) -> None:
         """From now on lookups are asked of it."""
-        self.is_up = True
+        self._tried(is_up=True)
         self._back_since = self._clock() if self._has_failed else None
+
+    @property
+    def untried(self) -> float:
+        """Seconds since it was last tried."""
+        return self._clock() - self._tried_at
 
     @property
     def is_rested(self) -> bool:
@@ -82,6 +95,10 @@ class Server:
     def waits(self) -> float:
         """How long until it may be returned to, in seconds."""
         return max(0.0, self._pause_ends - self._clock(), self._distrust_ends - self._clock())
+
+    def _tried(self, *, is_up: bool) -> None:
+        self.is_up = is_up
+        self._tried_at = self._clock()
 
     def _remember_relapse(self) -> None:
         if self._back_since is None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ldappolicy import cli
@@ -502,6 +502,13 @@ def trees(draw: st.DrawFn) -> str:
     return policy(**lists) + "".join(tables + classes)
 
 
+TREE_OF_A_HOLD = (
+    "dn: cn=default,ou=policy,dc=example,dc=com\nobjectClass: smtpdPolicy\ncn: default\n"
+    "smtpdRecipientRestrictions: permit_mynetworks, check_client_access static:HOLD, permit_mynetworks\n\n"
+)
+
+
+@example(TREE_OF_A_HOLD)
 @given(trees())
 @settings(max_examples=300)
 def test_no_conflict_is_missed(tree: str) -> None:

@@ -137,6 +137,7 @@ class Supervisor:
         keeping = [asyncio.create_task(self._keep_up(number, started)) for number in range(self.count)]
         ended, _ = await asyncio.wait([*work, *keeping], return_when=asyncio.FIRST_COMPLETED)
         logger.info("stopping")
+        self._draining.set()
         await cancelled(*work)
         await self._drain(keeping)
         if self.web is not None:
@@ -146,7 +147,6 @@ class Supervisor:
 
     async def _drain(self, keeping: Sequence[asyncio.Task[None]]) -> None:
         """All workers finish what they have in hand, at the same time."""
-        self._draining.set()
         self._systemd.stopping()
         for door in self._doors:
             door.shut()

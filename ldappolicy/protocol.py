@@ -15,6 +15,7 @@ is empty, one over the limit. The server closes; nothing here knows of sockets, 
 import re
 from collections.abc import Callable, Container
 from functools import lru_cache
+from operator import itemgetter
 
 from ldappolicy.action import ACTION_WORDS
 from ldappolicy.errors import ProtocolError
@@ -76,18 +77,69 @@ def plain_values(data: bytes) -> tuple[str, ...] | None:
     return None if match is None else match.groups("")
 
 
-def glance(fields: Container[str]) -> Callable[[bytes], re.Match[bytes] | None]:
-    """A reader of the same requests that makes text of nothing.
+class Glance:
+    """Looks at the same requests without making text of them: `key` of what they have in some fields.
 
-    Its match has a group for each of `fields`, in the order of `Request`; None where a Postfix sends none.
+    Names are most of a request, and looking at them most of the time. So the end of a request, from the
+    certificate on, is looked at once: hardly more of it differs than the cipher. `fields` are numbers.
     """
-    in_postfix_order = re.compile(_postfix_order(fields).encode("ascii")).fullmatch
 
-    def read(data: bytes) -> re.Match[bytes] | None:
-        return None if _NUL in data or _CR in data else in_postfix_order(data)
+    def __init__(self, fields: Container[int]) -> None:
+        names = Request._fields[: _LOGIN + 1]
+        grouped = [name for number, name in enumerate(names) if number in fields or number in SHOWN]
+        self._front = re.compile(_front_of(grouped).encode("ascii")).match
+        self._tails: dict[bytes, bytes] = {}
+        chosen = [name for number, name in enumerate(names) if number in fields and name != "recipient"]
+        groups = [name for name in grouped if name != "recipient"]
+        self._chosen: Take = itemgetter(*(groups.index(name) + 1 for name in chosen))
+        self.shown: Take = itemgetter(*(groups.index(names[number]) + 1 for number in SHOWN))
 
-    return read
+    def read(self, data: bytes) -> tuple[bytes, re.Match[bytes]] | None:
+        """The key, and what `shown` takes the fields of SHOWN out of; None: not such a request."""
+        if _NUL in data or _CR in data:
+            return None
+        match = self._front(data)
+        if match is None:
+            return None
+        tail = data[match.end() :]
+        token = self._tails.get(tail) or self._token(tail, data)
+        chosen = self._chosen(match)
+        if token is None or None in chosen:
+            return None
+        return _joined(chosen) + token, match  # type: ignore[arg-type]  # None is not in it
 
+    def _token(self, tail: bytes, data: bytes) -> bytes | None:
+        """What stands for an end of requests that is as it should be."""
+        if _whole_in_postfix_order(data) is None:
+            return None
+        if len(tail) > LONGEST_TAIL:
+            return b"\n" + tail
+        if len(self._tails) >= MOST_TAILS:
+            return b"\n" + tail
+        return self._tails.setdefault(tail, b"\n%d" % len(self._tails))
+
+
+def _front_of(grouped: Container[str]) -> str:
+    """The pattern of a request up to the login; sender and recipient, which stand together, are one group."""
+    pattern = _postfix_order(grouped).partition("sasl_sender=")[0] + ")?"
+    assert "sender=(.*+)\nrecipient=(.*+)\n" in pattern
+    return pattern.replace("sender=(.*+)\nrecipient=(.*+)\n", "sender=(.*+\nrecipient=.*+)\n")
+
+
+Take = Callable[[re.Match[bytes]], tuple[bytes | None, ...]]
+
+_LOGIN = Request._fields.index("sasl_username")
+_joined = b"\n".join
+_whole_in_postfix_order = re.compile(_postfix_order(()).encode("ascii")).fullmatch
+
+SHOWN = tuple(
+    Request._fields.index(name) for name in ("client_address", "client_name", "queue_id", "instance")
+)
+"""What a log line says of the request itself, whatever decided: numbers of fields."""
+
+LONGEST_TAIL = 1024
+MOST_TAILS = 1000
+"""Ends of requests that are known by a number; others are their own."""
 
 _new_request = tuple.__new__
 

@@ -8,15 +8,12 @@ facts, or new policies, begin anew.
 Requests are looked up by the bytes of those attributes: for one that is known nothing is made text of.
 """
 
-import re
-from collections.abc import Callable, Hashable, Set
+from collections.abc import Set
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import cast
 
 from ldappolicy.counters import Tally
 from ldappolicy.facts import Facts
-from ldappolicy.protocol import glance
+from ldappolicy.protocol import Glance
 from ldappolicy.request import Request
 
 _NUMBERS = {name: number for number, name in enumerate(Request._fields)}
@@ -26,16 +23,11 @@ ALWAYS = frozenset(
 )
 """What the key begins with: what hardly any decision does without, by number."""
 
-SHOWN = frozenset(_NUMBERS[name] for name in ("client_address", "client_name", "queue_id", "instance"))
-"""What a log line says of the request itself, whatever decided."""
-
 MOST = 65_536
 """Replies that are kept; then all of them go, since clients choose the keys."""
 
 LONGEST = 1536
 """A request of more bytes, those of its line in the log included, is not kept: MOST are 100 MB then."""
-
-_Take = Callable[[re.Match[bytes]], tuple[bytes | None, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +44,22 @@ class ReadyReplies:
 
     def __init__(self) -> None:
         self.facts: Facts | None = None
-        self.replies: dict[Hashable, Ready] = {}
+        self.replies: dict[bytes, Ready] = {}
         self._use(ALWAYS)
 
     def _use(self, fields: frozenset[int]) -> None:
-        """From now on the key is made of these."""
-        grouped = sorted(fields | SHOWN)
+        """From now on the key is made of these; what stands behind the login is in it anyway."""
         self._fields = fields
-        self.glance = glance({Request._fields[number] for number in grouped})
-        self.key: _Take = _groups(grouped, fields)
-        self.shown: _Take = _groups(grouped, SHOWN)
-        """Client address and name, queue id and instance."""
+        glance = Glance(fields)
+        self.read = glance.read
+        self.shown = glance.shown
 
     def begin(self, facts: Facts) -> None:
         """Other facts: no reply is ready."""
         self.facts = facts
         self.replies.clear()
 
-    def keep(self, key: Hashable, ready: Ready, size: int, looks: Set[int]) -> None:
+    def keep(self, key: bytes, ready: Ready, size: int, looks: Set[int]) -> None:
         """Keeps a reply for the facts at hand, unless evaluations have looked at more than the key has."""
         if not looks <= self._fields:
             self.replies.clear()
@@ -83,8 +73,3 @@ class ReadyReplies:
 def _size(line: str) -> int:
     """Bytes in memory, at most: one letter beyond ASCII makes all of them wider."""
     return len(line) if line.isascii() else 4 * len(line)
-
-
-def _groups(grouped: list[int], fields: Set[int]) -> _Take:
-    """Takes some of the `grouped` attributes out of a match, in the order of `Request`."""
-    return cast(_Take, itemgetter(*(at for at, number in enumerate(grouped, 1) if number in fields)))

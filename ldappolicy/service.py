@@ -7,7 +7,7 @@ has `request_timeout` for all of it; past that its lookups count as unavailable,
 
 import asyncio
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -89,13 +89,13 @@ class Service:
         """
         began = self._clock()
         ready = self._ready
-        match = ready.glance(data)
-        if match is None:
+        glance = ready.read(data)
+        if glance is None:
             return None
+        key, match = glance
         facts = self.resolver.facts(began)
         if facts is not ready.facts:
             ready.begin(facts)
-        key = ready.key(match)
         known = ready.replies.get(key)
         if known is None:
             return self._answer_anew(data, key, began)
@@ -109,7 +109,7 @@ class Service:
             self._decisions.write(known.line, shown, seconds, self.resolver.age(began))
         return known.reply
 
-    def _answer_anew(self, data: bytes, key: Hashable, began: float) -> bytes | Request | None:
+    def _answer_anew(self, data: bytes, key: bytes, began: float) -> bytes | Request | None:
         """The same for a request like which there was none since the facts are what they are."""
         values = plain_values(data)
         if values is None:

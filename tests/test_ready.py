@@ -293,7 +293,7 @@ def test_a_policy_that_is_none() -> None:
 def test_long_requests_are_not_kept(size: int, kept: int) -> None:
     """Few of them would fill the memory."""
     replies = ReadyReplies()
-    replies.keep(("key",), ready.Ready(DUNNO, Stage(policy()).service.counters.cache["hit"]), size, set())
+    replies.keep(b"key", ready.Ready(DUNNO, Stage(policy()).service.counters.cache["hit"]), size, set())
     assert len(replies.replies) == kept
 
 

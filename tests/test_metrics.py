@@ -407,6 +407,7 @@ def test_outage(slapd: Slapd) -> None:
     sections: Sections = {"directory": {"poll_interval": "500ms"}, "cache": {"max_stale": "1s"}}
     with watched(slapd, sections) as here:
         assert (here.page("/healthz"), here.page("/readyz")) == ((200, "alive\n"), (200, "ready\n"))
+        until(lambda: here.number("data_age_seconds") == 0)  # a stream stands
         slapd.kill()
         try:
             expected = "the directory is unavailable and what is known is older than max_stale, 1 s\n"

@@ -118,7 +118,8 @@ class Resolver:
         if now is None:
             now = self.clock()
         if now >= self._hot_until:
-            is_over = now >= self._trusted_until or len(self._hot) > self._limits.size
+            # What is not vouched for is looked up in the caches now and then: unused, it would be let go of.
+            is_over = self._trusted_until < _FOREVER or len(self._hot) > self._limits.size
             if is_over or self.directory.features != self._features:
                 self._forget_hot()
             self._hot_until = now + min(HOT_SECONDS, self._limits.ttl / 10, self._limits.negative_ttl / 10)

@@ -112,13 +112,13 @@ def test_one_seed_makes_one_run() -> None:
     assert runs[0] == runs[1] == (Finding("planted", "KeyError in test_fuzz.py:planted", b"<<"),)
 
 
-def quadratic(data: bytes) -> str:
-    """Takes as many steps as the square of the size has, by the thousand."""
-    return str(sum(1 for _ in range(len(data) ** 2 // 1024)))
+def cubic(data: bytes) -> str:
+    """Takes as many steps as the cube of the size has, by the million."""
+    return str(sum(1 for _ in range(len(data) ** 3 // 1024**2)))
 
 
-def test_a_square_is_found() -> None:
-    """Growth is told from what is linear, however fast the machine."""
+def test_growth_is_found() -> None:
+    """A power is told from what is linear, however fast the machine, or busy."""
     unit: Growth = (b"", b"x", b"")
-    assert growth_fault(Target("square", quadratic), unit).startswith("time grows with the power ")
+    assert growth_fault(Target("cube", cubic), unit).startswith("time grows with the power ")
     assert growth_fault(Target("line", lambda data: str(list(data))), unit) == ""

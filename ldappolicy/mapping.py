@@ -212,7 +212,7 @@ def primary_group_sid(entry: Entry) -> str | None:
 # ---------------------------------------------------------------- profiles
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _OpenLdap(Mapping):
     """slapd(8): entryDN of RFC 5020."""
 

@@ -78,7 +78,7 @@ def plain_values(data: bytes) -> tuple[str, ...] | None:
 
 
 class Glance:
-    """Looks at the same requests without making text of them: `key` of what they have in some fields.
+    """Looks at the same requests without making text of them: `read` gives a key of some fields.
 
     Names are most of a request, and looking at them most of the time. So the end of a request, from the
     certificate on, is looked at once: hardly more of it differs than the cipher. `fields` are numbers.

@@ -29,7 +29,10 @@ from ldappolicy.invalidation import Dependencies
 _Asked = dict[Lookup, asyncio.Future[Outcome]]
 
 HOT_SECONDS = 5.0
-"""How long a fresh outcome is used without looking at its age again: at most a tenth of its ttl."""
+"""How long a fresh outcome is used without looking at its age again: at most a tenth of its ttl.
+
+Where a stream vouches for all that is in use, until a change is told.
+"""
 
 DEPENDENCIES = 8
 """What answers depend on is noted for at most so many times the number of answers that are kept."""

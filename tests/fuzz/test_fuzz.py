@@ -112,13 +112,24 @@ def test_one_seed_makes_one_run() -> None:
     assert runs[0] == runs[1] == (Finding("planted", "KeyError in test_fuzz.py:planted", b"<<"),)
 
 
-def cubic(data: bytes) -> str:
-    """Takes as many steps as the cube of the size has, by the million."""
-    return str(sum(1 for _ in range(len(data) ** 3 // 1024**2)))
+class Steps:
+    """A clock that goes by the steps of a target, and no machine disturbs."""
+
+    taken = 0.0
+
+    def __call__(self) -> float:
+        return self.taken / 1_000_000
+
+    def quadratic(self, data: bytes) -> str:
+        """Takes as many as the square of the size has."""
+        self.taken += len(data) ** 2
+        return ""
 
 
-def test_growth_is_found() -> None:
-    """A power is told from what is linear, however fast the machine, or busy."""
+def test_a_square_is_found() -> None:
+    """Growth is told from what is linear."""
     unit: Growth = (b"", b"x", b"")
-    assert growth_fault(Target("cube", cubic), unit).startswith("time grows with the power ")
+    steps = Steps()
+    square = growth_fault(Target("square", steps.quadratic), unit, steps)
+    assert square == "time grows with the power 2.0 of the size"
     assert growth_fault(Target("line", lambda data: str(list(data))), unit) == ""

@@ -25,6 +25,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Self
@@ -319,11 +320,12 @@ def _deadline(connection: Any, seconds: float) -> Iterator[None]:
 
     timer = threading.Timer(seconds, expire)
     timer.daemon = True
+    began = time.monotonic()
     timer.start()
     try:
         yield
     except (LDAPException, OSError, *_GARBAGE) as error:
-        if expired.is_set():
+        if expired.is_set() or time.monotonic() - began >= seconds:  # the socket's own timeout may be first
             raise Unavailable(f"no answer within {seconds:g} s") from error
         if isinstance(error, LDAPException | OSError):
             raise Unavailable(_reason(connection, error)) from error

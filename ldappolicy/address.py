@@ -115,12 +115,11 @@ def address_keys(address: str, delimiters: str, parents: bool) -> AddressKeys:
     if "@" not in address:
         return AddressKeys((address,), (address,))
     exact = exact_forms(address, delimiters)
-    domain = split_address(address)[1]
-    names = (*exact, *(split_address(full)[0] + "@" for full in exact))
-    both = [tuple(dict.fromkeys((quoted(name), name))) for name in names]
-    middle = tuple(_parents(domain, not parents))
-    count = len(exact)
-    return AddressKeys((*sum(both[:count], ()), *middle, *sum(both[count:], ())), exact)
+    middle = tuple(_parents(split_address(address)[1], not parents))
+    keys = dict.fromkeys(form for full in exact for form in (quoted(full), full))
+    users = (split_address(full)[0] + "@" for full in exact)
+    last = dict.fromkeys(form for user in users for form in (quoted(user), user))
+    return AddressKeys((*keys, *middle, *last), exact)
 
 
 def domain_keys(name: str, parents: bool) -> tuple[str, ...]:

@@ -16,13 +16,14 @@ What is said of all requests alike is made once (`alike`); what differs is put i
 through `logging`, which costs more than a decision does.
 """
 
+import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import count
 from json.encoder import encode_basestring_ascii
-from typing import NamedTuple
 
 from ldappolicy.evaluate import Decision
 from ldappolicy.log import Lines
@@ -49,13 +50,13 @@ SHORT = 24
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 
 
-class Shown(NamedTuple):
-    """What a line says of one request; the rest is the same of all that are decided alike."""
+Shown = Sequence[str]
+"""What a line says of one request (see `protocol.SHOWN`); the rest is the same of all decided alike."""
 
-    client_address: str
-    client_name: str
-    queue_id: str
-    instance: str
+
+def shown_of(request: Request) -> Shown:
+    """The same of a request."""
+    return (request.client_address, request.client_name, request.queue_id, request.instance)
 
 
 class DecisionLog:
@@ -89,32 +90,39 @@ class DecisionLog:
     def write(self, alike: str, shown: Shown, seconds: float, age: float | None, number: str = "") -> None:
         """Writes a decision that took so many seconds; `number` is its id if it was told somebody."""
         if sum(map(len, shown)) > SHOWN_LETTERS:
-            shown = Shown(*map(_short, shown))
+            shown = [_short(value) for value in shown]
         self._put(self._line(alike, shown, int(seconds * 1e6), age, number or self.next_id()))
 
 
 def _text(alike: str, shown: Shown, microseconds: int, age: float | None, number: str) -> str:
     address, name, queue_id, instance = shown
-    place = f"queue_id={_bare(queue_id)}" if queue_id else f"instance={_bare(instance)}"
-    client = _bare(f"{name}[{address}]")
+    client = f"{name}[{address}]"
+    if not _are_bare("".join(shown)):
+        client, queue_id, instance = _bare(client), _bare(queue_id), _bare(instance)
+    place = f"queue_id={queue_id}" if queue_id else f"instance={instance}"
     old = "-" if age is None else f"{age:.1f}" if age else "0.0"
     return f"decision: id={number} {place} client={client} {alike} age={old} us={microseconds}"
 
 
 def _text_alike(request: Request, decision: Decision, is_shadow: bool) -> str:
-    fields = {
-        "state": _bare(request.protocol_state),
-        "policy": _bare(decision.policy),
-        "sender": _bare(f"<{request.sender}>"),
-        "recipient": _bare(f"<{request.recipient}>"),
-        "login": _bare(request.sasl_username),
-        "action": repr(_action(decision)),
-        "restriction": repr(decision.restriction),
-        "dn": repr(decision.dn),
-    }
-    fields |= {"shadow": "yes"} if is_shadow else {}
-    fields |= {"shadowed": repr("; ".join(decision.shadowed))} if decision.shadowed else {}
-    return " ".join(f"{name}={value}" for name, value in fields.items())
+    state, policy, login = request.protocol_state, decision.policy, request.sasl_username
+    sender, recipient = f"<{request.sender}>", f"<{request.recipient}>"
+    if not _are_bare(f"{state}{policy}{login}{sender}{recipient}"):
+        state, policy, login = _bare(state), _bare(policy), _bare(login)
+        sender, recipient = _bare(sender), _bare(recipient)
+    why = _text_why(_action(decision), decision.restriction, decision.dn)
+    line = f"state={state} policy={policy} sender={sender} recipient={recipient} login={login} {why}"
+    line += " shadow=yes" if is_shadow else ""
+    return f"{line} shadowed={'; '.join(decision.shadowed)!r}" if decision.shadowed else line
+
+
+@lru_cache(maxsize=1024)
+def _text_why(action: str, restriction: str, dn: str) -> str:
+    return f"action={action!r} restriction={restriction!r} dn={dn!r}"
+
+
+_are_bare = re.compile(r"[!#-&(-~]*").fullmatch
+"""Whether values, one behind the other, may stand without quotes; it may say no of some that might."""
 
 
 def _bare(value: str) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ldappolicy.evaluation import EARLY_STATES, Evaluation, Steps, has_sender
+from ldappolicy.evaluation import EARLY_STATES, Evaluation, Steps
 from ldappolicy.facts import Facts, Lookup
-from ldappolicy.learned import Learned
+from ldappolicy.learned import Learned, Values, ValuesOf
 from ldappolicy.mapping import Mapping as AttributeMapping
 from ldappolicy.policy import LISTS, Broken, Policy, PolicySet
 from ldappolicy.request import Request
@@ -94,43 +94,69 @@ class Evaluator:
             if isinstance(policy, Policy)
         }
         self._plans: dict[tuple[str, str], _Plan] = {}
-        self.looks: set[int] = set()
-        """The numbers of the request attributes that any evaluation without a trace has looked at."""
+        self.looks: set[str] = set()
+        """The names of the request attributes that any evaluation without a trace has looked at."""
+
+    def recall(self, context: str, values: Values, facts: Facts) -> "Decision | Begun | None":
+        """The decision of a request, if its lists are known to run out; else what to begin `evaluate` with.
+
+        `context` is its policy_context. None: nothing is known yet of what this asks for.
+        """
+        state = values["protocol_state"].decode("utf-8", "surrogateescape")
+        plan = self._plans.get((context, state))
+        if plan is None or not plan.is_simple:
+            return None
+        outcomes: list[ListOutcome] = []
+        for part, memory in _memories(plan, facts.derived):
+            outcome = memory.recall(values) or _glanced(part, memory, values, facts, self.mapping)
+            if outcome is None or outcome.end is End.REFUSED:
+                return Begun(plan, values, outcomes, part if outcome is None else None)
+            outcomes.append(outcome)
+        if outcomes and outcome is part.ran_out:
+            return plan.ran_out
+        return Begun(plan, values, outcomes)
 
     def evaluate(
-        self, request: Request, facts: Facts, trace: list[dict[str, Any]] | None = None
+        self,
+        request: Request,
+        facts: Facts,
+        trace: list[dict[str, Any]] | None = None,
+        begun: "Begun | None" = None,
     ) -> Decision | Lacking:
-        """Decides a request, or says what has to be looked up first."""
-        key = (request.policy_context, request.protocol_state)
-        plan = self._plans.get(key)
-        if plan is None:
-            made = self._plan(*key)
-            if isinstance(made, Decision):
-                return made
-            plan = self._plans[key] = made  # there are as many as policies have lists, and no more
-        outcomes = _recalled(plan, request, facts) if trace is None else []
-        if len(outcomes) == len(plan.lists) and outcomes and outcomes[-1] is plan.lists[-1].ran_out:
-            return plan.ran_out
-        evaluation = Evaluation(request, facts, self.mapping, plan.program, trace)
-        _run(evaluation, plan, outcomes, self._learned if trace is None else _traced)
+        """Decides a request, or says what has to be looked up first; `begun` is what `recall` came to."""
+        if begun is None:
+            key = (request.policy_context, request.protocol_state)
+            plan = self._plans.get(key)
+            if plan is None:
+                made = self._plan(*key)
+                if isinstance(made, Decision):
+                    return made
+                plan = self._plans[key] = made  # there are as many as policies have lists, and no more
+            begun = Begun(plan, ValuesOf(request), [])
+        evaluation = Evaluation(request, facts, self.mapping, begun.plan.program, trace)
+        _run(evaluation, begun, self._learned if trace is None else _traced)
         if evaluation.lacking:
             return Lacking(tuple(evaluation.lacking))
-        return self._decision(evaluation, outcomes, plan)
+        return self._decision(evaluation, begun.outcomes, begun.plan)
 
-    def _learned(self, evaluation: Evaluation, part: "_List") -> ListOutcome:
+    def _learned(self, evaluation: Evaluation, part: "_List", begun: "Begun") -> ListOutcome:
         """What a list comes to, which is kept with the facts where it says all there is to say of it."""
-        request, is_first = evaluation.request, evaluation.is_unmarked
+        is_first = evaluation.is_unmarked
         memory = _memory(part, evaluation.has_sender, evaluation.derived)
-        outcome = memory.recall(request) if is_first else None
-        if outcome is not None:
-            return outcome
-        taking_notes, told = evaluation.take_notes(), evaluation.told
+        if is_first and part is not begun.unknown:
+            values = begun.values
+            known = memory.recall(values) or _glanced(part, memory, values, evaluation.facts, self.mapping)
+            if known is not None:
+                return known
+        request, told = evaluation.request, evaluation.told
+        taking_notes = evaluation.take_notes()
         outcome = evaluation.run_list(part.name, part.steps)
         evaluation.request = request
-        self.looks.update(taking_notes.looks)
+        looks = taking_notes.looks
+        self.looks.update(looks)
         if is_first and evaluation.is_unmarked and told == evaluation.told and outcome.is_plain:
             outcome = part.ran_out if outcome.end is End.RAN_OUT else outcome
-            memory.learn(taking_notes, outcome)
+            memory.learn(looks, ValuesOf(request), outcome)
         return outcome
 
     def _decision(self, evaluation: Evaluation, outcomes: list[ListOutcome], plan: "_Plan") -> Decision:
@@ -181,7 +207,7 @@ class Evaluator:
         chosen = (only,) if slash else names
         lists = tuple(_List(name, program.lists[name]) for name in chosen if name in program.lists)
         if any(part.name == "helo" for part in lists):
-            self.looks.add(_HELO_NAME)  # see _not_yet
+            self.looks.add("helo_name")  # see _not_yet
         return _Plan(program, lists, alone=bool(slash), state=state)
 
     def _unusable(self, name: str) -> str:
@@ -193,9 +219,6 @@ class Evaluator:
 
 _MAX_ANSWERS = 1000
 """Texts come from the directory."""
-
-
-_HELO_NAME = Request._fields.index("helo_name")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,7 +233,7 @@ class _List:
         object.__setattr__(self, "ran_out", ListOutcome(self.name))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Plan:
     """The lists to run in a protocol state, in order; `alone` when the context names one.
 
@@ -223,21 +246,29 @@ class _Plan:
     state: str
     ran_out: Decision = field(init=False)
     is_simple: bool = field(init=False)
-    """Whether every list is run for every request."""
+    """Whether every list is run for every request, and there is a sender."""
     answers: dict[tuple[str | None, Decider], Decision] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ran_out", Decision("DUNNO", self.program.policy.name))
         self.answers["DUNNO", NOBODY] = self.ran_out
-        early = self.verifies or (self.state in EARLY_STATES and not self.alone)
-        conditional = {"helo", "sender"} if early else {"helo"}
-        is_simple = not self.verifies and conditional.isdisjoint(part.name for part in self.lists)
+        is_simple = self.state not in EARLY_STATES and "helo" not in (part.name for part in self.lists)
         object.__setattr__(self, "is_simple", is_simple)
 
     @property
     def verifies(self) -> bool:
         """Whether it is for VRFY, which may come without a sender."""
         return self.state == "VRFY"
+
+
+@dataclass(slots=True)
+class Begun:
+    """An evaluation that is to go on: what its first lists came to. Nobody knows it of the list `unknown`."""
+
+    plan: _Plan
+    values: Values
+    outcomes: list[ListOutcome]
+    unknown: _List | None = None
 
 
 def _notes(evaluation: Evaluation, reply: Reply) -> tuple[str, ...]:
@@ -249,7 +280,7 @@ def _configuration_error(policy: str, problem: str) -> Decision:
     return Decision(SERVER_CONFIGURATION_ERROR, policy, error=problem)
 
 
-def _memory(part: _List, sender: bool, derived: dict[tuple[object, ...], object]) -> Learned[ListOutcome]:
+def _memory(part: _List, sender: bool, derived: dict[object, object]) -> Learned[ListOutcome]:
     """What is known of a list, with or without a sender."""
     memory = derived.get((part, sender))
     if memory is None:
@@ -257,35 +288,49 @@ def _memory(part: _List, sender: bool, derived: dict[tuple[object, ...], object]
     return memory  # type: ignore[return-value]  # a cast would cost as much as the look
 
 
-def _recalled(plan: _Plan, request: Request, facts: Facts) -> list[ListOutcome]:
-    """What the first lists are known to come to for such a request; none of them refuses."""
-    outcomes: list[ListOutcome] = []
-    if plan.is_simple:
-        sender = has_sender(request)
-        for part in plan.lists:
-            outcome = _memory(part, sender, facts.derived).recall(request)
-            if outcome is None or outcome.end is End.REFUSED:
-                break
-            outcomes.append(outcome)
-    return outcomes
+def _memories(plan: _Plan, derived: dict[object, object]) -> tuple[tuple[_List, Learned[ListOutcome]], ...]:
+    """What is known of each list of a plan, with a sender."""
+    memories = derived.get(plan)
+    if memories is None:
+        memories = derived[plan] = tuple((part, _memory(part, True, derived)) for part in plan.lists)
+    return memories  # type: ignore[return-value]  # as above
 
 
-_Run = Callable[[Evaluation, _List], ListOutcome]
+def _glanced(
+    part: _List, memory: Learned[ListOutcome], values: Values, facts: Facts, mapping: AttributeMapping
+) -> ListOutcome | None:
+    """What a list comes to at a glance, which is kept: that it runs out, or nobody knows."""
+    glances = part.steps.glances
+    looks: list[str] = []
+    for glance in glances:
+        look = glance(values, facts, mapping)
+        if not look:
+            return None
+        if look not in looks:
+            looks.append(look)
+    if not glances:
+        return None
+    memory.learn(looks, values, part.ran_out)
+    return part.ran_out
 
 
-def _traced(evaluation: Evaluation, part: _List) -> ListOutcome:
+_Run = Callable[[Evaluation, _List, Begun], ListOutcome]
+
+
+def _traced(evaluation: Evaluation, part: _List, begun: Begun) -> ListOutcome:
     """A list from its beginning, told in the trace."""
     assert evaluation.trace is not None
     evaluation.trace.append({"depth": 0, "list": part.name})
     return evaluation.run_list(part.name, part.steps)
 
 
-def _run(evaluation: Evaluation, plan: _Plan, outcomes: list[ListOutcome], run: _Run) -> None:
+def _run(evaluation: Evaluation, begun: Begun, run: _Run) -> None:
     """The lists, independent of one another, until one certainly refuses or discards.
 
-    `outcomes` gets theirs; those of the first lists may be in there. While lookups are lacking the rest is
+    The outcomes get theirs; those of the first lists may be in there. While lookups are lacking the rest is
     walked as well, so that all of them are asked for at once.
     """
+    plan, outcomes = begun.plan, begun.outcomes
     verifying = plan.verifies
     if verifying and plan.alone and any(part.name == "sender" for part in plan.lists):
         evaluation.has_sender = True  # Postfix runs that list with a sender only: the null sender
@@ -295,7 +340,7 @@ def _run(evaluation: Evaluation, plan: _Plan, outcomes: list[ListOutcome], run: 
             continue
         if evaluation.rejecting is not None and not (name == "recipient" and outcomes[-1].name == "relay"):
             evaluation.forget_defer_if_reject()
-        outcome = run(evaluation, part)
+        outcome = run(evaluation, part, begun)
         outcomes.append(outcome)
         if outcome.end is End.REFUSED or outcome.end is End.DISCARDED:
             if not evaluation.lacking and (outcome.refuses or outcome.end is End.DISCARDED):

@@ -14,7 +14,7 @@ from ldappolicy.address import fold, is_routed, strip_dot
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
 from ldappolicy.facts import Facts, Found, Lookup, Missed
-from ldappolicy.learned import NotedRequest, noted
+from ldappolicy.learned import NotedRequest, Values
 from ldappolicy.mapping import Mapping
 from ldappolicy.request import Request
 from ldappolicy.residue import (
@@ -32,6 +32,9 @@ from ldappolicy.rewriting import rewrite
 from ldappolicy.vocabulary import Residue
 
 Step = Callable[["Evaluation"], int]
+
+Glance = Callable[[Values, Facts, Mapping], str]
+"""What it has looked at if it is sure that a step comes to nothing, undecided; "" says nothing."""
 
 _RESTORED = (
     *("outcome", "effects", "effects_before_permit", "flags", "rejecting", "both", "warned", "form"),
@@ -84,9 +87,13 @@ class ServerConfigurationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A compiled list: the steps, each with how it is written."""
+    """A compiled list: the steps, each with how it is written.
+
+    `glances`, where each step has one, say of the request alone that the step comes to nothing.
+    """
 
     steps: tuple[tuple[Step, str], ...]
+    glances: tuple[Glance, ...] = ()
 
 
 class Surroundings(Protocol):
@@ -172,7 +179,8 @@ class Evaluation:
 
     def take_notes(self) -> NotedRequest:
         """From now on it is noted what is looked at; what was seen before is looked at anew."""
-        taking_notes = self.request = noted(self.request)
+        taking_notes = NotedRequest(self.request)
+        self.request = taking_notes.as_request
         self._sender = self._recipients = None
         self.guessed = False
         return taking_notes

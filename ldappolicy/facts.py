@@ -65,7 +65,7 @@ class Facts:
     """
 
     get: Callable[[Lookup], Outcome | None]
-    derived: dict[tuple[object, ...], object] = field(default_factory=dict)
+    derived: dict[object, object] = field(default_factory=dict)
     has_chain: bool = False
     tells_apart: bool = False
 

@@ -6,10 +6,12 @@ tree: at each place the attribute that is looked at there, and a branch for each
 walks it with a request looks at what the list would have looked at, and no more. An unrestricted sender is
 known by the sender alone, whoever the mail is for, where a whole decision hardly ever comes twice.
 
+Values are the bytes that came, so that nobody has to make text of a request whose lists are known.
 `NotedRequest` is how it is found out what is looked at. All of it holds for one object of facts.
 """
 
-from typing import Generic, TypeVar
+from collections.abc import Sequence
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from ldappolicy.request import Request
 
@@ -19,40 +21,60 @@ MOST = 65_536
 """Outcomes that are kept; then all of them go, since clients choose the values."""
 
 LONGEST = 128
-"""A value of more characters is not kept, as in `address.REMEMBERED`."""
+"""A value of more bytes is not kept, as in `address.REMEMBERED`."""
 
 
-def _noting(number: int) -> property:
-    def get(request: "NotedRequest") -> str:
-        request.looks.append(number)
-        return request[number]
+class Values(Protocol):
+    """Attributes of a request by their names, as bytes; IndexError for one that is not at hand."""
 
-    return property(get)
-
-
-class NotedRequest(Request):
-    """A request that notes the number of each attribute that is looked at by name, in `looks`."""
-
-    looks: list[int]
-
-    vars().update({name: _noting(number) for number, name in enumerate(Request._fields)})
+    def __getitem__(self, name: str, /) -> bytes | Any:
+        """The value of one."""
+        ...
 
 
-def noted(request: Request) -> NotedRequest:
-    """The same request, taking notes."""
-    copy = tuple.__new__(NotedRequest, request)
-    copy.looks = []
-    return copy
+class ValuesOf:
+    """Those of a request that is text: all of them."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def __getitem__(self, name: str, /) -> bytes:
+        value: str = getattr(self._request, name)
+        return value.encode("utf-8", "surrogateescape")
+
+
+class NotedRequest:
+    """A request to all who look at attributes by name; `looks` are the names, in the order of the first look.
+
+    It asks the request once for each, and has it from then on.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.looks: list[str] = []
+        self._request = request
+
+    def __getattr__(self, name: str) -> str:
+        value: str = getattr(self._request, name)
+        self.looks.append(name)
+        self.__dict__[name] = value
+        return value
+
+    @property
+    def as_request(self) -> Request:
+        """Itself."""
+        return cast(Request, self)
 
 
 class _Place:
-    """Where the attribute with that number is looked at."""
+    """Where the attribute of that name is looked at."""
 
-    __slots__ = ("branches", "number")
+    __slots__ = ("branches", "name")
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.branches: dict[str, object] = {}
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.branches: dict[bytes, object] = {}
 
 
 class Learned(Generic[_T]):
@@ -64,33 +86,35 @@ class Learned(Generic[_T]):
         self._root: object = None
         self._count = 0
 
-    def recall(self, request: Request) -> _T | None:
+    def recall(self, values: Values) -> _T | None:
         """What it came to for such a request; None: nobody knows."""
         place = self._root
-        while isinstance(place, _Place):
-            place = place.branches.get(request[place.number])
+        try:
+            while isinstance(place, _Place):
+                place = place.branches.get(values[place.name])
+        except IndexError:
+            return None
         return place  # type: ignore[return-value]  # a cast would cost as much as a branch
 
-    def learn(self, request: NotedRequest, outcome: _T) -> None:
-        """Keeps what it came to for a request that has taken notes since the list began."""
-        looks = list(dict.fromkeys(request.looks))
-        if any(len(request[number]) > LONGEST for number in looks):
-            return
+    def learn(self, looks: Sequence[str], values: Values, outcome: _T) -> None:
+        """Keeps what it came to after these looks; what looked elsewhere in its place gives way."""
         if self._count >= MOST:
             self._root, self._count = None, 0
         self._count += 1
-        if looks:
-            self._root = _grown(self._root, request, looks, outcome)
+        place: _Place | None = None
+        value = b""
+        for name in looks:
+            deeper = self._root if place is None else place.branches.get(value)
+            if not isinstance(deeper, _Place) or deeper.name != name:
+                deeper = _Place(name)
+                self._put(place, value, deeper)
+            place, value = deeper, values[name]
+            if len(value) > LONGEST:
+                return
+        self._put(place, value, outcome)
+
+    def _put(self, place: _Place | None, value: bytes, what: object) -> None:
+        if place is None:
+            self._root = what
         else:
-            self._root = outcome
-
-
-def _grown(place: object, request: Request, looks: list[int], outcome: object) -> _Place:
-    """The place with a branch for these values; what looked elsewhere there gives way."""
-    number = looks[0]
-    if not isinstance(place, _Place) or place.number != number:
-        place = _Place(number)
-    value = request[number]
-    rest = looks[1:]
-    place.branches[value] = _grown(place.branches.get(value), request, rest, outcome) if rest else outcome
-    return place
+            place.branches[value] = what

@@ -43,7 +43,7 @@ def _postfix_order(grouped: Container[str]) -> str:
 
     def lines(*names: str, optional: bool = False) -> str:
         # Possessive, so that a value is scanned once; "." is anything but a newline.
-        block = "".join(f"{name}=(.*+)\n" if name in grouped else f"{name}=.*+\n" for name in names)
+        block = "".join(f"{name}=(?P<{name}>.*+)\n" if name in grouped else f"{name}=.*+\n" for name in names)
         return f"(?:{block})?" if optional else block
 
     return (
@@ -81,21 +81,20 @@ class Glance:
     """Looks at the same requests without making text of them: `read` gives a key of some fields.
 
     Names are most of a request, and looking at them most of the time. So the end of a request, from the
-    certificate on, is looked at once: hardly more of it differs than the cipher. `fields` are numbers.
+    certificate on, is looked at once: hardly more of it differs than the cipher. `fields` are names.
     """
 
-    def __init__(self, fields: Container[int]) -> None:
-        names = Request._fields[: _LOGIN + 1]
-        grouped = [name for number, name in enumerate(names) if number in fields or number in SHOWN]
-        self._front = re.compile(_front_of(grouped).encode("ascii")).match
+    def __init__(self, fields: Container[str]) -> None:
+        grouped = [name for name in _FRONT if name in fields or name in SHOWN]
+        front = _postfix_order(grouped).partition("sasl_sender=")[0] + ")?"
+        self._front = re.compile(front.encode("ascii")).match
         self._tails: dict[bytes, bytes] = {}
-        chosen = [name for number, name in enumerate(names) if number in fields and name != "recipient"]
-        groups = [name for name in grouped if name != "recipient"]
-        self._chosen: Take = itemgetter(*(groups.index(name) + 1 for name in chosen))
-        self.shown: Take = itemgetter(*(groups.index(names[number]) + 1 for number in SHOWN))
+        self._contexts: dict[bytes, str] = {}
+        self._chosen: Take = itemgetter(*(at for at, name in enumerate(grouped, 1) if name in fields))
+        self._shown: Take = itemgetter(*(grouped.index(name) + 1 for name in SHOWN))
 
     def read(self, data: bytes) -> tuple[bytes, re.Match[bytes]] | None:
-        """The key, and what `shown` takes the fields of SHOWN out of; None: not such a request."""
+        """The key, and a match with the fields before the certificate by name; None: not such a request."""
         if _NUL in data or _CR in data:
             return None
         match = self._front(data)
@@ -108,34 +107,34 @@ class Glance:
             return None
         return _joined(chosen) + token, match  # type: ignore[arg-type]  # None is not in it
 
+    def shown(self, match: re.Match[bytes]) -> list[str]:
+        """The values of SHOWN."""
+        shown = self._shown(match)
+        return _joined(shown).decode("utf-8", "surrogateescape").split("\n")  # type: ignore[arg-type]  # nor here
+
+    def context(self, data: bytes, match: re.Match[bytes]) -> str | None:
+        """The policy_context of a request that was read; None: it has to be looked for."""
+        return self._contexts.get(data[match.end() :])
+
     def _token(self, tail: bytes, data: bytes) -> bytes | None:
         """What stands for an end of requests that is as it should be."""
-        if _whole_in_postfix_order(data) is None:
+        whole = _whole_in_postfix_order(data)
+        if whole is None:
             return None
-        if len(tail) > LONGEST_TAIL:
+        if len(tail) > LONGEST_TAIL or len(self._tails) >= MOST_TAILS:
             return b"\n" + tail
-        if len(self._tails) >= MOST_TAILS:
-            return b"\n" + tail
+        self._contexts[tail] = whole["policy_context"].decode("utf-8", "surrogateescape")
         return self._tails.setdefault(tail, b"\n%d" % len(self._tails))
-
-
-def _front_of(grouped: Container[str]) -> str:
-    """The pattern of a request up to the login; sender and recipient, which stand together, are one group."""
-    pattern = _postfix_order(grouped).partition("sasl_sender=")[0] + ")?"
-    assert "sender=(.*+)\nrecipient=(.*+)\n" in pattern
-    return pattern.replace("sender=(.*+)\nrecipient=(.*+)\n", "sender=(.*+\nrecipient=.*+)\n")
 
 
 Take = Callable[[re.Match[bytes]], tuple[bytes | None, ...]]
 
-_LOGIN = Request._fields.index("sasl_username")
+_FRONT = Request._fields[: Request._fields.index("sasl_username") + 1]
 _joined = b"\n".join
-_whole_in_postfix_order = re.compile(_postfix_order(()).encode("ascii")).fullmatch
+_whole_in_postfix_order = re.compile(_postfix_order(("policy_context",)).encode("ascii")).fullmatch
 
-SHOWN = tuple(
-    Request._fields.index(name) for name in ("client_address", "client_name", "queue_id", "instance")
-)
-"""What a log line says of the request itself, whatever decided: numbers of fields."""
+SHOWN = ("client_address", "client_name", "queue_id", "instance")
+"""What a log line says of the request itself, whatever decided."""
 
 LONGEST_TAIL = 1024
 MOST_TAILS = 1000

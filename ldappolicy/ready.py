@@ -14,14 +14,9 @@ from dataclasses import dataclass
 from ldappolicy.counters import Tally
 from ldappolicy.facts import Facts
 from ldappolicy.protocol import Glance
-from ldappolicy.request import Request
 
-_NUMBERS = {name: number for number, name in enumerate(Request._fields)}
-
-ALWAYS = frozenset(
-    _NUMBERS[name] for name in ("protocol_state", "sender", "recipient", "sasl_username", "policy_context")
-)
-"""What the key begins with: what hardly any decision does without, by number."""
+ALWAYS = frozenset(("protocol_state", "sender", "recipient", "sasl_username", "policy_context"))
+"""What the key begins with: what hardly any decision does without."""
 
 MOST = 65_536
 """Replies that are kept; then all of them go, since clients choose the keys."""
@@ -47,24 +42,25 @@ class ReadyReplies:
         self.replies: dict[bytes, Ready] = {}
         self._use(ALWAYS)
 
-    def _use(self, fields: frozenset[int]) -> None:
+    def _use(self, fields: frozenset[str]) -> None:
         """From now on the key is made of these; what stands behind the login is in it anyway."""
         self._fields = fields
         glance = Glance(fields)
         self.read = glance.read
         self.shown = glance.shown
+        self.context = glance.context
 
     def begin(self, facts: Facts) -> None:
         """Other facts: no reply is ready."""
         self.facts = facts
         self.replies.clear()
 
-    def keep(self, key: bytes, ready: Ready, size: int, looks: Set[int]) -> None:
+    def keep(self, key: bytes, ready: Ready, size: int, looks: Set[str]) -> None:
         """Keeps a reply for the facts at hand, unless evaluations have looked at more than the key has."""
         if not looks <= self._fields:
             self.replies.clear()
             self._use(self._fields | looks)
-        elif size + _size(ready.line) <= LONGEST:
+        elif size + (_size(ready.line) if ready.line else 0) <= LONGEST:
             if len(self.replies) >= MOST:
                 self.replies.clear()
             self.replies[key] = ready

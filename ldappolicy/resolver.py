@@ -151,7 +151,8 @@ class Resolver:
         if len(self._hot) > self._limits.size:
             self._hot_until = _NEVER
         told = self._is_told(lookup, outcome)
-        if told and self._vouched_until == _FOREVER and self._valid_at(outcome.at, now) == now:
+        is_vouched = told and self._vouched_until == _FOREVER
+        if is_vouched and (outcome.at == now or self._valid_at(outcome.at, now) == now):
             return outcome  # until a change is told, or none is any more
         valid_at = self._valid_at(outcome.at, now) if told else outcome.at
         self._oldest = min(self._oldest, valid_at)
@@ -162,9 +163,11 @@ class Resolver:
         return self._limits.ttl if isinstance(outcome, Found) else self._limits.negative_ttl
 
     def _fresh(self, lookup: Lookup, now: float) -> Found | Absent | None:
-        if self._is_fresh(self._vouched_at(now), self._limits.ttl, now) and (
-            mirrored := self._mirrored(lookup, now)
-        ):
+        is_fresh = self._vouched_until == _FOREVER or self._is_fresh(
+            self._vouched_at(now), self._limits.ttl, now
+        )
+        mirrored = self._mirrored(lookup, now) if is_fresh else None
+        if mirrored is not None:
             return mirrored
         known = self._found.get(lookup) or self._absent.get(lookup)
         if known is not None:
@@ -202,7 +205,8 @@ class Resolver:
         """
         if lookup[0] in ("url", "match") and self.directory.features.is_active_directory:
             return False
-        return not any(entry.has_any(self._links) for entry in outcome.entries)
+        links = self._links
+        return not (outcome.entries and any(entry.has_any(links) for entry in outcome.entries))
 
     # ------------------------------------------------------------ changes
 

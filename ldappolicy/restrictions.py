@@ -24,6 +24,7 @@ from ldappolicy.evaluation import (
     OK,
     TEMPORARY_FAILURE,
     Evaluation,
+    Glance,
     MissedLookup,
     ServerConfigurationError,
     Step,
@@ -329,6 +330,9 @@ _SUBJECTS: Mapping[str, Callable[[Evaluation], Subject | None]] = {
 }
 
 
+_GLANCED = {"sender": "sender", "recipient": "recipient"}
+"""Checks of an address, and the attribute of the request that it is."""
+
 _NOTHING = {"sasl": "no login", "helo": "no HELO name", "etrn": "no ETRN domain", "sender": "no sender yet"}
 
 
@@ -489,12 +493,21 @@ class Program:
 
     def _compile(self, items: tuple[Item, ...]) -> Steps:
         steps: list[tuple[Step, str]] = []
+        glances: list[Glance] = []
         for known in covered(items):
             step = self._step(known.item)
             step = _warning(step) if known.warned else step
             step = _shadowing(step) if known.shadowed else step
             steps.append((step, str(known)))
-        return Steps(tuple(steps))
+            glances += self._glances(known.item)
+        return Steps(tuple(steps), tuple(glances) if len(glances) == len(steps) else ())
+
+    def _glances(self, item: Item) -> tuple[Glance, ...]:
+        """What tells at a glance that an item comes to nothing, if there is such a thing."""
+        table, attribute = item.table, _GLANCED.get(vocabulary.CHECKS.get(item.name.lower(), ""))
+        if attribute is None or table != tables.ACCESS or item.fault:
+            return ()
+        return (tables.access_glance(attribute, self.delimiter),)
 
     def _step(self, item: Item) -> Step:
         if item.fault:

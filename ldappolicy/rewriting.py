@@ -24,10 +24,10 @@ _OPERATORS = frozenset('|%!()<>@,;:".[]')
 _SPACE = frozenset(" \t\r\n")
 _NEEDS_QUOTES = re.compile(r'[\x00-\x20\x7f|%!()<>@,;:\\".\[\]]')
 
-# A plain address means itself: no routing, and a domain of atoms without a trailing dot.
-_PLAIN = re.compile(
+means_itself = re.compile(
     r'[^@%!:]+@[^\x00-\x20\x7f|%!()<>@,;:\\".\[\]]+(?:\.[^\x00-\x20\x7f|%!()<>@,;:\\".\[\]]+)*'
-)
+).fullmatch
+"""Whether there is no routing in an address, and its domain is of atoms without a trailing dot."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +56,7 @@ def rewrite(address: str, myorigin: str, is_local: Callable[[str], bool]) -> str
     parts are resolved here. Without `myorigin` an address without a domain stays as it stands. Raises
     InputError when it is longer, or holds more routings, than can be followed.
     """
-    if _PLAIN.fullmatch(address):
+    if means_itself(address):
         return address
     if len(address) > LONGEST:
         raise InputError(f"{address[:100]!r}... has {len(address)} characters, expected at most {LONGEST}")

@@ -7,17 +7,18 @@ has `request_timeout` for all of it; past that its lookups count as unavailable,
 
 import asyncio
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ldappolicy import facts
 from ldappolicy.counters import Tally, action_label
-from ldappolicy.decision_log import DecisionLog, Shown, with_id
+from ldappolicy.decision_log import DecisionLog, shown_of, with_id
 from ldappolicy.directory import Scope, Search
 from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.errors import ConfigError
-from ldappolicy.evaluate import Choices, Decision, Evaluator, Lacking
+from ldappolicy.evaluate import Begun, Choices, Decision, Evaluator, Lacking
 from ldappolicy.facts import Facts, Lookup, Missed, Outcome
 from ldappolicy.ldap_filter import And, Equality, Or, Present
 from ldappolicy.log import Limited
@@ -43,6 +44,8 @@ MAX_ROUNDS = 200
 
 MOST_QUIET = 1000
 """Decisions that are shared by many requests; there are a few for each policy."""
+
+_NOTHING = (None, None)
 
 logger = logging.getLogger("ldappolicy.service")
 
@@ -73,7 +76,7 @@ class Service:
         self.evaluator: Evaluator | None = None
         self.policy_entries: Sequence[Entry] = ()
         self._ready = ReadyReplies()
-        self._quiet: dict[int, tuple[Decision, Ready]] = {}
+        self._quiet: dict[int, tuple[object, Ready]] = {}
         """What is not logged, by the identity of decisions that many requests share."""
         self._hits = self.counters.cache["hit"]
         self._misses = self.counters.cache["miss"]
@@ -98,37 +101,54 @@ class Service:
             ready.begin(facts)
         known = ready.replies.get(key)
         if known is None:
-            return self._answer_anew(data, key, began)
+            return self._answer_anew(data, key, match, began)
         known.tally.value += 1
         self._hits.value += 1
         seconds = self._clock() - began
         self.counters.request_durations.observe(seconds)
         if known.line:
             assert self._decisions is not None
-            shown = Shown(*map(_text, ready.shown(match)))
-            self._decisions.write(known.line, shown, seconds, self.resolver.age(began))
+            self._decisions.write(known.line, ready.shown(match), seconds, self.resolver.age(began))
         return known.reply
 
-    def _answer_anew(self, data: bytes, key: bytes, began: float) -> bytes | Request | None:
+    def _answer_anew(
+        self, data: bytes, key: bytes, match: re.Match[bytes], began: float
+    ) -> bytes | Request | None:
         """The same for a request like which there was none since the facts are what they are."""
-        values = plain_values(data)
-        if values is None:
-            return None
-        request = Request._make(values)
-        if self.evaluator is None:
-            return request
-        ready = self._ready
+        evaluator, ready = self.evaluator, self._ready
+        if evaluator is None:
+            return _request(data)
+        context = ready.context(data, match)
         assert ready.facts is not None
-        decision = self.evaluator.evaluate(request, ready.facts)
+        begun = None if context is None else evaluator.recall(context, match, ready.facts)
+        decision, kept = self._quiet.get(id(begun), _NOTHING)
+        if kept is None or decision is not begun:
+            return self._decide_anew(data, key, begun, began)
+        self._count(kept, began)
+        ready.keep(key, kept, len(data), evaluator.looks)
+        return kept.reply
+
+    def _decide_anew(
+        self, data: bytes, key: bytes, begun: Decision | Begun | None, began: float
+    ) -> bytes | Request | None:
+        """The same where lists have to be run, or a line to be written."""
+        evaluator, ready, request = self.evaluator, self._ready, _request(data)
+        if request is None:
+            return None
+        assert evaluator is not None
+        assert ready.facts is not None
+        decision: Decision | Lacking
+        if isinstance(begun, Decision):
+            decision = begun
+        else:
+            decision = evaluator.evaluate(request, ready.facts, begun=begun)
         if isinstance(decision, Lacking) or decision.action is None:
             return request
-        self._hits.value += 1
-        known = self._quiet.get(id(decision))
-        if known is not None and known[0] is decision:
-            kept = known[1]
-            kept.tally.value += 1
-            self.counters.request_durations.observe(self._clock() - began)
+        known, kept = self._quiet.get(id(decision), _NOTHING)
+        if kept is not None and known is decision:
+            self._count(kept, began)
         else:
+            self._hits.value += 1
             concluded = self._conclude(request, decision, began)
             assert concluded.action is not None
             kept = Ready(encode_reply(concluded.action), concluded.tally, concluded.line)
@@ -136,8 +156,14 @@ class Service:
                 return kept.reply
             if not kept.line and len(self._quiet) < MOST_QUIET:
                 self._quiet[id(decision)] = (decision, kept)
-        ready.keep(key, kept, len(data), self.evaluator.looks)
+        ready.keep(key, kept, len(data), evaluator.looks)
         return kept.reply
+
+    def _count(self, ready: Ready, began: float) -> None:
+        """One more that was answered so, without a line in the log."""
+        ready.tally.value += 1
+        self._hits.value += 1
+        self.counters.request_durations.observe(self._clock() - began)
 
     def decide_now(self, request: Request) -> str | None:
         """The action for a request whose lookups are all known; None: use `decide`."""
@@ -196,8 +222,7 @@ class Service:
         if decisions is None or not decisions.wants(decision):
             return ""
         line = decisions.alike(request, decision)
-        shown = Shown(request.client_address, request.client_name, request.queue_id, request.instance)
-        decisions.write(line, shown, seconds, age, number)
+        decisions.write(line, shown_of(request), seconds, age, number)
         return line
 
     async def resolve(
@@ -359,6 +384,12 @@ class Service:
         return (base, Search(self.settings.policy_base, Scope.SUB, default, ("1.1",)))
 
 
+def _request(data: bytes) -> Request | None:
+    """The one request that `data` is, if it is as Postfix sends it."""
+    values = plain_values(data)
+    return None if values is None else Request._make(values)
+
+
 class _Concluded(NamedTuple):
     """What is sent for a decision; `is_lasting`: the same, with this `line`, for all requests like it."""
 
@@ -366,10 +397,6 @@ class _Concluded(NamedTuple):
     tally: Tally
     line: str
     is_lasting: bool
-
-
-def _text(value: bytes | None) -> str:
-    return "" if value is None else value.decode("utf-8", "surrogateescape")
 
 
 def _evaluate(

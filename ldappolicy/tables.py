@@ -25,7 +25,10 @@ from ldappolicy.address import (
 )
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
-from ldappolicy.evaluation import SHOWN, Evaluation, MissedLookup, ServerConfigurationError
+from ldappolicy.evaluation import SHOWN, Evaluation, Glance, MissedLookup, ServerConfigurationError
+from ldappolicy.facts import Absent, Facts, Found
+from ldappolicy.learned import Values
+from ldappolicy.mapping import Mapping as AttributeMapping
 from ldappolicy.network import parse_client_address
 from ldappolicy.policy import (
     ALLOWED_SENDERS,
@@ -42,6 +45,7 @@ from ldappolicy.policy import (
     parse_static,
 )
 from ldappolicy.residue import SERVER_CONFIGURATION_ERROR
+from ldappolicy.rewriting import means_itself
 
 
 class Subject(NamedTuple):
@@ -266,12 +270,16 @@ def _is_member(evaluation: Evaluation, part: TablePart, subject: Subject, key: s
 
 # ---------------------------------------------------------------- directory:access
 
+ACCESS = TableName("directory", "access")
+_CARRYING = facts.carrying()
+
 
 def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -> Action | None:
     """The access attribute of the entry, of a group around it, of its domain or a parent of that."""
     if evaluation.trace is not None:
         return _ask_access(evaluation, subject, recipient)
-    if _carries_nothing(evaluation, subject, recipient):
+    exact, around = subject.exact, evaluation.facts
+    if len(exact) == 1 and _carries_nothing(exact[0], around, evaluation.mapping, recipient):
         evaluation.origin = ""
         return None
     key = ("access", recipient, subject.exact, evaluation.request.sasl_username if subject.login else "")
@@ -286,24 +294,38 @@ def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -
     return action
 
 
-def _carries_nothing(evaluation: Evaluation, subject: Subject, recipient: bool) -> bool:
+def _carries_nothing(address: str, known: Facts, mapping: AttributeMapping, recipient: bool) -> bool:
     """Whether it is known at a glance that entry, groups and domain of an address have no access attribute.
 
     So it is for most addresses. False says nothing.
     """
-    if len(subject.exact) != 1:
+    if ("no access", address.rpartition("@")[2], recipient) not in known.derived:
         return False
-    address = subject.exact[0]
-    if not evaluation.derived.get(("no access", address.rpartition("@")[2], recipient)):
-        return False
-    outcome = evaluation.known(facts.mail(address))
-    if type(outcome) is facts.Absent:
+    outcome = known.get(("mail", address))
+    if type(outcome) is Absent:
         return True
-    if type(outcome) is not facts.Found or type(evaluation.known(facts.carrying())) is not facts.Absent:
+    if type(outcome) is not Found or type(known.get(_CARRYING)) is not Absent:
         return False
-    mapping = evaluation.mapping
     telling = mapping.recipient_telling if recipient else mapping.sender_telling
-    return not any(entry.has_any(telling) for entry in outcome.entries)
+    carries = False
+    for entry in outcome.entries:
+        carries = carries or entry.has_any(telling)
+    return not carries
+
+
+def access_glance(attribute: str, delimiters: str) -> Glance:
+    """Tells that of the sender or recipient (the `attribute` of the request), if it is written plainly."""
+    recipient = attribute == "recipient"
+
+    def glance(values: Values, known: Facts, mapping: AttributeMapping) -> str:
+        address = values[attribute].decode("utf-8", "surrogateescape").casefold()
+        if not (address.isascii() and means_itself(address)) or '"' in address:
+            return ""
+        if delimiters and len(exact_forms(address, delimiters)) > 1:
+            return ""
+        return attribute if _carries_nothing(address, known, mapping, recipient) else ""
+
+    return glance
 
 
 def _ask_access(evaluation: Evaluation, subject: Subject, recipient: bool) -> Action | None:

@@ -13,9 +13,9 @@ from typing import Any
 from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import Answers, Planner, Where
 from ldappolicy.entry import Entry, normal_dn
-from ldappolicy.evaluate import Choices, Decision, Evaluator, Lacking
+from ldappolicy.evaluate import Begun, Choices, Decision, Evaluator, Lacking
 from ldappolicy.facts import Absent, Facts, Found, Lookup, Missed, Outcome
-from ldappolicy.learned import noted
+from ldappolicy.learned import NotedRequest, ValuesOf
 from ldappolicy.mapping import Mapping as AttributeMapping
 from ldappolicy.policy import LISTS, PolicySet, read_policies
 from ldappolicy.ready import ALWAYS
@@ -188,10 +188,15 @@ class Site:
         around = vars(self).setdefault(
             "_around", Facts(lasting.get, has_chain=self.has_chain, tells_apart=self.tells_apart)
         )
-        taking_notes = noted(request)
+        taking_notes = NotedRequest(request)
         expected = _lasting(decision)
-        assert expected == _lasting(self.evaluator.evaluate(taking_notes, around))
+        assert expected == _lasting(self.evaluator.evaluate(taking_notes.as_request, around))
         assert expected == _lasting(self.evaluator.evaluate(request, around))
+        recalled = self.evaluator.recall(request.policy_context, ValuesOf(request), around)
+        if isinstance(recalled, Begun):
+            assert expected == _lasting(self.evaluator.evaluate(request, around, begun=recalled))
+        else:
+            assert recalled is None or expected == _lasting(recalled)
         assert set(taking_notes.looks) <= ALWAYS | self.evaluator.looks
         assert expected == _lasting(
             self.evaluator.evaluate(request, Facts(known.get, has_chain=self.has_chain), [])

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldappolicy.decision_log import DecisionLog, Shown, decision_ids, with_id
+from ldappolicy.decision_log import DecisionLog, decision_ids, shown_of, with_id
 from ldappolicy.evaluate import Decision
 from ldappolicy.request import Request
 from tests.labs.deciding import Kept
@@ -46,8 +46,7 @@ def written(
     """The one line of a decision."""
     lines = Kept()
     log = DecisionLog("all", form, lines, decision_ids(), is_shadow=is_shadow)
-    shown = Shown(request.client_address, request.client_name, request.queue_id, request.instance)
-    log.write(log.alike(request, decision), shown, 35.4e-6, age, "1lg70-1")
+    log.write(log.alike(request, decision), shown_of(request), 35.4e-6, age, "1lg70-1")
     (line,) = lines.texts
     return line
 

@@ -1,5 +1,6 @@
 """What lists came to, by what they looked at: a tree that may never say what the list would not say."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldappolicy import learned
-from ldappolicy.learned import LONGEST, Learned, noted
+from ldappolicy.learned import LONGEST, Learned, NotedRequest, ValuesOf
 from ldappolicy.request import Request
 
 NAMES = ("sender", "recipient", "sasl_username", "client_name")
@@ -38,11 +39,11 @@ def decisions(depth: int = 4) -> st.SearchStrategy[Decide]:
 
 def ask(memory: Learned[str], decide: Decide, request: Request) -> str:
     """What the memory says, else what the list says, which is learned."""
-    known = memory.recall(request)
+    known = memory.recall(ValuesOf(request))
     if known is None:
-        taking_notes = noted(request)
-        known = decide(taking_notes)
-        memory.learn(taking_notes, known)
+        taking_notes = NotedRequest(request)
+        known = decide(taking_notes.as_request)
+        memory.learn(taking_notes.looks, ValuesOf(request), known)
     return known
 
 
@@ -58,43 +59,55 @@ def test_another_order_of_looking_does_no_harm(one: Decide, other: Decide, asked
     """A cache inside a list may change the order; here two parts of it take turns."""
     memory: Learned[tuple[str, str]] = Learned()
     for number, request in enumerate(asked):
-        known = memory.recall(request)
+        known = memory.recall(ValuesOf(request))
         if known is None:
-            taking_notes = noted(request)
+            taking_notes = NotedRequest(request)
             first, second = (one, other) if number % 2 else (other, one)
-            answers = {first: first(taking_notes)}
-            answers[second] = second(taking_notes)
+            answers = {first: first(taking_notes.as_request)}
+            answers[second] = second(taking_notes.as_request)
             known = (answers[one], answers[other])
-            memory.learn(taking_notes, known)
+            memory.learn(taking_notes.looks, ValuesOf(request), known)
         assert (one(request), other(request)) == known
 
 
 def test_a_request_notes_what_is_looked_at() -> None:
-    """By number, in order, again when it is looked at again; it is a request like any other."""
-    request = Request(sender="a", recipient="b")
-    taking_notes = noted(request)
-    assert (taking_notes.recipient, taking_notes.sender, taking_notes.recipient) == ("b", "a", "b")
-    names = [Request._fields[number] for number in taking_notes.looks]
-    assert names == ["recipient", "sender", "recipient"]
-    assert taking_notes == request
-    assert noted(request).looks == []
+    """By name, in order, once."""
+    taking_notes = NotedRequest(Request(sender="a", recipient="b"))
+    request = taking_notes.as_request
+    assert (request.recipient, request.sender, request.recipient) == ("b", "a", "b")
+    assert taking_notes.looks == ["recipient", "sender"]
+
+
+def test_what_is_no_attribute() -> None:
+    """Is none here either."""
+    with pytest.raises(AttributeError):
+        _ = NotedRequest(Request()).nothing
 
 
 def test_a_list_that_looks_at_nothing() -> None:
     """Comes to the same for everybody."""
     memory: Learned[str] = Learned()
-    memory.learn(noted(Request()), "reject")
-    assert memory.recall(Request(sender="anybody")) == "reject"
+    memory.learn([], ValuesOf(Request()), "reject")
+    assert memory.recall(ValuesOf(Request(sender="anybody"))) == "reject"
+
+
+def test_an_attribute_that_is_not_at_hand() -> None:
+    """Whoever has only some of them does not know."""
+    memory: Learned[str] = Learned()
+    memory.learn(["sender"], ValuesOf(Request(sender="a")), "reject")
+    match = re.match(b"(?P<recipient>b)", b"b")
+    assert match is not None
+    assert memory.recall(match) is None
 
 
 @pytest.mark.parametrize(("size", "known"), [(LONGEST, "OK"), (LONGEST + 1, None)])
 def test_long_values_are_not_kept(size: int, known: str | None) -> None:
-    """Clients choose them."""
-    memory: Learned[str] = Learned()
-    request = noted(Request(sender="x" * size))
-    assert request.sender
-    memory.learn(request, "OK")
-    assert memory.recall(request) == known
+    """Clients choose them; wherever in the tree they come."""
+    for looks in (["sender"], ["recipient", "sender"], ["sender", "recipient"]):
+        memory: Learned[str] = Learned()
+        values = ValuesOf(Request(sender="x" * size, recipient="y"))
+        memory.learn(looks, values, "OK")
+        assert memory.recall(values) == known
 
 
 def test_how_many_are_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,8 +116,6 @@ def test_how_many_are_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     memory: Learned[str] = Learned()
     known = []
     for number in range(4):
-        request = noted(Request(sender=str(number)))
-        assert request.sender
-        memory.learn(request, "OK")
-        known.append(sum(memory.recall(Request(sender=str(one))) is not None for one in range(4)))
+        memory.learn(["sender"], ValuesOf(Request(sender=str(number))), "OK")
+        known.append(sum(memory.recall(ValuesOf(Request(sender=str(one)))) is not None for one in range(4)))
     assert known == [1, 2, 3, 1]

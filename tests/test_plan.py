@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from ldappolicy import facts
-from ldappolicy.directory import Features, Scope, Search
+from ldappolicy.directory import Features, Scope, Search, Terms
 from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import (
     IN_CHAIN,
@@ -341,12 +341,10 @@ class Copy:
         self.asked.append(search.attributes)
         return PEOPLE if self.can_answer else None
 
-    def having(
-        self, base: str, terms: Sequence[tuple[str, str]], attributes: frozenset[str]
-    ) -> Sequence[Entry] | None:
+    def having(self, base: str, terms: Terms, attributes: frozenset[str]) -> Sequence[Entry] | None:
         """Those who have one of the values, as the copy compares them."""
         self.asked.append(tuple(attributes))
-        wanted = {value for _, value in terms}
+        wanted = {value for _, values in terms for value in values}
         people = [entry for entry in PEOPLE if any(wanted & set(values) for _, values in entry.items())]
         return people if self.can_answer else None
 

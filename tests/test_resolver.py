@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from ldappolicy import facts
-from ldappolicy.directory import Features, Search
+from ldappolicy.directory import Features, Search, Terms
 from ldappolicy.directory.changes import Changed, Deleted
 from ldappolicy.directory.plan import Planner, Where
 from ldappolicy.entry import Entry
@@ -636,11 +636,9 @@ class Copy:
         """By the filter."""
         return self.answer(to_text(search.filter))
 
-    def having(
-        self, base: str, terms: Sequence[tuple[str, str]], attributes: frozenset[str]
-    ) -> list[Entry] | None:
+    def having(self, base: str, terms: Terms, attributes: frozenset[str]) -> list[Entry] | None:
         """By the values."""
-        return self.answer(" ".join(value for _, value in terms))
+        return self.answer(" ".join(value for _, values in terms for value in values))
 
 
 def test_a_mirror_answers_what_it_can() -> None:

@@ -37,6 +37,10 @@ class Search:
     """Of each entry only the values that match one of these, where the directory can (RFC 3876)."""
 
 
+Terms = Sequence[tuple[str, tuple[str, ...]]]
+"""Attributes, their names in lower case, with values, of which an entry has one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Features:
     """What a directory says that it can do, in its root DSE (RFC 4512 section 5.1); empty: nothing known."""

@@ -7,7 +7,7 @@ whoever made the directory.
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from ldappolicy.directory import Features, Search
+from ldappolicy.directory import Features, Search, Terms
 from ldappolicy.directory.memory import Entries
 from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.errors import InputError, Unavailable
@@ -55,9 +55,7 @@ class LdifDirectory:
         except Unavailable:
             return None
 
-    def having(
-        self, base: str, terms: Sequence[tuple[str, str]], attributes: frozenset[str]
-    ) -> Sequence[Entry] | None:
+    def having(self, base: str, terms: Terms, attributes: frozenset[str]) -> Sequence[Entry] | None:
         """See `plan.Held`; entries come whole."""
         return self._entries.having(base, terms)
 

@@ -101,7 +101,9 @@ def key_of(attr: str, *, cached: bool = True) -> Key:
 
 
 def _fold(value: str) -> str:
-    folded = _squash(value).strip(" ")
+    folded = value.casefold()
+    if " " in folded:
+        folded = _SPACES.sub(" ", folded).strip(" ")
     return value if folded == value else folded  # the one string for both
 
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Generic, TypeVar
 
-from ldappolicy.directory import Scope
+from ldappolicy.directory import Scope, Terms
 from ldappolicy.directory.matching import DN_ATTRIBUTES, Matched, key_of, matcher
 from ldappolicy.entry import is_below
 from ldappolicy.ldap_filter import And, Approx, Equality, Filter, Or, Present
@@ -145,21 +145,22 @@ class Entries(Generic[_E]):
         found = [self._entries[key] for key in keys if covers(key, base)]
         return found if rest is None else list(filter(matcher(rest), found))
 
-    def having(self, base: str, terms: Iterable[tuple[str, str]]) -> list[_E] | None:
-        """All entries at or below a normal DN with one of some values, each by attribute (in lower case).
+    def having(self, base: str, terms: Terms) -> list[_E] | None:
+        """All entries at or below a normal DN with one of some values, by attribute (in lower case).
 
         What `search` finds for an Or of equalities; None where it does.
         """
-        if not self.holds(base):
+        if not (base in self._entries or base in self._children):
             return None
         keys: list[str] = []
-        for attr, value in terms:
+        for attr, values in terms:
             index = self._indexes.get(attr) or self._index(attr)
-            if index.is_used:
-                keys.extend(index.equal(value))
-        if len(keys) > 1:
-            keys = list(dict.fromkeys(keys))
-        return [self._entries[key] for key in keys if is_below(key, base)]
+            if index.by_value:
+                for value in values:
+                    keys += index.equal(value)
+        if not keys:
+            return []
+        return [self._entries[key] for key in dict.fromkeys(keys) if is_below(key, base)]
 
     def _candidates(self, tree: Filter) -> "_Candidates | None":
         """From the indexes: the DNs of those that match, if they match the rest. None: any may match."""
@@ -210,28 +211,24 @@ class _Index:
     of one entry, and a million collections of one are 56 MB: such a DN stands alone.
     """
 
-    __slots__ = ("_again", "_by_value", "_entries", "_holds_dns", "_key", "_key_once", "present")
+    __slots__ = ("_again", "_entries", "_holds_dns", "_key", "_key_once", "by_value", "present")
 
     def __init__(self, attr: str, entries: Mapping[str, Matched]) -> None:
         self._key = key_of(attr)
         self._key_once = key_of(attr, cached=False)
         self._holds_dns = attr in DN_ATTRIBUTES
         self._entries = entries
-        self._by_value: dict[str, _Posting] = {}
+        self.by_value: dict[str, _Posting] = {}
+        """The DNs of the entries with each value that any entry has."""
         self._again: dict[tuple[str, str], int] = {}
         """How many values of an entry are but other spellings of one that it has."""
         self.present: dict[str, None] | None = {}
         """The entries that have the attribute, as long as they are few."""
 
-    @property
-    def is_used(self) -> bool:
-        """Whether any entry has the attribute."""
-        return bool(self._by_value)
-
     def equal(self, value: str) -> Collection[str]:
         """The entries that have the value."""
         key = self._key(value)
-        found = self._by_value.get(key, ()) if key is not None else ()
+        found = self.by_value.get(key, ()) if key is not None else ()
         return (found,) if isinstance(found, str) else found
 
     def change(self, dn: str, old: tuple[str, ...], new: tuple[str, ...]) -> None:
@@ -258,16 +255,16 @@ class _Index:
         key = self._shared_key(value)
         if key is None:
             return
-        there = self._by_value.get(key)
+        there = self.by_value.get(key)
         if there is None:
-            self._by_value[key] = dn
+            self.by_value[key] = dn
         elif there == dn or (not isinstance(there, str) and dn in there):
             self._again[key, dn] = self._again.get((key, dn), 0) + 1
         elif isinstance(there, dict):
             there[dn] = None
         else:
             among = (there, dn) if isinstance(there, str) else (*there, dn)
-            self._by_value[key] = among if len(among) <= FEW else dict.fromkeys(among)
+            self.by_value[key] = among if len(among) <= FEW else dict.fromkeys(among)
 
     def _discard(self, value: str, dn: str) -> None:
         key = self._key(value)
@@ -277,18 +274,18 @@ class _Index:
             if again > 1:
                 self._again[key, dn] = again - 1
             return
-        there = self._by_value[key]
+        there = self.by_value[key]
         if isinstance(there, dict):
             del there[dn]
             left: _Posting = there
         else:
             left = () if isinstance(there, str) else tuple(other for other in there if other != dn)
         if not left:
-            del self._by_value[key]
+            del self.by_value[key]
         elif len(left) == 1 and isinstance(left, tuple):
-            self._by_value[key] = left[0]
+            self.by_value[key] = left[0]
         else:
-            self._by_value[key] = left
+            self.by_value[key] = left
 
     def _shared_key(self, value: str) -> str | None:
         """What a value is compared under; for a DN that is held, the string that the entry has already."""

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from ldappolicy.directory import Scope, Search
+from ldappolicy.directory import Scope, Search, Terms
 from ldappolicy.directory.changes import Changed, Deleted, Members, entry_uuid
 from ldappolicy.directory.matching import BIT_RULES, DN_ATTRIBUTES, dn_key, key_of
 from ldappolicy.directory.memory import Entries
@@ -144,14 +144,12 @@ class Mirror:
             return None
         return [packed.entry(names) for packed in found]
 
-    def having(
-        self, base: str, terms: Sequence[tuple[str, str]], attributes: frozenset[str]
-    ) -> list[Entry] | None:
+    def having(self, base: str, terms: Terms, attributes: frozenset[str]) -> list[Entry] | None:
         """See `plan.Held`."""
         held = self._held
         if held is None or held.is_torn or not self._covers(base) or not attributes.issubset(self.attributes):
             return None
-        if not all(self._compares(attr, value, held.doubtful) for attr, value in terms):
+        if not all(self._compares(attr, value, held.doubtful) for attr, values in terms for value in values):
             return None
         found = held.entries.having(base, terms)
         if found is None or held.is_in_doubt(found, attributes):

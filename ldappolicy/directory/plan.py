@@ -17,7 +17,7 @@ from itertools import chain
 from typing import Protocol, TypeVar
 
 from ldappolicy.address import fold, quoted, split_address
-from ldappolicy.directory import Directory, Features, Scope, Search
+from ldappolicy.directory import Directory, Features, Scope, Search, Terms
 from ldappolicy.entry import Entry, is_below, normal_dn, without_uid
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.facts import Lookup
@@ -50,9 +50,7 @@ class Held(Protocol):
         """All entries that match."""
         ...
 
-    def having(
-        self, base: str, terms: Sequence[tuple[str, str]], attributes: frozenset[str]
-    ) -> Sequence[Entry] | None:
+    def having(self, base: str, terms: Terms, attributes: frozenset[str]) -> Sequence[Entry] | None:
         """What `find` finds for an Or of equalities at or below a normal DN; names are in lower case."""
         ...
 
@@ -201,6 +199,7 @@ class Planner:
         self._member_attributes = tuple(
             dict.fromkeys((*self.attributes, *mapping.member_dns, *mapping.member_logins))
         )
+        self._names = {"mail": mapping.mail, "login": mapping.login, "domain": mapping.domain}
         self._base = _key(where.search_base)
         self._mail = [(name.lower(), PREFIX if is_prefixed(name) else "") for name in mapping.mail]
         self._held_attributes = frozenset(
@@ -209,19 +208,17 @@ class Planner:
 
     def known_absent(self, lookup: Lookup) -> bool:
         """Whether there is no need to ask: no entry can have it, or the configuration says that none has."""
-        kind, *rest = lookup
-        mapping = self.mapping
-        if kind in ("mail", "login", "domain") and not self._names(kind):
-            return True
-        if kind == "groups" and not self._group_terms(lookup):
-            return True
-        if kind in _VALUES and len(rest[-1]) > LONGEST_VALUE:
-            return True
-        if kind == "mail" and self._where.domains:
-            return split_address(rest[0])[1] not in self._where.domains
+        kind = lookup[0]
+        if kind in _VALUES:
+            if len(lookup[-1]) > LONGEST_VALUE or not self._names.get(kind, True):
+                return True
+            domains = self._where.domains
+            return kind == "mail" and bool(domains) and split_address(lookup[1])[1] not in domains
+        if kind == "groups":
+            return not self._group_terms(lookup)
         if kind == "carrying":
-            return not mapping.member_access
-        return kind == "dynamic" and not mapping.has_dynamic_groups
+            return not self.mapping.member_access
+        return kind == "dynamic" and not self.mapping.has_dynamic_groups
 
     def told_by_member_of(self, lookup: Lookup, features: Features) -> bool:
         """Whether a server need not be asked, since memberOf of the entry has told it."""
@@ -256,18 +253,21 @@ class Planner:
         entries = held.find(replace(batch.search, attributes=names))
         return None if entries is None else batch.told_apart(entries)[lookup]
 
-    def _terms(self, lookup: Lookup) -> list[tuple[str, str]]:
+    def _terms(self, lookup: Lookup) -> Terms:
         """The lookup as attributes (in lower case) and values of which an entry has one; or none."""
-        kind, value = lookup[0], lookup[1] if len(lookup) > 1 else ""
+        kind = lookup[0]
         if kind == "mail" and self._where.filter is None:
-            forms = dict.fromkeys((value, quoted(value, always=True)))
-            return [(name, prefix + form) for name, prefix in self._mail for form in forms]
+            forms = (lookup[1], quoted(lookup[1], always=True))
+            return [
+                (name, tuple([prefix + form for form in forms]) if prefix else forms)
+                for name, prefix in self._mail
+            ]
         if kind in ("login", "domain"):
-            return [(name.lower(), form) for name in self._names(kind) for form in lookup[1:]]
+            return [(name.lower(), lookup[1:]) for name in self._names[kind]]
         if kind == "groups":
-            mapping = self.mapping
-            by_dn = [(name.lower(), value) for name in mapping.member_dns]
-            return by_dn + [(name.lower(), login) for name in mapping.member_logins for login in lookup[2:]]
+            by_dn, by_login = self.mapping.member_dns, self.mapping.member_logins
+            terms = [(name.lower(), lookup[1:2]) for name in by_dn]
+            return terms + [(name.lower(), lookup[2:]) for name in by_login]
         return []
 
     # ------------------------------------------------------------ addresses, logins, domains
@@ -293,11 +293,7 @@ class Planner:
         if kind == "mail":
             terms = map(self.mapping.mail_terms, dict.fromkeys((value, quoted(value, always=True))))
             return list(chain.from_iterable(zip(*terms, strict=True)))
-        return [Equality(name, form) for name in self._names(kind) for form in lookup[1:]]
-
-    def _names(self, kind: str) -> tuple[str, ...]:
-        mapping = self.mapping
-        return {"mail": mapping.mail, "login": mapping.login, "domain": mapping.domain}[kind]
+        return [Equality(name, form) for name in self._names[kind] for form in lookup[1:]]
 
     def _has_value(self, entry: Entry, lookup: Lookup) -> bool:
         kind, wanted = lookup[0], lookup[1]
@@ -308,7 +304,7 @@ class Planner:
             return is_plain or wanted in self.mapping.addresses_of(entry)
         return any(
             value.strip(" ").casefold() == wanted
-            for name in self._names(kind)
+            for name in self._names[kind]
             for value in entry.values(name)
         )
 

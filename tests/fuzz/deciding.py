@@ -11,7 +11,7 @@ import re
 from functools import cache
 from select import PIPE_BUF
 
-from ldappolicy.decision_log import DecisionLog, Shown
+from ldappolicy.decision_log import DecisionLog, shown_of
 from ldappolicy.directory.plan import Planner, Where
 from ldappolicy.evaluate import Choices, Decision, Evaluator
 from ldappolicy.log import Lines
@@ -159,8 +159,7 @@ def decision_line(data: bytes) -> str:
         for form in ("text", "json"):
             lines = _Kept(-1)
             decisions = DecisionLog("all", form, lines, lambda: "id", is_shadow=True)
-            shown = Shown(request.client_address, request.client_name, request.queue_id, request.instance)
-            decisions.write(decisions.alike(request, decision), shown, 0.5, 1.0)
+            decisions.write(decisions.alike(request, decision), shown_of(request), 0.5, 1.0)
             assert lines.line.isprintable(), lines.line
             assert len(lines.line.encode()) < PIPE_BUF
             if sum(map(len, request)) > 300:

@@ -144,8 +144,9 @@ class Evaluator:
         is_first = evaluation.is_unmarked
         memory = _memory(part, evaluation.has_sender, evaluation.derived)
         if is_first and part is not begun.unknown:
-            values = begun.values
-            known = memory.recall(values) or _glanced(part, memory, values, evaluation.facts, self.mapping)
+            known = memory.recall(begun.values) or _glanced(
+                part, memory, begun.values, evaluation.facts, self.mapping
+            )
             if known is not None:
                 return known
         request, told = evaluation.request, evaluation.told
@@ -156,7 +157,9 @@ class Evaluator:
         self.looks.update(looks)
         if is_first and evaluation.is_unmarked and told == evaluation.told and outcome.is_plain:
             outcome = part.ran_out if outcome.end is End.RAN_OUT else outcome
-            memory.learn(looks, ValuesOf(request), outcome)
+            values = ValuesOf(request)
+            if not (_WHO_TO_WHOM.issubset(looks) and memory.goes_on(values)):
+                memory.learn(looks, values, outcome)
         return outcome
 
     def _decision(self, evaluation: Evaluation, outcomes: list[ListOutcome], plan: "_Plan") -> Decision:
@@ -179,10 +182,10 @@ class Evaluator:
             error,
             reply.unavailable,
             _notes(evaluation, reply),
-            tuple(evaluation.outages),
+            evaluation.outages,
             ": ".join(by[0]),
             by[1],
-            tuple(evaluation.shadowed),
+            evaluation.shadowed,
         )
         if is_plain and len(plan.answers) < _MAX_ANSWERS:
             plan.answers[reply.action, by] = decision
@@ -217,8 +220,11 @@ class Evaluator:
         return f"there is no policy {name!r}"
 
 
-_MAX_ANSWERS = 1000
-"""Texts come from the directory."""
+_WHO_TO_WHOM = frozenset(("sender", "recipient"))
+"""What looks at both comes as seldom again as a whole decision, which is kept anyway."""
+
+_MAX_ANSWERS = 10_000
+"""Texts come from the directory, and so do the entries that decided."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -301,6 +307,8 @@ def _glanced(
 ) -> ListOutcome | None:
     """What a list comes to at a glance, which is kept: that it runs out, or nobody knows."""
     glances = part.steps.glances
+    if not glances or memory.goes_on(values):
+        return None
     looks: list[str] = []
     for glance in glances:
         look = glance(values, facts, mapping)
@@ -308,8 +316,6 @@ def _glanced(
             return None
         if look not in looks:
             looks.append(look)
-    if not glances:
-        return None
     memory.learn(looks, values, part.ran_out)
     return part.ran_out
 

@@ -135,6 +135,10 @@ class Evaluation:
     warned = both = guessed = False
     rejecting: Piece | None = None
     form: str | None = None
+    notes: tuple[str, ...] = ()
+    outages: tuple[str, ...] = ()
+    shadowed: tuple[str, ...] = ()
+    """What there is to tell beside the decision (see `Decision`)."""
     told = 0
     """How often there was something to tell beside the decision, told before or not."""
     _sender: str | None = None
@@ -156,10 +160,7 @@ class Evaluation:
         self.around = around
         self.trace = trace
         self.lacking: dict[Lookup, None] = {}
-        self.notes: list[str] = []
-        self.outages: list[str] = []
         self.effects: list[str] = []
-        self.shadowed: list[str] = []
         self.flags: set[Residue | Flag] = set()
         # The names that led here: of the list, of the steps around this one.
         self.path: list[str] = []
@@ -344,7 +345,7 @@ class Evaluation:
         """Ends the list: what is behind a lookup that nobody can answer is not known."""
         self.told += 1
         if str(missed) not in self.outages:
-            self.outages.append(str(missed))
+            self.outages = (*self.outages, str(missed))
         self.reason = str(missed)
         if self.warned:
             return DUNNO
@@ -446,7 +447,7 @@ class Evaluation:
         if action is None or action == "DUNNO":
             return
         self.told += 1
-        self.shadowed.append(action)
+        self.shadowed = (*self.shadowed, action)
         self.reason = f"in shadow: {action}"
         if action != "OK":
             problem = outcome.problem or reply.error
@@ -456,7 +457,7 @@ class Evaluation:
         """Something for the log."""
         self.told += 1
         if text not in self.notes:
-            self.notes.append(text)
+            self.notes = (*self.notes, text)
 
     # ------------------------------------------------------------ lookups
 

@@ -253,7 +253,12 @@ def is_inside(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bool
         return not dns.isdisjoint(groups_around(evaluation, entry))
     if evaluation.facts.has_chain and len(dns) <= CHAINED:
         return _is_chained(evaluation, entry, dns)
-    return not dns.isdisjoint(_climb(evaluation, entry, dns))
+    closure = _climb(evaluation, entry, dns)
+    if not dns.isdisjoint(closure):
+        return True
+    if not evaluation.lacking:
+        evaluation.derived["groups", entry.key] = closure  # it went all the way
+    return False
 
 
 def _is_chained(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bool:

@@ -96,6 +96,11 @@ class Learned(Generic[_T]):
             return None
         return place  # type: ignore[return-value]  # a cast would cost as much as a branch
 
+    def goes_on(self, values: Values) -> bool:
+        """Whether it is known to look at more than the first attribute, for such a request."""
+        place = self._root
+        return isinstance(place, _Place) and isinstance(place.branches.get(values[place.name]), _Place)
+
     def learn(self, looks: Sequence[str], values: Values, outcome: _T) -> None:
         """Keeps what it came to after these looks; what looked elsewhere in its place gives way."""
         if self._count >= MOST:

@@ -87,32 +87,32 @@ class Mapping:
 
     # ------------------------------------------------------------ groups
 
-    @property
+    @cached_property
     def has_dynamic_groups(self) -> bool:
         """Whether a memberURL makes members."""
         return _has(self.member, "memberurl")
 
-    @property
+    @cached_property
     def member_access(self) -> Names:
         """The attributes by which a group says what applies to its members."""
         return tuple(dict.fromkeys((*self.member_sender_access, *self.member_recipient_access)))
 
-    @property
+    @cached_property
     def primary_group(self) -> bool:
         """Whether primaryGroupID makes a member: of that group, see `primary_group_sid`."""
         return _has(self.member, "primarygroupid")
 
-    @property
+    @cached_property
     def member_dns(self) -> Names:
         """The attributes of `member` that hold DNs."""
         return tuple(name for name in self.member if name.lower() not in _NO_DN)
 
-    @property
+    @cached_property
     def member_logins(self) -> Names:
         """The attributes of `member` that hold logins."""
         return tuple(name for name in self.member if name.lower() == "memberuid")
 
-    @property
+    @cached_property
     def groups_by_member_of(self) -> bool:
         """Whether memberOf tells all static groups around an entry: no search for them by `member`.
 
@@ -124,13 +124,13 @@ class Mapping:
             and all(name.lower() == "member" for name in self.member_dns)
         )
 
-    @property
+    @cached_property
     def links(self) -> Names:
         """The attributes that hold DNs of others, and are amended by servers when those are renamed."""
         senders = (*self.allowed_sender_dn, *self.denied_sender_dn, *self.send_as)
         return (*senders, *self.owner, *self.moderator)
 
-    @property
+    @cached_property
     def read_attributes(self) -> Names:
         """Everything of users, groups, lists and domains that decisions use: never a group's members."""
         own = (getattr(self, field.name) for field in fields(self) if field.name != "member")

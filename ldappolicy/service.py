@@ -42,10 +42,8 @@ from ldappolicy.resolver import Resolver
 MAX_ROUNDS = 200
 """Every round of lookups goes one level of nesting deeper; no sane directory nests as far."""
 
-MOST_QUIET = 1000
-"""Decisions that are shared by many requests; there are a few for each policy."""
-
-_NOTHING = (None, None)
+MOST_SHARED = 10_000
+"""Decisions that are shared by many requests; there are a few for each policy, and for who decided."""
 
 logger = logging.getLogger("ldappolicy.service")
 
@@ -76,8 +74,8 @@ class Service:
         self.evaluator: Evaluator | None = None
         self.policy_entries: Sequence[Entry] = ()
         self._ready = ReadyReplies()
-        self._quiet: dict[int, tuple[object, Ready]] = {}
-        """What is not logged, by the identity of decisions that many requests share."""
+        self._shared: dict[int, _Shared] = {}
+        """By the identity of the decision."""
         self._hits = self.counters.cache["hit"]
         self._misses = self.counters.cache["miss"]
         self._decisions = decisions
@@ -102,10 +100,7 @@ class Service:
         known = ready.replies.get(key)
         if known is None:
             return self._answer_anew(data, key, match, began)
-        known.tally.value += 1
-        self._hits.value += 1
-        seconds = self._clock() - began
-        self.counters.request_durations.observe(seconds)
+        seconds = self._count(known, began)
         if known.line:
             assert self._decisions is not None
             self._decisions.write(known.line, ready.shown(match), seconds, self.resolver.age(began))
@@ -121,12 +116,12 @@ class Service:
         context = ready.context(data, match)
         assert ready.facts is not None
         begun = None if context is None else evaluator.recall(context, match, ready.facts)
-        decision, kept = self._quiet.get(id(begun), _NOTHING)
-        if kept is None or decision is not begun:
+        shared = self._shared.get(id(begun))
+        if shared is None or shared.decision is not begun or shared.is_logged:
             return self._decide_anew(data, key, begun, began)
-        self._count(kept, began)
-        ready.keep(key, kept, len(data), evaluator.looks)
-        return kept.reply
+        self._count(shared.ready, began)
+        ready.keep(key, shared.ready, len(data), evaluator.looks)
+        return shared.ready.reply
 
     def _decide_anew(
         self, data: bytes, key: bytes, begun: Decision | Begun | None, began: float
@@ -144,9 +139,9 @@ class Service:
             decision = evaluator.evaluate(request, ready.facts, begun=begun)
         if isinstance(decision, Lacking) or decision.action is None:
             return request
-        known, kept = self._quiet.get(id(decision), _NOTHING)
-        if kept is not None and known is decision:
-            self._count(kept, began)
+        shared = self._shared.get(id(decision))
+        if shared is not None and shared.decision is decision:
+            kept = self._answer_alike(shared, request, began)
         else:
             self._hits.value += 1
             concluded = self._conclude(request, decision, began)
@@ -154,16 +149,29 @@ class Service:
             kept = Ready(encode_reply(concluded.action), concluded.tally, concluded.line)
             if not concluded.is_lasting:
                 return kept.reply
-            if not kept.line and len(self._quiet) < MOST_QUIET:
-                self._quiet[id(decision)] = (decision, kept)
+            if len(self._shared) < MOST_SHARED:
+                plain = Ready(kept.reply, kept.tally)
+                self._shared[id(decision)] = _Shared(decision, plain, is_logged=bool(kept.line))
         ready.keep(key, kept, len(data), evaluator.looks)
         return kept.reply
 
-    def _count(self, ready: Ready, began: float) -> None:
-        """One more that was answered so, without a line in the log."""
+    def _answer_alike(self, shared: "_Shared", request: Request, began: float) -> Ready:
+        """The reply for a decision that was concluded before, for another request."""
+        ready, decisions = shared.ready, self._decisions
+        seconds = self._count(ready, began)
+        if not shared.is_logged or decisions is None:
+            return ready
+        line = decisions.alike(request, shared.decision)
+        decisions.write(line, shown_of(request), seconds, self.resolver.age(began))
+        return Ready(ready.reply, ready.tally, line)
+
+    def _count(self, ready: Ready, began: float) -> float:
+        """One more that was answered so; how long it took, in seconds."""
         ready.tally.value += 1
         self._hits.value += 1
-        self.counters.request_durations.observe(self._clock() - began)
+        seconds = self._clock() - began
+        self.counters.request_durations.observe(seconds)
+        return seconds
 
     def decide_now(self, request: Request) -> str | None:
         """The action for a request whose lookups are all known; None: use `decide`."""
@@ -311,7 +319,7 @@ class Service:
     def _put_in_force(self, policies: PolicySet) -> None:
         self.evaluator = Evaluator(policies, self.settings.mapping, self.settings.choices)
         self._ready = ReadyReplies()
-        self._quiet.clear()
+        self._shared.clear()
 
     async def read_policies(self) -> tuple[Sequence[Entry], PolicySet]:
         """All policies as the directory has them now, and the entries that hold them; raises Unavailable."""
@@ -388,6 +396,15 @@ def _request(data: bytes) -> Request | None:
     """The one request that `data` is, if it is as Postfix sends it."""
     values = plain_values(data)
     return None if values is None else Request._make(values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What a decision comes to for every request that is decided so, but for its line in the log."""
+
+    decision: Decision
+    ready: Ready
+    is_logged: bool
 
 
 class _Concluded(NamedTuple):

@@ -278,16 +278,15 @@ def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -
     """The access attribute of the entry, of a group around it, of its domain or a parent of that."""
     if evaluation.trace is not None:
         return _ask_access(evaluation, subject, recipient)
-    exact, around = subject.exact, evaluation.facts
-    if len(exact) == 1 and _carries_nothing(exact[0], around, evaluation.mapping, recipient):
-        evaluation.origin = ""
-        return None
-    key = ("access", recipient, subject.exact, evaluation.request.sasl_username if subject.login else "")
+    exact = subject.exact
+    key = ("access", recipient, exact, evaluation.request.sasl_username if subject.login else "")
     known = evaluation.derived.get(key)
     if known is not None:
         action, evaluation.origin = cast(tuple[Action | None, str], known)
         return action
     evaluation.origin = ""
+    if len(exact) == 1 and _carries_nothing(exact[0], evaluation.facts, evaluation.mapping, recipient):
+        return None
     action = _ask_access(evaluation, subject, recipient)
     if not evaluation.lacking:
         evaluation.derived[key] = (action, evaluation.origin)

@@ -100,6 +100,15 @@ def test_an_attribute_that_is_not_at_hand() -> None:
     assert memory.recall(match) is None
 
 
+def test_whether_it_looks_at_more() -> None:
+    """It is known of the value that it was seen with."""
+    memory: Learned[str] = Learned()
+    assert not memory.goes_on(ValuesOf(Request(sender="a")))
+    memory.learn(["sender", "recipient"], ValuesOf(Request(sender="a", recipient="b")), "reject")
+    memory.learn(["sender"], ValuesOf(Request(sender="c")), "OK")
+    assert [memory.goes_on(ValuesOf(Request(sender=sender))) for sender in "acd"] == [True, False, False]
+
+
 @pytest.mark.parametrize(("size", "known"), [(LONGEST, "OK"), (LONGEST + 1, None)])
 def test_long_values_are_not_kept(size: int, known: str | None) -> None:
     """Clients choose them; wherever in the tree they come."""

@@ -23,14 +23,14 @@ from dataclasses import dataclass
 MOST_WAITING = 4 * 1024 * 1024
 """Characters that wait to be written; at 20,000 lines a second most of a second."""
 
-PAUSE = 0.02
-"""Seconds in which lines are collected for one write(2)."""
+PAUSE = 0.1
+"""Seconds in which lines are collected for one write(2): each takes the interpreter from the event loop."""
 
 FEW = 8
 """Lines that are written without such a pause: whoever watches the log is to see them at once."""
 
-PIECE = 64 * 1024
-"""Octets in one write(2), as long as no other process writes to the same place: a pipe holds as many."""
+PIECE = 1024 * 1024
+"""Octets in one write(2), as long as no other process writes to the same place."""
 
 PATIENCE = 1.0
 """Seconds that one piece waits for a descriptor that somebody made non-blocking."""

@@ -108,7 +108,8 @@ class Resolver:
         self._vouched_until = _NEVER
         self._gap = (_FOREVER, _NEVER)
         self._changes = 0
-        self._hot_until = _NEVER
+        self.current_until = _NEVER
+        """Until when `facts` are sure to be `current`, if nothing is told meanwhile."""
         self._recalled_at = _NEVER
         self._forget_hot()
 
@@ -120,20 +121,21 @@ class Resolver:
         """
         if now is None:
             now = self.clock()
-        if now >= self._hot_until:
+        if now >= self.current_until:
             # What is not vouched for is looked up in the caches now and then: unused, it would be let go of.
             is_over = self._trusted_until < _FOREVER or len(self._hot) > self._limits.size
             if is_over or self.directory.features != self._features:
                 self._forget_hot()
-            self._hot_until = now + min(HOT_SECONDS, self._limits.ttl / 10, self._limits.negative_ttl / 10)
-        return self._facts
+            self.current_until = now + min(HOT_SECONDS, self._limits.ttl / 10, self._limits.negative_ttl / 10)
+        return self.current
 
     def _forget_hot(self) -> None:
         self._hot = _Hot(self._heat)
         self._trusted_until = self._oldest = _FOREVER
         features = self._features = self.directory.features
         chained = self._planner.mapping.in_chain and features.is_active_directory and self._mirror is None
-        self._facts = Facts(self._hot.__getitem__, has_chain=chained, tells_apart=features.has_matched_values)
+        get, tells_apart = self._hot.__getitem__, features.has_matched_values
+        self.current = Facts(get, has_chain=chained, tells_apart=tells_apart)
 
     def known(self, lookup: Lookup) -> Outcome | None:
         """What the caches can answer now, without asking."""
@@ -149,7 +151,7 @@ class Resolver:
             return outcome  # nobody has it, and clients choose it
         self._hot[lookup] = outcome
         if len(self._hot) > self._limits.size:
-            self._hot_until = _NEVER
+            self.current_until = _NEVER
         told = self._is_told(lookup, outcome)
         is_vouched = told and self._vouched_until == _FOREVER
         if is_vouched and (outcome.at == now or self._valid_at(outcome.at, now) == now):

@@ -24,10 +24,11 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import count
 from json.encoder import encode_basestring_ascii
+from operator import attrgetter
 
 from ldappolicy.evaluate import Decision
 from ldappolicy.log import Lines
-from ldappolicy.protocol import TEXT_BYTES, cut
+from ldappolicy.protocol import SHOWN, TEXT_BYTES, cut
 from ldappolicy.request import Request
 
 _PERMITTING = frozenset(("DUNNO", "OK"))
@@ -54,9 +55,8 @@ Shown = Sequence[str]
 """What a line says of one request (see `protocol.SHOWN`); the rest is the same of all decided alike."""
 
 
-def shown_of(request: Request) -> Shown:
-    """The same of a request."""
-    return (request.client_address, request.client_name, request.queue_id, request.instance)
+shown_of: Callable[[Request], Shown] = attrgetter(*SHOWN)
+"""The same of a request that is text, as `protocol.Glance.shown` has it of bytes."""
 
 
 class DecisionLog:
@@ -118,6 +118,7 @@ def _text_alike(request: Request, decision: Decision, is_shadow: bool) -> str:
 
 @lru_cache(maxsize=1024)
 def _text_why(action: str, restriction: str, dn: str) -> str:
+    """What decided: of these there are few, of a few kilobytes, and most of the work of a line is here."""
     return f"action={action!r} restriction={restriction!r} dn={dn!r}"
 
 

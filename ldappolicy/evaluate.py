@@ -108,11 +108,11 @@ class Evaluator:
             return None
         outcomes: list[ListOutcome] = []
         for part, memory in _memories(plan, facts.derived):
-            outcome = memory.recall(values) or _glanced(part, memory, values, facts, self.mapping)
+            outcome = memory.recall(values) or _skipped(part, memory, values, facts, self.mapping)
             if outcome is None or outcome.end is End.REFUSED:
                 return Begun(plan, values, outcomes, part if outcome is None else None)
             outcomes.append(outcome)
-        if outcomes and outcome is part.ran_out:
+        if outcomes and outcomes[-1] is plan.lists[-1].ran_out:
             return plan.ran_out
         return Begun(plan, values, outcomes)
 
@@ -124,6 +124,11 @@ class Evaluator:
         begun: "Begun | None" = None,
     ) -> Decision | Lacking:
         """Decides a request, or says what has to be looked up first; `begun` is what `recall` came to."""
+        if begun is None and trace is None:
+            known = self.recall(request.policy_context, ValuesOf(request), facts)
+            if isinstance(known, Decision):
+                return known
+            begun = known
         if begun is None:
             key = (request.policy_context, request.protocol_state)
             plan = self._plans.get(key)
@@ -144,7 +149,7 @@ class Evaluator:
         is_first = evaluation.is_unmarked
         memory = _memory(part, evaluation.has_sender, evaluation.derived)
         if is_first and part is not begun.unknown:
-            known = memory.recall(begun.values) or _glanced(
+            known = memory.recall(begun.values) or _skipped(
                 part, memory, begun.values, evaluation.facts, self.mapping
             )
             if known is not None:
@@ -157,7 +162,7 @@ class Evaluator:
         self.looks.update(looks)
         if is_first and evaluation.is_unmarked and told == evaluation.told and outcome.is_plain:
             outcome = part.ran_out if outcome.end is End.RAN_OUT else outcome
-            values = ValuesOf(request)
+            values = ValuesOf(request)  # those at hand may lack what was looked at
             if not (_WHO_TO_WHOM.issubset(looks) and memory.goes_on(values)):
                 memory.learn(looks, values, outcome)
         return outcome
@@ -221,10 +226,13 @@ class Evaluator:
 
 
 _WHO_TO_WHOM = frozenset(("sender", "recipient"))
-"""What looks at both comes as seldom again as a whole decision, which is kept anyway."""
+"""What looks at both comes as seldom again as a whole decision, which is kept anyway (`ready`).
+
+So it is learned once for each first value, which tells that the list goes on there (`Learned.goes_on`).
+"""
 
 _MAX_ANSWERS = 10_000
-"""Texts come from the directory, and so do the entries that decided."""
+"""Of each plan: texts come from the directory, and so do the entries that decided."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -252,7 +260,7 @@ class _Plan:
     state: str
     ran_out: Decision = field(init=False)
     is_simple: bool = field(init=False)
-    """Whether every list is run for every request, and there is a sender."""
+    """Whether every list is run for every request, and there always is a sender, be it the null sender."""
     answers: dict[tuple[str | None, Decider], Decision] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -269,7 +277,10 @@ class _Plan:
 
 @dataclass(slots=True)
 class Begun:
-    """An evaluation that is to go on: what its first lists came to. Nobody knows it of the list `unknown`."""
+    """An evaluation that is to go on: `outcomes` are those of its first lists.
+
+    The list `unknown`, if there is one, is known to be neither learned nor skipped.
+    """
 
     plan: _Plan
     values: Values
@@ -295,28 +306,32 @@ def _memory(part: _List, sender: bool, derived: dict[object, object]) -> Learned
 
 
 def _memories(plan: _Plan, derived: dict[object, object]) -> tuple[tuple[_List, Learned[ListOutcome]], ...]:
-    """What is known of each list of a plan, with a sender."""
+    """What is known of each list of a plan, with a sender: one look for all."""
     memories = derived.get(plan)
     if memories is None:
         memories = derived[plan] = tuple((part, _memory(part, True, derived)) for part in plan.lists)
     return memories  # type: ignore[return-value]  # as above
 
 
-def _glanced(
+def _skipped(
     part: _List, memory: Learned[ListOutcome], values: Values, facts: Facts, mapping: AttributeMapping
 ) -> ListOutcome | None:
-    """What a list comes to at a glance, which is kept: that it runs out, or nobody knows."""
-    glances = part.steps.glances
-    if not glances or memory.goes_on(values):
+    """That a list runs out, by a look at what it would look at, which is learned; None: it has to be run.
+
+    Where it is known to look at more than its first attribute, that one carried something before.
+    """
+    skips = part.steps.skips
+    if not skips or memory.goes_on(values):
         return None
     looks: list[str] = []
-    for glance in glances:
-        look = glance(values, facts, mapping)
+    for skip in skips:
+        look = skip(values, facts, mapping)
         if not look:
             return None
         if look not in looks:
             looks.append(look)
-    memory.learn(looks, values, part.ran_out)
+    if not _WHO_TO_WHOM.issubset(looks):
+        memory.learn(looks, values, part.ran_out)
     return part.ran_out
 
 

@@ -33,8 +33,11 @@ from ldappolicy.vocabulary import Residue
 
 Step = Callable[["Evaluation"], int]
 
-Glance = Callable[[Values, Facts, Mapping], str]
-"""What it has looked at if it is sure that a step comes to nothing, undecided; "" says nothing."""
+Skip = Callable[[Values, Facts, Mapping], str]
+"""The attribute that it looked at, if that tells that a step comes to nothing; "" where it does not tell.
+
+It is one that `ready.ALWAYS` has: nobody is told of these looks.
+"""
 
 _RESTORED = (
     *("outcome", "effects", "effects_before_permit", "flags", "rejecting", "both", "warned", "form"),
@@ -89,11 +92,11 @@ class ServerConfigurationError(Exception):
 class Steps:
     """A compiled list: the steps, each with how it is written.
 
-    `glances`, where each step has one, say of the request alone that the step comes to nothing.
+    `skips`, one for each step or none at all, tell without an `Evaluation` that the step comes to nothing.
     """
 
     steps: tuple[tuple[Step, str], ...]
-    glances: tuple[Glance, ...] = ()
+    skips: tuple[Skip, ...] = ()
 
 
 class Surroundings(Protocol):

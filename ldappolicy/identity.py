@@ -254,11 +254,10 @@ def is_inside(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bool
     if evaluation.facts.has_chain and len(dns) <= CHAINED:
         return _is_chained(evaluation, entry, dns)
     closure = _climb(evaluation, entry, dns)
-    if not dns.isdisjoint(closure):
-        return True
-    if not evaluation.lacking:
+    inside = not dns.isdisjoint(closure)
+    if not (inside or evaluation.lacking):
         evaluation.derived["groups", entry.key] = closure  # it went all the way
-    return False
+    return inside
 
 
 def _is_chained(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bool:

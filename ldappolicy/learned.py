@@ -6,8 +6,9 @@ tree: at each place the attribute that is looked at there, and a branch for each
 walks it with a request looks at what the list would have looked at, and no more. An unrestricted sender is
 known by the sender alone, whoever the mail is for, where a whole decision hardly ever comes twice.
 
-Values are the bytes that came, so that nobody has to make text of a request whose lists are known.
-`NotedRequest` is how it is found out what is looked at. All of it holds for one object of facts.
+Values are the bytes that came, or are made of text again (`ValuesOf`): nobody has to make text of a request
+whose lists are known. `NotedRequest` is how it is found out what is looked at. All of it holds for one
+object of facts.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,10 @@ LONGEST = 128
 
 
 class Values(Protocol):
-    """Attributes of a request by their names, as bytes; IndexError for one that is not at hand."""
+    """Attributes of a request by their names, as bytes; IndexError for one that is not at hand.
+
+    As a `re.Match` has its groups.
+    """
 
     def __getitem__(self, name: str, /) -> bytes | Any:
         """The value of one."""
@@ -33,7 +37,7 @@ class Values(Protocol):
 
 
 class ValuesOf:
-    """Those of a request that is text: all of them."""
+    """The same of a request that is text: all of them, made bytes again."""
 
     __slots__ = ("_request",)
 
@@ -46,9 +50,9 @@ class ValuesOf:
 
 
 class NotedRequest:
-    """A request to all who look at attributes by name; `looks` are the names, in the order of the first look.
+    """Stands in for a request before those who look at attributes by name, and at nothing else of it.
 
-    It asks the request once for each, and has it from then on.
+    `looks` are the names, in the order of the first looks.
     """
 
     def __init__(self, request: Request) -> None:
@@ -56,6 +60,8 @@ class NotedRequest:
         self._request = request
 
     def __getattr__(self, name: str) -> str:
+        if name not in Request._fields:
+            raise AttributeError(name)
         value: str = getattr(self._request, name)
         self.looks.append(name)
         self.__dict__[name] = value
@@ -63,7 +69,7 @@ class NotedRequest:
 
     @property
     def as_request(self) -> Request:
-        """Itself."""
+        """Itself, for their annotations."""
         return cast(Request, self)
 
 
@@ -97,7 +103,10 @@ class Learned(Generic[_T]):
         return place  # type: ignore[return-value]  # a cast would cost as much as a branch
 
     def goes_on(self, values: Values) -> bool:
-        """Whether it is known to look at more than the first attribute, for such a request."""
+        """Whether it is known to look at more than the first attribute, for such a request.
+
+        That one has to be at hand.
+        """
         place = self._root
         return isinstance(place, _Place) and isinstance(place.branches.get(values[place.name]), _Place)
 

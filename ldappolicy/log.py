@@ -24,13 +24,19 @@ MOST_WAITING = 4 * 1024 * 1024
 """Characters that wait to be written; at 20,000 lines a second most of a second."""
 
 PAUSE = 0.1
-"""Seconds in which lines are collected for one write(2): each takes the interpreter from the event loop."""
+"""Seconds in which lines are collected for one write(2), which takes the interpreter from the event loop.
+
+A program that is killed loses the lines of as long.
+"""
 
 FEW = 8
 """Lines that are written without such a pause: whoever watches the log is to see them at once."""
 
 PIECE = 1024 * 1024
-"""Octets in one write(2), as long as no other process writes to the same place."""
+"""Octets in one write(2), where no other process writes to the same place.
+
+A pipe takes less at a time; write(2) waits for the rest without the interpreter.
+"""
 
 PATIENCE = 1.0
 """Seconds that one piece waits for a descriptor that somebody made non-blocking."""

@@ -113,7 +113,7 @@ class Glance:
         return _joined(shown).decode("utf-8", "surrogateescape").split("\n")  # type: ignore[arg-type]  # nor here
 
     def context(self, data: bytes, match: re.Match[bytes]) -> str | None:
-        """The policy_context of a request that was read; None: it has to be looked for."""
+        """The policy_context of a request that was read; None: its end is not known by a number."""
         return self._contexts.get(data[match.end() :])
 
     def _token(self, tail: bytes, data: bytes) -> bytes | None:

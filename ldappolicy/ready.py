@@ -35,7 +35,10 @@ class Ready:
 
 
 class ReadyReplies:
-    """The replies of one set of policies. `facts` is what `replies` hold for (see `begin`)."""
+    """The replies of one set of policies. `facts` is what `replies` hold for (see `begin`).
+
+    `read`, `shown` and `context` are those of the `protocol.Glance` in use.
+    """
 
     def __init__(self) -> None:
         self.facts: Facts | None = None
@@ -60,7 +63,7 @@ class ReadyReplies:
         if not looks <= self._fields:
             self.replies.clear()
             self._use(self._fields | looks)
-        elif size + (_size(ready.line) if ready.line else 0) <= LONGEST:
+        elif size + _size(ready.line) <= LONGEST:
             if len(self.replies) >= MOST:
                 self.replies.clear()
             self.replies[key] = ready

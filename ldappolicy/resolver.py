@@ -109,7 +109,7 @@ class Resolver:
         self._gap = (_FOREVER, _NEVER)
         self._changes = 0
         self.current_until = _NEVER
-        """Until when `facts` are sure to be `current`, if nothing is told meanwhile."""
+        """Until when `facts` need not be asked for: they are `current`, those of the last call."""
         self._recalled_at = _NEVER
         self._forget_hot()
 

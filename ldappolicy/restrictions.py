@@ -24,9 +24,9 @@ from ldappolicy.evaluation import (
     OK,
     TEMPORARY_FAILURE,
     Evaluation,
-    Glance,
     MissedLookup,
     ServerConfigurationError,
+    Skip,
     Step,
     Steps,
 )
@@ -330,8 +330,8 @@ _SUBJECTS: Mapping[str, Callable[[Evaluation], Subject | None]] = {
 }
 
 
-_GLANCED = {"sender": "sender", "recipient": "recipient"}
-"""Checks of an address, and the attribute of the request that it is."""
+_SKIPPED = frozenset(("sender", "recipient"))
+"""Checks of an address that mostly come to nothing, by the attribute of the request that it is."""
 
 _NOTHING = {"sasl": "no login", "helo": "no HELO name", "etrn": "no ETRN domain", "sender": "no sender yet"}
 
@@ -493,21 +493,22 @@ class Program:
 
     def _compile(self, items: tuple[Item, ...]) -> Steps:
         steps: list[tuple[Step, str]] = []
-        glances: list[Glance] = []
+        skips: list[Skip] = []
         for known in covered(items):
             step = self._step(known.item)
             step = _warning(step) if known.warned else step
             step = _shadowing(step) if known.shadowed else step
             steps.append((step, str(known)))
-            glances += self._glances(known.item)
-        return Steps(tuple(steps), tuple(glances) if len(glances) == len(steps) else ())
+            skip = self._skip(known.item)
+            skips += [skip] if skip else []
+        return Steps(tuple(steps), tuple(skips) if len(skips) == len(steps) else ())
 
-    def _glances(self, item: Item) -> tuple[Glance, ...]:
-        """What tells at a glance that an item comes to nothing, if there is such a thing."""
-        table, attribute = item.table, _GLANCED.get(vocabulary.CHECKS.get(item.name.lower(), ""))
-        if attribute is None or table != tables.ACCESS or item.fault:
-            return ()
-        return (tables.access_glance(attribute, self.delimiter),)
+    def _skip(self, item: Item) -> Skip | None:
+        """What tells that an item comes to nothing, if there is such a thing."""
+        kind = vocabulary.CHECKS.get(item.name.lower(), "")
+        if kind not in _SKIPPED or item.table != tables.ACCESS or item.fault:
+            return None
+        return tables.access_skip(kind, self.delimiter)
 
     def _step(self, item: Item) -> Step:
         if item.fault:

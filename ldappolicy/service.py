@@ -19,7 +19,7 @@ from ldappolicy.decision_log import DecisionLog, shown_of, with_id
 from ldappolicy.directory import Scope, Search
 from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.errors import ConfigError
-from ldappolicy.evaluate import Begun, Choices, Decision, Evaluator, Lacking
+from ldappolicy.evaluate import Choices, Decision, Evaluator, Lacking
 from ldappolicy.facts import Facts, Lookup, Missed, Outcome
 from ldappolicy.ldap_filter import And, Equality, Or, Present
 from ldappolicy.log import Limited
@@ -76,7 +76,7 @@ class Service:
         self.policy_entries: Sequence[Entry] = ()
         self._ready = ReadyReplies()
         self._shared: dict[int, _Shared] = {}
-        """By the identity of the decision."""
+        """By the identity of the decision, which is kept alive there: no other has the same."""
         self._durations = self.counters.request_durations
         self._hits = self.counters.cache["hit"]
         self._misses = self.counters.cache["miss"]
@@ -118,7 +118,7 @@ class Service:
     def _answer_anew(
         self, data: bytes, key: bytes, match: re.Match[bytes], began: float
     ) -> bytes | Request | None:
-        """The same for a request like which there was none since the facts are what they are."""
+        """The answer to a request like which there was none since the facts are what they are."""
         evaluator, ready = self.evaluator, self._ready
         if evaluator is None:
             return _request(data)
@@ -126,53 +126,43 @@ class Service:
         assert ready.facts is not None
         begun = None if context is None else evaluator.recall(context, match, ready.facts)
         shared = self._shared.get(id(begun))
-        if shared is None or shared.decision is not begun or shared.is_logged:
-            return self._decide_anew(data, key, begun, began)
-        self._count(shared.ready, began)
-        ready.keep(key, shared.ready, len(data), evaluator.looks)
-        return shared.ready.reply
-
-    def _decide_anew(
-        self, data: bytes, key: bytes, begun: Decision | Begun | None, began: float
-    ) -> bytes | Request | None:
-        """The same where lists have to be run, or a line to be written."""
-        evaluator, ready, request = self.evaluator, self._ready, _request(data)
-        if request is None:
-            return None
-        assert evaluator is not None
-        assert ready.facts is not None
-        decision: Decision | Lacking
-        if isinstance(begun, Decision):
-            decision = begun
+        if shared is not None and not shared.is_logged:
+            kept = shared.ready
+            self._count(kept, began)
         else:
-            decision = evaluator.evaluate(request, ready.facts, begun=begun)
-        if isinstance(decision, Lacking) or decision.action is None:
-            return request
-        shared = self._shared.get(id(decision))
-        if shared is not None and shared.decision is decision:
-            kept = self._answer_alike(shared, request, began)
-        else:
-            self._hits.value += 1
-            concluded = self._conclude(request, decision, began)
-            assert concluded.action is not None
-            kept = Ready(encode_reply(concluded.action), concluded.tally, concluded.line)
-            if not concluded.is_lasting:
+            request = _request(data)
+            if request is None:
+                return None
+            if isinstance(begun, Decision):
+                decision: Decision | Lacking = begun
+            else:
+                decision = evaluator.evaluate(request, ready.facts, begun=begun)
+            if isinstance(decision, Lacking) or decision.action is None:
+                return request
+            kept, is_lasting = self._decided(request, decision, began)
+            if not is_lasting:
                 return kept.reply
-            if len(self._shared) < MOST_SHARED:
-                plain = Ready(kept.reply, kept.tally)
-                self._shared[id(decision)] = _Shared(decision, plain, is_logged=bool(kept.line))
         ready.keep(key, kept, len(data), evaluator.looks)
         return kept.reply
 
-    def _answer_alike(self, shared: "_Shared", request: Request, began: float) -> Ready:
-        """The reply for a decision that was concluded before, for another request."""
-        ready, decisions = shared.ready, self._decisions
+    def _decided(self, request: Request, decision: Decision, began: float) -> tuple[Ready, bool]:
+        """The reply to a request that was decided now, and whether it is that of all requests like it."""
+        shared = self._shared.get(id(decision))
+        if shared is None:
+            self._hits.value += 1
+            concluded = self._conclude(request, decision, began)
+            assert concluded.action is not None
+            ready = Ready(encode_reply(concluded.action), concluded.tally, concluded.line)
+            if concluded.is_lasting and len(self._shared) < MOST_SHARED:
+                alike = Ready(ready.reply, ready.tally)
+                self._shared[id(decision)] = _Shared(decision, alike, is_logged=bool(ready.line))
+            return ready, concluded.is_lasting
+        ready = shared.ready
         seconds = self._count(ready, began)
-        if not shared.is_logged or decisions is None:
-            return ready
-        line = decisions.alike(request, shared.decision)
-        decisions.write(line, shown_of(request), seconds, self.resolver.age(began))
-        return Ready(ready.reply, ready.tally, line)
+        if shared.is_logged:
+            line = self._write(request, decision, seconds, self.resolver.age(began))
+            ready = Ready(ready.reply, ready.tally, line)
+        return ready, True
 
     def _count(self, ready: Ready, began: float) -> float:
         """One more that was answered so; how long it took, in seconds."""
@@ -217,7 +207,9 @@ class Service:
         for would in withheld:
             self.counters.shadow[action_label(would)].value += 1
         self._complain(request, decision)
-        line = self._write(request, decision, seconds, self.resolver.age(began, asked), number)
+        line = ""
+        if self._decisions is not None and self._decisions.wants(decision):
+            line = self._write(request, decision, seconds, self.resolver.age(began, asked), number)
         is_plain = not (decision.notes or decision.outages or decision.error or decision.unavailable)
         return _Concluded(action, tally, line, is_lasting=is_plain and not withheld and not number)
 
@@ -232,12 +224,11 @@ class Service:
         return numbered, "" if numbered is action else number
 
     def _write(
-        self, request: Request, decision: Decision, seconds: float, age: float | None, number: str
+        self, request: Request, decision: Decision, seconds: float, age: float | None, number: str = ""
     ) -> str:
-        """Writes a decision to its log, if that wants it; what it says of all requests alike, or "" ."""
+        """Writes a decision to its log; what that says of all requests alike."""
         decisions = self._decisions
-        if decisions is None or not decisions.wants(decision):
-            return ""
+        assert decisions is not None
         line = decisions.alike(request, decision)
         decisions.write(line, shown_of(request), seconds, age, number)
         return line

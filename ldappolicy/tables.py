@@ -25,7 +25,7 @@ from ldappolicy.address import (
 )
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
-from ldappolicy.evaluation import SHOWN, Evaluation, Glance, MissedLookup, ServerConfigurationError
+from ldappolicy.evaluation import SHOWN, Evaluation, MissedLookup, ServerConfigurationError, Skip
 from ldappolicy.facts import Absent, Facts, Found
 from ldappolicy.learned import Values
 from ldappolicy.mapping import Mapping as AttributeMapping
@@ -307,24 +307,28 @@ def _carries_nothing(address: str, known: Facts, mapping: AttributeMapping, reci
         return False
     telling = mapping.recipient_telling if recipient else mapping.sender_telling
     carries = False
-    for entry in outcome.entries:
+    for entry in outcome.entries:  # no generator: every new address comes here
         carries = carries or entry.has_any(telling)
     return not carries
 
 
-def access_glance(attribute: str, delimiters: str) -> Glance:
-    """Tells that of the sender or recipient (the `attribute` of the request), if it is written plainly."""
+def access_skip(attribute: str, delimiters: str) -> Skip:
+    """Whether `directory:access` holds nothing for the sender or recipient (`attribute`), told at a glance.
+
+    It says nothing of an address that Postfix may rewrite, or that has several forms.
+    """
     recipient = attribute == "recipient"
 
-    def glance(values: Values, known: Facts, mapping: AttributeMapping) -> str:
+    def skip(values: Values, known: Facts, mapping: AttributeMapping) -> str:
         address = values[attribute].decode("utf-8", "surrogateescape").casefold()
+        # `means_itself` lets quotes pass in local parts; in keys they are off.
         if not (address.isascii() and means_itself(address)) or '"' in address:
             return ""
         if delimiters and len(exact_forms(address, delimiters)) > 1:
             return ""
         return attribute if _carries_nothing(address, known, mapping, recipient) else ""
 
-    return glance
+    return skip
 
 
 def _ask_access(evaluation: Evaluation, subject: Subject, recipient: bool) -> Action | None:

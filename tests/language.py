@@ -190,6 +190,8 @@ class Site:
         )
         taking_notes = NotedRequest(request)
         expected = _lasting(decision)
+        at_first = self.evaluator.recall(request.policy_context, ValuesOf(request), around)
+        assert not isinstance(at_first, Decision) or expected == _lasting(at_first)
         assert expected == _lasting(self.evaluator.evaluate(taking_notes.as_request, around))
         assert expected == _lasting(self.evaluator.evaluate(request, around))
         recalled = self.evaluator.recall(request.policy_context, ValuesOf(request), around)

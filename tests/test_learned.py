@@ -80,8 +80,11 @@ def test_a_request_notes_what_is_looked_at() -> None:
 
 def test_what_is_no_attribute() -> None:
     """Is none here either."""
-    with pytest.raises(AttributeError):
-        _ = NotedRequest(Request()).nothing
+    taking_notes = NotedRequest(Request())
+    for name in ("nothing", "_replace"):
+        with pytest.raises(AttributeError):
+            getattr(taking_notes, name)
+    assert taking_notes.looks == []
 
 
 def test_a_list_that_looks_at_nothing() -> None:

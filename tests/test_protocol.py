@@ -1,5 +1,6 @@
 """The delegation protocol: whatever the cuts, the same requests and the same errors."""
 
+import re
 import time
 from collections.abc import Iterable
 from itertools import pairwise
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from ldappolicy import protocol
 from ldappolicy.errors import ProtocolError
-from ldappolicy.protocol import RequestReader, encode_reply
+from ldappolicy.protocol import SHOWN, Glance, RequestReader, encode_reply
+from ldappolicy.ready import ALWAYS
 from ldappolicy.request import Request
 
 # One RCPT of an authenticated client, as smtpd(8) of Postfix 3.7 writes it.
@@ -421,3 +423,47 @@ def test_a_request_of_postfix_is_cheap() -> None:
             feed(POSTFIX_37)
         best = min(best, time.perf_counter() - start)
     assert best / 200 < 25e-6
+
+
+def glanced(glance: Glance, **attributes: str) -> tuple[bytes, re.Match[bytes], bytes] | None:
+    """What it reads of a request, and the request."""
+    lines = "".join(f"{name}={attributes.get(name, '')}\n" for name in Request._fields)
+    data = f"request=smtpd_access_policy\n{lines}\n".encode("utf-8", "surrogateescape")
+    seen = glance.read(data)
+    return None if seen is None else (*seen, data)
+
+
+@pytest.mark.parametrize("context", ["", "strict", "default/recipient", "ä", "\udcff"])
+def test_a_glance_knows_the_context(context: str) -> None:
+    """Which stands at the end, and is part of the key."""
+    glance = Glance(ALWAYS)
+    seen = glanced(glance, sender="a@x", policy_context=context)
+    other = glanced(glance, sender="a@x", policy_context="other")
+    assert seen is not None
+    assert other is not None
+    assert (glance.context(seen[2], seen[1]), seen[1]["sender"]) == (context, b"a@x")
+    assert seen[0] != other[0]
+
+
+@pytest.mark.parametrize("ends", [["x" * protocol.LONGEST_TAIL] * 2, ["a", "b"]], ids=["long", "too many"])
+def test_ends_that_have_no_number(ends: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are told apart by themselves; their context has to be read."""
+    monkeypatch.setattr(protocol, "MOST_TAILS", 1)
+    glance = Glance(ALWAYS)
+    assert glanced(glance) is not None
+    keys = []
+    for number, end in enumerate(ends):
+        seen = glanced(glance, ccert_issuer=end, policy_context=str(number))
+        assert seen is not None
+        assert glance.context(seen[2], seen[1]) is None
+        keys.append(seen[0])
+    assert keys[0] != keys[1]
+
+
+def test_what_a_glance_shows() -> None:
+    """As text, bytes that are none kept as `plain_values` does."""
+    glance = Glance(ALWAYS)
+    texts = ["192.0.2.1", "ä.example", "", "\udcff"]
+    seen = glanced(glance, **dict(zip(SHOWN, texts, strict=True)))
+    assert seen is not None
+    assert glance.shown(seen[1]) == texts

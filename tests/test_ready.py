@@ -7,19 +7,21 @@ from collections.abc import Sequence
 
 import pytest
 
-from ldappolicy import ready
+from ldappolicy import identity, ready
 from ldappolicy.decision_log import DecisionLog, decision_ids
 from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import Planner, Where
 from ldappolicy.entry import Entry
 from ldappolicy.evaluate import Choices
+from ldappolicy.evaluation import Evaluation, Steps
 from ldappolicy.mapping import PROFILES
 from ldappolicy.ready import LONGEST, ReadyReplies
 from ldappolicy.request import Request
+from ldappolicy.residue import ListOutcome
 from ldappolicy.resolver import Limits, Resolver
 from ldappolicy.service import Service, Settings
 from tests.labs.deciding import Kept
-from tests.language import BASE, entry, person, policy, table
+from tests.language import BASE, dn, entry, group, person, policy, restriction_class, table
 
 MAPPING = PROFILES["generic"]
 REJECT = b"action=REJECT\n\n"
@@ -40,7 +42,12 @@ class Stage:
     """A service over some entries, in memory but asked as any directory; and its decision log."""
 
     def __init__(
-        self, *entries: Entry, held: bool = True, numbered: bool = False, shadow: bool = False
+        self,
+        *entries: Entry,
+        held: bool = True,
+        numbered: bool = False,
+        shadow: bool = False,
+        which: str = "rejects",
     ) -> None:
         root = [Entry(BASE, {"dc": ["example"]}), entry("ou=policy", ou="policy"), entry("ou=people", ou="x")]
         self.entries: list[Entry] = [*root, *entries]
@@ -53,7 +60,7 @@ class Stage:
         settings = Settings(
             BASE, f"ou=policy,{BASE}", MAPPING, Choices(shadow=shadow), decision_id_in_text=numbered
         )
-        decisions = DecisionLog("rejects", "text", self.log, decision_ids(), is_shadow=shadow)
+        decisions = DecisionLog(which, "text", self.log, decision_ids(), is_shadow=shadow)
         self.service = Service(resolver, settings, decisions)
         asyncio.run(self.service.reload())
 
@@ -304,3 +311,149 @@ def test_how_many_are_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(10):
         assert stage.ask(sender=f"s{number}@x", recipient="a@x") == DUNNO
         assert len(stage.service._ready.replies) <= 3  # noqa: SLF001
+
+
+def plain(*names: str) -> str:
+    """A list of checks that mostly come to nothing."""
+    return ", ".join(f"check_{name}_access directory:access" for name in names)
+
+
+BOARD = group("board", [dn("uid=cal,ou=people")], smtpdMemberSenderAccess="REJECT not the board")
+
+
+@pytest.mark.parametrize(
+    ("sender", "runs"),
+    [
+        ("ned@my.domain", 0),
+        ("NED@My.Domain", 0),
+        ("nobody@my.domain", 0),
+        ("amy@my.domain", 1),  # carries something
+        ("ned@other.example", 1),  # a domain that nobody has looked at yet
+        ("ned+x@my.domain", 1),  # two forms
+        ('"n d"@my.domain', 1),
+        ("ned%x@my.domain", 1),
+        ("ned", 1),
+        ("néd@my.domain", 1),
+        ("", 1),
+    ],
+)
+def test_lists_that_need_not_run(monkeypatch: pytest.MonkeyPatch, sender: str, runs: int) -> None:
+    """An address that is written plainly and is known to carry nothing; the answer is that of a list."""
+    lists = policy(sender=plain("sender"), recipient=plain("recipient"), smtpdRecipientDelimiter="+")
+    stage = Stage(lists, AMY, person("ned"), person("zed"))
+    run = runs_of(monkeypatch)
+    assert stage.ask(sender="zed@my.domain", recipient="zed@my.domain") == DUNNO
+    run.clear()
+    answer = stage.ask(sender=sender, recipient="zed@my.domain")
+    assert answer == (b"action=REJECT not amy\n\n" if sender.startswith("amy") else DUNNO)
+    assert run == ["sender"] * runs
+
+
+@pytest.mark.parametrize(
+    ("sender", "expected"), [("cal", b"action=REJECT not the board\n\n"), ("ned", DUNNO)]
+)
+def test_no_list_is_spared_where_groups_carry_something(
+    monkeypatch: pytest.MonkeyPatch, sender: str, expected: bytes
+) -> None:
+    """Whoever has an entry may be in such a group."""
+    stage = Stage(policy(sender=plain("sender")), BOARD, person("cal"), person("ned"), person("zed"))
+    assert stage.ask(sender="zed@my.domain", recipient="a@x") == DUNNO
+    run = runs_of(monkeypatch)
+    assert stage.ask(sender=f"{sender}@my.domain", recipient="a@x") == expected
+    assert run == ["sender"]
+
+
+def test_both_checks_in_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Senders and recipients that meet for the first time take no run, but for those of the first of all."""
+    stage = Stage(policy(recipient=plain("sender", "recipient")), AMY, *map(person, "abcd"))
+    asked = [(f"{one}@my.domain", f"{other}@my.domain") for one in "abcd" for other in "abcd"]
+    run = runs_of(monkeypatch)
+    for sender, recipient in asked:
+        assert stage.ask(sender=sender, recipient=recipient) == DUNNO
+    assert run == ["recipient"] * 4
+    assert stage.ask(sender="amy@my.domain", recipient="a@my.domain") == b"action=REJECT not amy\n\n"
+
+
+def runs_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lists that are run from now on."""
+    names: list[str] = []
+    run_list = Evaluation.run_list
+
+    def noting(evaluation: Evaluation, name: str, steps: Steps) -> ListOutcome:
+        names.append(name)
+        return run_list(evaluation, name, steps)
+
+    monkeypatch.setattr(Evaluation, "run_list", noting)
+    return names
+
+
+def test_one_decision_for_several() -> None:
+    """Each has a line of its own, whoever decided, and the first time as the second."""
+    stage = Stage(policy(recipient=plain("recipient")), person("all", smtpdRecipientAccess="REJECT closed"))
+    asked = [
+        {"sender": f"{name}@x.example", "client_name": name, "instance": name, "recipient": "all@my.domain"}
+        for name in ("one", "two", "three")
+    ]
+    for number in range(2):
+        for attributes in asked:
+            assert stage.ask(**attributes) == b"action=REJECT closed\n\n"
+        stage.service.evaluator = None if number else stage.service.evaluator
+    told = [re.findall(r" (?:instance|client|sender)=(\S+)", line) for line in stage.log.texts]
+    assert told == [[a["instance"], f"{a['client_name']}[192.0.2.1]", f"<{a['sender']}>"] for a in asked] * 2
+    assert len({line.split()[1] for line in stage.log.texts}) == 6
+    assert stage.service.counters.requests.values() == {("REJECT", "default"): 6}
+    assert sum(stage.service.counters.request_durations.counts) == stage.counted("hit") == 6
+
+
+def test_every_decision_is_logged() -> None:
+    """Where all are to be, those that many share as well."""
+    stage = Stage(policy(sender=plain("sender")), person("zed"), which="all")
+    for sender in ("zed", "ned", "zed", "ted"):
+        assert stage.ask(sender=f"{sender}@my.domain", recipient="a@x") == DUNNO
+    assert [line.split("sender=<")[1].split("@")[0] for line in stage.log.texts] == [
+        "zed",
+        "ned",
+        "zed",
+        "ted",
+    ]
+
+
+def test_how_many_decisions_are_shared_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their texts come from the directory; what is beyond is concluded each time."""
+    monkeypatch.setattr("ldappolicy.service.MOST_SHARED", 2)
+    monkeypatch.setattr("ldappolicy.evaluate._MAX_ANSWERS", 2)
+    people = [person(name, smtpdSenderAccess=f"REJECT not {name}") for name in "abcd"]
+    stage = Stage(policy(sender=plain("sender")), *people)
+    for number in range(3):
+        for name in "abcd":
+            answer = stage.ask(sender=f"{name}@my.domain", recipient=f"{number}@x")
+            assert answer == f"action=REJECT not {name}\n\n".encode()
+            assert len(stage.service._shared) <= 2  # noqa: SLF001
+    assert stage.service.counters.requests.values() == {("REJECT", "default"): 12}
+    assert len(stage.log.texts) == 12
+
+
+MEMBERS = restriction_class("members_only", "check_sender_access recipient:members, reject")
+
+
+@pytest.mark.parametrize(("asked", "climbs"), [("one two", 1), ("two one", 2)])
+def test_groups_that_were_all_gone_through(monkeypatch: pytest.MonkeyPatch, asked: str, climbs: int) -> None:
+    """Whoever was not in one of them is not looked for again; whoever was, may be in more."""
+    inner = group("inner", [dn("uid=ned,ou=people")])
+    lists = [
+        group("one", mail="one@my.domain", smtpdRecipientAccess="members_only"),
+        group("two", [inner.dn], mail="two@my.domain", smtpdRecipientAccess="members_only"),
+    ]
+    stage = Stage(policy(recipient=plain("recipient")), MEMBERS, inner, *lists, person("ned"))
+    went: list[str] = []
+    climb = identity._climb  # noqa: SLF001
+
+    def noting(evaluation: Evaluation, entry: Entry, until: frozenset[str]) -> identity.Closure:
+        went.append(entry.dn)
+        return climb(evaluation, entry, until)
+
+    monkeypatch.setattr(identity, "_climb", noting)
+    for name in asked.split():
+        answer = stage.ask(sender="ned@my.domain", recipient=f"{name}@my.domain")
+        assert answer == (DUNNO if name == "two" else b"action=reject,\n\n")
+    assert len(went) == climbs

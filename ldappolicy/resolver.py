@@ -165,8 +165,9 @@ class Resolver:
         return self._limits.ttl if isinstance(outcome, Found) else self._limits.negative_ttl
 
     def _fresh(self, lookup: Lookup, now: float) -> Found | Absent | None:
-        is_fresh = self._vouched_until == _FOREVER or self._is_fresh(
-            self._vouched_at(now), self._limits.ttl, now
+        ttl = self._limits.ttl
+        is_fresh = (self._vouched_until == _FOREVER and ttl > 0) or self._is_fresh(
+            self._vouched_at(now), ttl, now
         )
         mirrored = self._mirrored(lookup, now) if is_fresh else None
         if mirrored is not None:

@@ -288,7 +288,7 @@ def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -
     if len(exact) == 1 and _carries_nothing(exact[0], evaluation.facts, evaluation.mapping, recipient):
         return None
     action = _ask_access(evaluation, subject, recipient)
-    if not evaluation.lacking:
+    if not evaluation.lacking and len(exact[0] if exact else subject.login) <= REMEMBERED:
         evaluation.derived[key] = (action, evaluation.origin)
     return action
 
@@ -467,7 +467,7 @@ def _access_of_domain(evaluation: Evaluation, domain: str, recipient: bool) -> _
     if not domain:
         return None
     answer = _look_at_domain(evaluation, domain, recipient)
-    if answer is None and not evaluation.lacking:
+    if answer is None and not evaluation.lacking and len(domain) <= REMEMBERED:
         evaluation.derived["no access", domain, recipient] = True
     return answer
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from ldappolicy import identity, ready
+from ldappolicy import identity, ready, restrictions
+from ldappolicy.address import REMEMBERED
 from ldappolicy.decision_log import DecisionLog, decision_ids
 from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import Planner, Where
@@ -15,7 +16,7 @@ from ldappolicy.entry import Entry
 from ldappolicy.evaluate import Choices
 from ldappolicy.evaluation import Evaluation, Steps
 from ldappolicy.mapping import PROFILES
-from ldappolicy.ready import LONGEST, ReadyReplies
+from ldappolicy.ready import ALWAYS, LONGEST, ReadyReplies
 from ldappolicy.request import Request
 from ldappolicy.residue import ListOutcome
 from ldappolicy.resolver import Limits, Resolver
@@ -457,3 +458,20 @@ def test_groups_that_were_all_gone_through(monkeypatch: pytest.MonkeyPatch, aske
         answer = stage.ask(sender="ned@my.domain", recipient=f"{name}@my.domain")
         assert answer == (DUNNO if name == "two" else b"action=reject,\n\n")
     assert len(went) == climbs
+
+
+@pytest.mark.parametrize(("letters", "kept"), [(20, True), (REMEMBERED + 1, False)])
+def test_long_addresses_are_not_concluded_about_for_later(letters: int, kept: bool) -> None:
+    """Clients choose them, a new one each time; what is known of short ones is bounded with the lookups."""
+    stage = Stage(policy(sender=plain("sender")), AMY)
+    size = []
+    for number in range(50):
+        domain = f"{number:06}.{'y' * (letters - 7)}.example"
+        assert stage.ask(sender=f"a@{domain}", recipient="b@x") == DUNNO
+        size.append(len(stage.service.resolver.facts().derived))
+    assert (size[-1] > size[0]) == kept
+
+
+def test_what_is_skipped_is_in_every_key() -> None:
+    """Nobody is told what a skip looks at."""
+    assert restrictions._SKIPPED <= ALWAYS  # noqa: SLF001

@@ -22,7 +22,7 @@ _DOMAIN_OCTETS = 255
 """RFC 1035 section 2.3.4."""
 
 REMEMBERED = 128
-"""What was made of longer addresses and domains is not kept: clients choose them; keys grow with the square."""
+"""What was made of longer addresses and domains is not kept: clients choose them, keys grow by the square."""
 
 # RFC 822 atoms as quote_822_local(3) of Postfix sees them: 8-bit clean, dots between atoms.
 _DOT_STRING = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\".\[\]]+(?:\.[^\x00-\x20\x7f()<>@,;:\\\".\[\]]+)*")

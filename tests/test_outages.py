@@ -314,8 +314,13 @@ def test_a_request_in_hand_survives_a_swap(slapd: Slapd, example_ldif: Path) -> 
     """SIGHUP with another server while a decision waits for the old one: it still gets its answer."""
     with (
         Slapd(schema="ldappolicy", data=example_ldif.read_text("utf-8")) as second,
-        serving(slapd, {"directory": {"timeout": "3s"}, "server": {"request_timeout": "10s"}}) as service,
+        serving(
+            slapd,
+            # No poll meanwhile: a reading of the policies under way would hold up the new configuration.
+            {"directory": {"timeout": "3s", "poll_interval": "1h"}, "server": {"request_timeout": "10s"}},
+        ) as service,
     ):
+        service.wait_for_log("changes are told by")
         slapd.suspend()
         answers: list[str | None] = []
         waiting = threading.Thread(target=lambda: answers.append(service.ask(**KNOWN)))

@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._take(data)
         except Exception:
-            # A bug must cost one connection, not the service. This is the package's one broad `except`.
+            # A bug must cost one connection, not the service: the one broad `except` that ends an error here.
             log.exception("bug: connection closed without a reply")
             self.give_up()
 

@@ -101,9 +101,7 @@ def key_of(attr: str, *, cached: bool = True) -> Key:
 
 
 def _fold(value: str) -> str:
-    folded = value.casefold()
-    if " " in folded:
-        folded = _SPACES.sub(" ", folded).strip(" ")
+    folded = _squash(value).strip(" ")
     return value if folded == value else folded  # the one string for both
 
 

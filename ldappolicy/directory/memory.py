@@ -150,7 +150,7 @@ class Entries(Generic[_E]):
 
         What `search` finds for an Or of equalities; None where it does.
         """
-        if not (base in self._entries or base in self._children):
+        if not self.holds(base):
             return None
         keys: list[str] = []
         for attr, values in terms:

@@ -1,8 +1,10 @@
 # A fresh Debian machine with Python 3.11 or later is enough:
 #
 #   make run     serve the example company (schema/example.ldif) on inet:127.0.0.1:10040
-#   make test    everything; as root it installs the directory servers and the Postfix that the tests start privately
-#   make coverage  the same, with the lines and branches that no test reaches
+#   make check   lint, types, and every test that needs no server: the inner loop
+#   make test    every behaviour once; as root it installs the directory servers and the Postfix that the tests start
+#   make test-all  the same, and the long ones: every product, fuzzing, abuse, benchmarks in small
+#   make coverage  `make test` with the lines and branches that no test reaches
 #   make lint    ruff and mypy
 #   make conformance [PAIRS=2000] [SEED=N]   generated policies, natively and through ldappolicy, in real Postfix
 #   make bench [QUICK=1] [PIN=1] [ONLY="speed memory postfwd postfix"]   how fast, beside what else there is
@@ -29,7 +31,11 @@ KERBEROS := gcc libc6-dev python3-dev libkrb5-dev
 ENGINE = $(if $(shell command -v dockerd),,docker.io) \
     $(if $(shell docker compose version 2>/dev/null),,docker-compose) iptables debootstrap
 
-.PHONY: run test test-requirements coverage lint conformance bench bench-directory bench-instructions fuzz wheels clean
+# Twice as many as there are processors: a test waits for servers more than it computes.
+JOBS ?= $(shell expr 2 \* $$(nproc))
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
+
+.PHONY: run check test test-all test-requirements coverage lint conformance bench bench-directory bench-instructions fuzz wheels clean
 
 run: $(VENV)/.installed
 	$(BIN)/ldappolicy -c deploy/example.toml serve
@@ -41,11 +47,17 @@ test-requirements: $(VENV)/.installed-dev
 	    || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[gssapi]' \
 	    || echo "the tests of bind = \"gssapi\" will be skipped" >&2
 
+check: lint
+	$(PYTEST) -m "not servers and not long"
+
 test: test-requirements
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not long" --durations=20
+
+test-all: test-requirements
+	$(PYTEST) --durations=20
 
 coverage: test-requirements
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(PYTEST) -m "not long" --cov --cov-report=term
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

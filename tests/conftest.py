@@ -1,6 +1,14 @@
-"""What every test shares: where the project's files are, and how hypothesis runs."""
+"""What every test shares: where the project's files are, how hypothesis runs, and the three tiers.
 
+`make check` runs what has no mark, `make test` what is marked `servers` as well, `make test-all` also what is
+marked `long`. A test without a mark that starts a server of somebody else's fails and names it, so that the
+inner loop stays one. Tests that share a fixture of a module run in one process (`--dist loadgroup`).
+"""
+
+import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -10,6 +18,52 @@ ROOT = Path(__file__).parents[1]
 # No deadline for one example: the machines that run this are shared, and a pause is not a fault.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
+
+SERVERS = frozenset(("slapd", "ns-slapd", "samba", "master", "unshare", "dockerd", "prometheus", "krb5kdc"))
+"""Programs that only a test marked `servers` or `long` starts; unshare(1) is what starts Postfix."""
+
+_unmarked = ""
+
+
+def _refuse_servers(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen" and _unmarked and Path(os.fsdecode(arguments[0])).name in SERVERS:
+        raise RuntimeError(f"{_unmarked} starts {arguments[0]}: mark it `servers` or `long`")
+
+
+sys.addaudithook(_refuse_servers)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Any:
+    """Holds a test without a mark to `make check`."""
+    global _unmarked  # noqa: PLW0603 - an audit hook takes no argument of ours
+    marked = any(item.iter_markers("servers")) or any(item.iter_markers("long"))
+    _unmarked = "" if marked else item.nodeid
+    try:
+        return (yield)
+    finally:
+        _unmarked = ""
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a fixture of their module run one after the other in one process."""
+    for item in items:
+        if isinstance(item, pytest.Function) and not any(item.iter_markers("xdist_group")):
+            if group := _shares(item):
+                item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _shares(item: pytest.Function) -> str:
+    """The module and the parameters of its shared fixtures; empty: it shares nothing that takes time."""
+    definitions = item._fixtureinfo.name2fixturedefs  # noqa: SLF001 - pytest has no public way to ask
+    shared = {name for name, found in definitions.items() if found[-1].scope in ("module", "package")}
+    if not shared:
+        return ""
+    chosen = getattr(item, "callspec", None)
+    indices = chosen.indices if chosen else {}
+    which = "-".join(str(indices[name]) for name in sorted(shared & indices.keys()))
+    return f"{item.path.relative_to(ROOT)}-{which}"
 
 
 @pytest.fixture(scope="session")

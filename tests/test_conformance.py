@@ -104,7 +104,7 @@ def test_regression(runner: Runner, pair: Pair) -> None:
     assert [] == runner.run(pair).differs
 
 
-@pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.timeout(900)  # one that differs is made small
 def test_generated_pairs(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
     """Generated policies decide alike natively and through ldappolicy: `make conformance`, the short form."""
@@ -119,7 +119,7 @@ def test_generated_pairs(runner: Runner, capsys: pytest.CaptureFixture[str]) -> 
     assert {ending.value for ending in Ending} <= report.endings.keys()
 
 
-@pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_fault(fault: str) -> None:
     """A fault in the evaluation is found; the same pair does not differ without it."""

@@ -17,7 +17,7 @@ from tests.stack.stack import REPLICAS, Stack
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 SALES = f"cn=sales,ou=lists,{SUFFIX}"
 HANK = f"uid=hank,ou=people,{SUFFIX}"

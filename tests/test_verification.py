@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -36,7 +36,12 @@ from tests.labs.ldappolicy import program
 from tests.labs.postfix import require_postfix
 from tests.labs.slapd import wait_until
 
-needs_postfix = pytest.mark.usefixtures("private_postfix")
+
+
+def needs_postfix(test: Callable[..., None]) -> Callable[..., None]:
+    """The test asks a private Postfix, and is skipped, saying what it takes, where none can be run."""
+    return pytest.mark.servers(pytest.mark.usefixtures("private_postfix")(test))
+
 
 SYSTEM = """\
 compatibility_level = 3.6

@@ -37,10 +37,10 @@ from tests.labs.postfix import require_postfix
 from tests.labs.slapd import wait_until
 
 
-
 def needs_postfix(test: Callable[..., None]) -> Callable[..., None]:
     """The test asks a private Postfix, and is skipped, saying what it takes, where none can be run."""
-    return pytest.mark.servers(pytest.mark.usefixtures("private_postfix")(test))
+    marked: Callable[..., None] = pytest.mark.usefixtures("private_postfix")(test)
+    return pytest.mark.servers(marked)
 
 
 SYSTEM = """\

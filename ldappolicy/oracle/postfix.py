@@ -40,7 +40,16 @@ from typing import Any, Self
 
 from ldappolicy.errors import OracleError
 from ldappolicy.oracle.dns import Dns, Records
-from ldappolicy.oracle.programs import DEADLINE, SEARCHED, configure, parameter, program, run, start
+from ldappolicy.oracle.programs import (
+    DEADLINE,
+    SEARCHED,
+    configure,
+    make_old,
+    parameter,
+    program,
+    run,
+    start,
+)
 from ldappolicy.oracle.serving import serving
 from ldappolicy.oracle.smtp import Session
 
@@ -222,7 +231,10 @@ class Postfix:
 
     def _complaints(self) -> str:
         """Why it does not work, as far as Postfix said; master(8) says nothing before it has its log."""
-        return "; ".join([(self.folder / "master.out").read_text(), *self.log("fatal|panic|error|warning")])
+        return "; ".join([*self._output().splitlines(), *self.log("fatal|panic|error|warning")])
+
+    def _output(self) -> str:
+        return (self.folder / "master.out").read_text(errors="replace")
 
     def log(self, pattern: str = "") -> list[str]:
         """The lines of the mail log that match, so far."""
@@ -302,21 +314,14 @@ class Postfix:
         waiting = set(self.ports.values())
         while waiting:
             waiting = {port for port in waiting if not _answers(port)}
-            if end := re.search(r"^ended: (\d+)$", (self.folder / "master.out").read_text(), re.MULTILINE):
-                # As sh(1) says it: no such program, or none that can be run.
-                kind = OracleError if end[1] in ("126", "127") else NotStarted
+            if end := re.search(r"(?m)^ended: (\d+)$", self._output()):
+                # As sh(1) counts: from 126 on it could not be run, or a signal has ended it.
+                kind = NotStarted if int(end[1]) < 126 else OracleError
                 raise kind(f"Postfix did not start: {self._complaints()}")
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise OracleError(f"Postfix did not start: {self._complaints()}")
             if waiting:
                 time.sleep(0.02)
-
-
-def make_old(*paths: Path, seconds: float = 60) -> None:
-    """Postfix waits up to two seconds for a file that may still be written to (util/dict.c)."""
-    then = time.time() - seconds
-    for path in paths:
-        os.utime(path, (then, then))
 
 
 def _answers(port: int) -> bool:

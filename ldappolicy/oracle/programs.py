@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -104,12 +105,20 @@ def configure(folder: Path, parameters: Mapping[str, str], built: Path | None = 
     types = folder / "dynamicmaps.cf"
     types.write_text("".join(map(_dynamic, kinds)))
     types.chmod(0o644)  # Postfix reads none that others may write
+    make_old(folder / "main.cf", types)
 
 
 def _dynamic(kind: str) -> str:
     """A line of dynamicmaps.cf: type, shared object, function that opens, function that makes."""
     makes = f" mkmap_{kind}_open" if kind in _INDEXED else ""
     return f"{kind} postfix-{kind}.so dict_{kind}_open{makes}\n"
+
+
+def make_old(*paths: Path, seconds: float = 60) -> None:
+    """Postfix waits up to two seconds for a file that may still be written to (util/dict.c)."""
+    then = time.time() - seconds
+    for path in paths:
+        os.utime(path, (then, then))
 
 
 @cache

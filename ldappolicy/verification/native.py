@@ -19,8 +19,7 @@ from ldappolicy import vocabulary
 from ldappolicy.action import split_list
 from ldappolicy.importing.sources import INDEXED
 from ldappolicy.main_cf import Definition, MainCf
-from ldappolicy.oracle.postfix import make_old
-from ldappolicy.oracle.programs import configure, program, run, table_types
+from ldappolicy.oracle.programs import configure, make_old, program, run, table_types
 from ldappolicy.policy import PARAMETERS
 from ldappolicy.verification.questions import LISTED, STRANGER, Key
 
@@ -134,6 +133,7 @@ class Tables:
         if kind in _MADE:
             if not (self._folder / "main.cf").exists():
                 configure(self._folder, {"compatibility_level": "3.6"})
+            make_old(copy)
             run(program("postmap"), "-c", self._folder, f"{kind}:{copy}", timeout=60)
         return f"{kind}:{copy}"
 

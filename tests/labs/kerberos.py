@@ -145,7 +145,8 @@ class Realm(Samba):
     def tool(self, *arguments: str) -> None:
         """samba-tool(8) on the files of this domain controller."""
         command = [program("samba-tool"), *arguments, "-s", str(self.home / "etc" / "smb.conf")]
-        done = subprocess.run(command, capture_output=True, check=False)
+        told = {**os.environ, **self.variables}
+        done = subprocess.run(command, capture_output=True, check=False, env=told)
         if done.returncode:
             raise RuntimeError(f"samba-tool: {done.stderr.decode('utf-8', 'replace').strip()}")
 

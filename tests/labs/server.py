@@ -66,6 +66,8 @@ class Server:
         self.home = Path(tempfile.mkdtemp(prefix=f"{name}-"))
         self.socket_file = self.home / "ldapi"
         self.log = self.home / f"{name}.log"
+        self.variables: dict[str, str] = {}
+        """What it finds in its environment besides."""
         self._process: subprocess.Popen[bytes] | None = None
 
     def create(self) -> None:
@@ -115,7 +117,12 @@ class Server:
         with self.log.open("ab") as log:
             # An open standard input: samba ends when it reads the end of it.
             self._process = subprocess.Popen(
-                self.command(), stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                self.command(),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, **self.variables},
             )
         wait_until(self._listens)
 

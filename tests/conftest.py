@@ -43,7 +43,7 @@ def pytest_configure() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Any:
     """Holds a test without a mark to `make check`."""
-    global _unmarked  # noqa: PLW0603 - an audit hook takes no argument of ours
+    global _unmarked
     marked = any(item.iter_markers("servers")) or any(item.iter_markers("long"))
     _unmarked = "" if marked else item.nodeid
     try:
@@ -56,9 +56,9 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a fixture of their module run one after the other in one process."""
     for item in items:
-        if isinstance(item, pytest.Function) and not any(item.iter_markers("xdist_group")):
-            if group := _shares(item):
-                item.add_marker(pytest.mark.xdist_group(group))
+        group = isinstance(item, pytest.Function) and _shares(item)
+        if group and not any(item.iter_markers("xdist_group")):
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def _shares(item: pytest.Function) -> str:

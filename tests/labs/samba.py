@@ -1,9 +1,9 @@
 """A private Active Directory domain controller (Samba's) for the tests: its LDAP service alone.
 
 A domain is provisioned once a run (4 s), then copied for every server (0.2 s with its start); so is one with
-our schema, or with the data that several tests share. The ports of a domain controller cannot be chosen, so each runs in a network namespace of its own, and is
-asked through its socket file, which is a file and seen from outside. No root is needed where users may
-have namespaces.
+our schema, or with the data that several tests share. The ports of a domain controller cannot be chosen, so
+each runs in a network namespace of its own, and is asked through its socket file, which is a file and seen
+from outside. No root is needed where users may have namespaces.
 
     with Samba(schema="ldappolicy") as samba:
         samba.load("dn: OU=people,DC=example,DC=com\\nobjectClass: organizationalUnit\\n")
@@ -64,10 +64,11 @@ from samba.auth import system_session
 from samba.param import LoadParm
 from samba.samdb import SamDB
 configuration, database = sys.argv[1:]
+update = "dn:\\nchangetype: modify\\nadd: schemaUpdateNow\\nschemaUpdateNow: 1\\n-\\n"
 lp = LoadParm()
 lp.load(configuration)
 samdb = SamDB(url=database, session_info=system_session(), lp=lp)
-for part in sys.stdin.read().split("dn:\\nchangetype: modify\\nadd: schemaUpdateNow\\nschemaUpdateNow: 1\\n-\\n"):
+for part in sys.stdin.read().split(update):
     samdb.transaction_start()
     samdb.modify_ldif(part)
     samdb.transaction_commit()

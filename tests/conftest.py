@@ -13,6 +13,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.labs.templates import place
+
 ROOT = Path(__file__).parents[1]
 
 # No deadline for one example: the machines that run this are shared, and a pause is not a fault.
@@ -31,6 +33,11 @@ def _refuse_servers(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_refuse_servers)
+
+
+def pytest_configure() -> None:
+    """The processes of a run share what takes long to prepare; the first of them removes it."""
+    place()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -412,6 +412,7 @@ def test_a_look_ends_with_the_directory() -> None:
             async with directory(first.uri, second.uri) as opened:
                 await finds(opened, first.uri)
                 await until(lambda: second.connections == 1)
+                assert asyncio.get_running_loop().time() == pytest.approx(22.5, abs=0.1)
                 assert own_tasks()
                 await opened.close()
                 assert own_tasks() == []

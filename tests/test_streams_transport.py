@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldappolicy.directory import MATCHED_VALUES, Features, Scope, Search
+from ldappolicy.directory.changes import Lost, Watched
 from ldappolicy.directory.ldap import ber, codec, requests
 from ldappolicy.directory.ldap.connection import BATCH, MAX_WAITING, PAGE, Connection, connect
 from ldappolicy.directory.ldap.settings import LdapSettings, endpoints
+from ldappolicy.directory.ldap.streams import watch
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
 from ldappolicy.ldap_filter import Equality, Filter, Present, Substring
@@ -443,6 +446,27 @@ def test_a_scan_of_a_silent_server_ends_at_the_deadline(
             assert "no answer" in await refusal(connection.probe())
 
     on_virtual_time(story())
+
+
+# --- pauses ---------------------------------------------------------------------------------------
+
+
+def test_a_stream_is_begun_again_after_a_pause_that_doubles() -> None:
+    """0.2, 0.4, 0.8 ... 30 s."""
+
+    async def away() -> Connection:
+        raise Unavailable("away")
+
+    async def story() -> list[float]:
+        clock, lost = asyncio.get_running_loop().time, [0.0]
+        async with aclosing(watch(away, Watched((SUFFIX,), ("cn",), ()), jitter=lambda: 1.0)) as events:
+            while len(lost) < 12:
+                assert await anext(events) == Lost("away")
+                lost.append(clock())
+        return [after - before for before, after in pairwise(lost)]
+
+    expected = [0.0, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
+    assert on_virtual_time(story()) == pytest.approx(expected)
 
 
 MEMBERS = [f"cn=m{n},dc=x" for n in range(4100)]

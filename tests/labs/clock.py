@@ -2,9 +2,9 @@
 
     assert "late" == on_virtual_time(story())      asyncio.run, on such a loop; its clock begins at 0
 
-While something is ready to run, to be read or to be written, the clock stands still; then it jumps to the next
-timer. So durations are exact, `loop.time()` can be compared with ==, and no test that counts time depends on how
-busy the machine is. While a thread of the loop's executor works, the clock stands still as well.
+While something is ready to run, to be read or to be written, the clock stands still; then it jumps to the
+next timer. So durations are exact, and no test that counts time depends on how busy the machine is. While a
+thread of the loop's executor works, the clock stands still as well.
 
 BUGS: what another process has on its way is not seen; TCP may take the kernel a moment even within a process.
 Between two ends of one test use socket files or pairs: what is written there can be read at once.

@@ -219,6 +219,7 @@ def reply(line: bytes, empty: bytes) -> str:
 @pytest.mark.parametrize(
     "position", ["sender", "sender@", "recipient", "recipient@", "login", "login@", "all"]
 )
+@pytest.mark.servers
 def test_every_value_has_one_reply_in_its_turn(service: Ldappolicy, context: str, position: str) -> None:
     """Never an error of ours, and nothing that such a value could have wanted."""
 
@@ -246,6 +247,7 @@ def shown(value: str, position: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+@pytest.mark.servers
 def test_the_directory_saw_data_only(slapd: Slapd, service: Ldappolicy) -> None:
     """Every filter in slapd's log is one of ours: equalities of mapped attributes, values escaped."""
     logins = [value for value in VALUES if shows_as_it_is(value)]
@@ -332,6 +334,7 @@ def assert_ours(tree: Filter) -> None:
         ("amy", "amy @my.domain", False),
     ],
 )
+@pytest.mark.servers
 def test_an_odd_name_is_itself_and_nobody_else(
     service: Ldappolicy, login: str, sender: str, owned: bool
 ) -> None:
@@ -352,6 +355,7 @@ def test_an_odd_name_is_itself_and_nobody_else(
         ("stra\u00dfe", "Stra\u00dfe"),
     ],
 )
+@pytest.mark.servers
 def test_a_login_is_found_however_its_letters_fold(service: Ldappolicy, stored: str, written: str) -> None:
     """What holds for him holds: slapd lowers letter by letter, where we fold whole words."""
     sender = f"folding{FOLDING.index(stored)}@my.domain"
@@ -362,6 +366,7 @@ def test_a_login_is_found_however_its_letters_fold(service: Ldappolicy, stored: 
 
 
 @pytest.mark.parametrize("number", range(len(PEOPLE)))
+@pytest.mark.servers
 def test_a_dn_with_special_characters_is_a_member_like_others(service: Ldappolicy, number: int) -> None:
     """Commas, quotes, other alphabets in the DN of a member; who is not in the group is refused."""
     actions = talk(
@@ -404,6 +409,7 @@ LONG = {
 @pytest.mark.parametrize("kind", LONG)
 @pytest.mark.parametrize("position", ["sender", "recipient", "sasl_username"])
 @pytest.mark.parametrize("context", ["", "hostile"])
+@pytest.mark.servers
 def test_long_values_are_answered_in_time(
     service: Ldappolicy, context: str, position: str, kind: str
 ) -> None:
@@ -418,6 +424,7 @@ def test_long_values_are_answered_in_time(
     assert len(action) < 600
 
 
+@pytest.mark.servers
 def test_memory_does_not_grow_with_what_senders_choose(service: Ldappolicy) -> None:
     """Senders with domains of a thousand characters, where each label makes a key, leave nothing behind."""
     talk(service, [request(sender="x@y", recipient="z@y")])
@@ -438,6 +445,7 @@ def resident(service: Ldappolicy) -> int:
 
 
 @pytest.mark.parametrize("position", ["sender", "recipient", "sasl_username", "client_name"])
+@pytest.mark.servers
 def test_nul_in_a_request_ends_the_connection(service: Ldappolicy, position: str) -> None:
     """Postfix never sends it: the requests before it have their replies, it has none, others go on."""
     with socket.socket(socket.AF_UNIX) as sock:
@@ -452,6 +460,7 @@ def test_nul_in_a_request_ends_the_connection(service: Ldappolicy, position: str
 
 
 @pytest.mark.parametrize("value", ["a\0b", "\0", "amy\0", "amy\0@my.domain", "\0)(uid=*"])
+@pytest.mark.servers
 def test_nul_is_data_to_the_directory(slapd: Slapd, value: str) -> None:
     """By whatever way it would come: it finds nobody, least of all who stands before it."""
 
@@ -473,12 +482,14 @@ def test_nul_is_data_to_the_directory(slapd: Slapd, value: str) -> None:
 @pytest.mark.parametrize(
     "state", ["CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "VRFY", "DATA", "END-OF-MESSAGE"]
 )
+@pytest.mark.servers
 def test_a_request_with_hardly_an_attribute_has_a_reply(service: Ldappolicy, state: str) -> None:
     """Whatever Postfix leaves out is empty."""
     [action] = talk(service, [request(protocol_state=state, policy_context="hostile")])
     assert action == "DUNNO"
 
 
+@pytest.mark.servers
 def test_a_client_without_name_and_address_has_a_reply(slapd: Slapd) -> None:
     """Tables that need no key are no exception."""
     checks = ("client", "reverse_client_hostname", "helo", "sender", "recipient", "sasl")

@@ -102,8 +102,9 @@ def start(
         ended, tell = os.pipe()
         descriptors = [*(one if isinstance(one, int) else one.fileno() for one in streams), tell]
         with _turn:
-            socket.send_fds(_forking(), [json.dumps(order).encode()], descriptors)
-            pid = int(_forking().recv(16))
+            control, _ = _forking()
+            socket.send_fds(control, [json.dumps(order).encode()], descriptors)
+            pid = int(control.recv(16))
         os.close(tell)
         return Forked(pid, ended)
 
@@ -126,13 +127,13 @@ def _read(stream: IO[bytes]) -> str:
 
 
 @cache
-def _forking() -> socket.socket:
-    """The way to the process that forks."""
+def _forking() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """The way to the process that forks, and that process, which ends with it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         command = [sys.executable, "-m", "tests.labs.forks", str(theirs.fileno())]
-        subprocess.Popen(command, cwd=ROOT, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
-    return ours
+        process = subprocess.Popen(command, cwd=ROOT, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
+    return ours, process
 
 
 # --- the process that forks -----------------------------------------------------------------------

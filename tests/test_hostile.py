@@ -5,9 +5,9 @@ whose reply names itself, so that a reply too many or too few would be seen by t
 """
 
 import asyncio
+import os
 import re
 import socket
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,8 +15,10 @@ import pytest
 
 from ldappolicy.ldap_filter import And, Equality, Filter, Or, Present, parse
 from tests.labs.deciding import deciding, rcpt
-from tests.labs.ldappolicy import Ldappolicy, Sections
+from tests.labs.ldappolicy import DEADLINE, Ldappolicy, Sections
 from tests.labs.slapd import SUFFIX, Slapd, require_slapd
+
+pytestmark = pytest.mark.servers
 
 VALUES = [
     "*",
@@ -190,7 +192,7 @@ def marker(number: int) -> bytes:
 def talk(service: Ldappolicy, requests: Sequence[bytes]) -> list[str]:
     """The actions for requests on one connection, sent in one go; checks that each has one, in order."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(60)
+        sock.settimeout(DEADLINE)
         sock.connect(service.unix.removeprefix("unix:"))
         stream = sock.makefile("rb")
         actions = []
@@ -219,7 +221,6 @@ def reply(line: bytes, empty: bytes) -> str:
 @pytest.mark.parametrize(
     "position", ["sender", "sender@", "recipient", "recipient@", "login", "login@", "all"]
 )
-@pytest.mark.servers
 def test_every_value_has_one_reply_in_its_turn(service: Ldappolicy, context: str, position: str) -> None:
     """Never an error of ours, and nothing that such a value could have wanted."""
 
@@ -247,7 +248,6 @@ def shown(value: str, position: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-@pytest.mark.servers
 def test_the_directory_saw_data_only(slapd: Slapd, service: Ldappolicy) -> None:
     """Every filter in slapd's log is one of ours: equalities of mapped attributes, values escaped."""
     logins = [value for value in VALUES if shows_as_it_is(value)]
@@ -334,7 +334,6 @@ def assert_ours(tree: Filter) -> None:
         ("amy", "amy @my.domain", False),
     ],
 )
-@pytest.mark.servers
 def test_an_odd_name_is_itself_and_nobody_else(
     service: Ldappolicy, login: str, sender: str, owned: bool
 ) -> None:
@@ -355,7 +354,6 @@ def test_an_odd_name_is_itself_and_nobody_else(
         ("stra\u00dfe", "Stra\u00dfe"),
     ],
 )
-@pytest.mark.servers
 def test_a_login_is_found_however_its_letters_fold(service: Ldappolicy, stored: str, written: str) -> None:
     """What holds for him holds: slapd lowers letter by letter, where we fold whole words."""
     sender = f"folding{FOLDING.index(stored)}@my.domain"
@@ -366,7 +364,6 @@ def test_a_login_is_found_however_its_letters_fold(service: Ldappolicy, stored: 
 
 
 @pytest.mark.parametrize("number", range(len(PEOPLE)))
-@pytest.mark.servers
 def test_a_dn_with_special_characters_is_a_member_like_others(service: Ldappolicy, number: int) -> None:
     """Commas, quotes, other alphabets in the DN of a member; who is not in the group is refused."""
     actions = talk(
@@ -409,22 +406,26 @@ LONG = {
 @pytest.mark.parametrize("kind", LONG)
 @pytest.mark.parametrize("position", ["sender", "recipient", "sasl_username"])
 @pytest.mark.parametrize("context", ["", "hostile"])
-@pytest.mark.servers
 def test_long_values_are_answered_in_time(
     service: Ldappolicy, context: str, position: str, kind: str
 ) -> None:
     """64 KiB of anything, or a chain of routes, costs little more than its transport."""
     attributes = {"sender": "x@elsewhere.example", "recipient": "r@elsewhere.example", position: LONG[kind]}
-    started = time.monotonic()
+    before = processor_seconds(service)
     [action] = talk(service, [request(policy_context=context, **attributes)])
-    assert time.monotonic() - started < 2
+    assert processor_seconds(service) - before < 2
     # What no client can say to Postfix, and would have to be taken apart, is refused for a while.
     expected = ("DUNNO", "553 5.7.1 not owned by user", "reject", "451 4.3.0 Temporary lookup failure")
     assert action.startswith(expected)
     assert len(action) < 600
 
 
-@pytest.mark.servers
+def processor_seconds(service: Ldappolicy) -> float:
+    """What the service has computed so far: how busy the machine is does not matter."""
+    fields = Path(f"/proc/{service.process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_memory_does_not_grow_with_what_senders_choose(service: Ldappolicy) -> None:
     """Senders with domains of a thousand characters, where each label makes a key, leave nothing behind."""
     talk(service, [request(sender="x@y", recipient="z@y")])
@@ -445,11 +446,10 @@ def resident(service: Ldappolicy) -> int:
 
 
 @pytest.mark.parametrize("position", ["sender", "recipient", "sasl_username", "client_name"])
-@pytest.mark.servers
 def test_nul_in_a_request_ends_the_connection(service: Ldappolicy, position: str) -> None:
     """Postfix never sends it: the requests before it have their replies, it has none, others go on."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(20)
+        sock.settimeout(DEADLINE)
         sock.connect(service.unix.removeprefix("unix:"))
         bad = request(**{position: "a\0b"})
         sock.sendall(request(sender="x@y", recipient="z@y") + marker(1) + bad + marker(2))
@@ -460,7 +460,6 @@ def test_nul_in_a_request_ends_the_connection(service: Ldappolicy, position: str
 
 
 @pytest.mark.parametrize("value", ["a\0b", "\0", "amy\0", "amy\0@my.domain", "\0)(uid=*"])
-@pytest.mark.servers
 def test_nul_is_data_to_the_directory(slapd: Slapd, value: str) -> None:
     """By whatever way it would come: it finds nobody, least of all who stands before it."""
 
@@ -482,14 +481,12 @@ def test_nul_is_data_to_the_directory(slapd: Slapd, value: str) -> None:
 @pytest.mark.parametrize(
     "state", ["CONNECT", "EHLO", "HELO", "MAIL", "RCPT", "VRFY", "DATA", "END-OF-MESSAGE"]
 )
-@pytest.mark.servers
 def test_a_request_with_hardly_an_attribute_has_a_reply(service: Ldappolicy, state: str) -> None:
     """Whatever Postfix leaves out is empty."""
     [action] = talk(service, [request(protocol_state=state, policy_context="hostile")])
     assert action == "DUNNO"
 
 
-@pytest.mark.servers
 def test_a_client_without_name_and_address_has_a_reply(slapd: Slapd) -> None:
     """Tables that need no key are no exception."""
     checks = ("client", "reverse_client_hostname", "helo", "sender", "recipient", "sasl")

@@ -10,6 +10,7 @@ open files; only exec(2) is left out. Whoever tests that, or measures, starts `l
 The process that forks is started when it is first asked, and ends with the one that asks.
 """
 
+import atexit
 import gc
 import importlib
 import json
@@ -102,7 +103,7 @@ def start(
         ended, tell = os.pipe()
         descriptors = [*(one if isinstance(one, int) else one.fileno() for one in streams), tell]
         with _turn:
-            control, _ = _forking()
+            control = _forking()
             socket.send_fds(control, [json.dumps(order).encode()], descriptors)
             pid = int(control.recv(16))
         os.close(tell)
@@ -127,13 +128,19 @@ def _read(stream: IO[bytes]) -> str:
 
 
 @cache
-def _forking() -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """The way to the process that forks, and that process, which ends with it."""
+def _forking() -> socket.socket:
+    """The way to the process that forks."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         command = [sys.executable, "-m", "tests.labs.forks", str(theirs.fileno())]
         process = subprocess.Popen(command, cwd=ROOT, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
-    return ours, process
+    atexit.register(_end, ours, process)
+    return ours
+
+
+def _end(control: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    control.close()
+    process.wait()
 
 
 # --- the process that forks -----------------------------------------------------------------------

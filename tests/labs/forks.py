@@ -11,6 +11,7 @@ The process that forks is started when it is first asked, and ends with the one 
 """
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
@@ -22,7 +23,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
@@ -36,6 +37,7 @@ from ldappolicy.daemon import DEFAULT, Timing
 
 ROOT = Path(__file__).parents[2]
 MAX_ORDER_BYTES = 1 << 17
+MAX_PASSED = 16
 COMMANDS = ("serve", "evaluate", "lint", "schema", "load", "import_main_cf")
 
 Stream = IO[bytes] | int
@@ -89,19 +91,24 @@ def start(
     stderr: Stream = subprocess.DEVNULL,
     folder: Path = ROOT,
     timing: Timing = DEFAULT,
+    passed: Sequence[int] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Forked:
-    """Calls the program; `timing` may be other than a site's."""
+    """Calls the program; `timing` may be other than a site's.
+
+    `passed` are descriptors from 3 on, and `environment` is more of it, as by systemd.
+    """
     order = {
         "arguments": list(arguments),
         "folder": str(folder),
-        "environment": dict(os.environ),
+        "environment": {**os.environ, **(environment or {})},
         "files": resource.getrlimit(resource.RLIMIT_NOFILE),
         "timing": asdict(timing),
     }
     with Path(os.devnull).open("r+b") as null:
         streams = [null if one == subprocess.DEVNULL else one for one in (stdin, stdout, stderr)]
         ended, tell = os.pipe()
-        descriptors = [*(one if isinstance(one, int) else one.fileno() for one in streams), tell]
+        descriptors = [*(one if isinstance(one, int) else one.fileno() for one in streams), tell, *passed]
         with _turn:
             control = _forking()
             socket.send_fds(control, [json.dumps(order).encode()], descriptors)
@@ -160,13 +167,13 @@ def _serve(control: socket.socket) -> None:
             os.read(woken, 1024)
             _tell_of_ends(running)
         if control.fileno() in ready:
-            data, descriptors, _, _ = socket.recv_fds(control, MAX_ORDER_BYTES, 4)
+            data, descriptors, _, _ = socket.recv_fds(control, MAX_ORDER_BYTES, 4 + MAX_PASSED)
             if not data:
                 return
             pid = os.fork()
             if not pid:
                 _become(json.loads(data), descriptors)
-            running[pid] = descriptors.pop()
+            running[pid] = descriptors.pop(3)
             for descriptor in descriptors:
                 os.close(descriptor)
             control.send(str(pid).encode())
@@ -187,12 +194,14 @@ def _become(order: dict[str, Any], descriptors: Sequence[int]) -> NoReturn:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for place, descriptor in enumerate(descriptors[:3]):
+    given = [*descriptors[:3], *descriptors[4:]]
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 100) for descriptor in given]  # out of one another's way
+    for place, descriptor in enumerate(high):
         os.dup2(descriptor, place)
-    os.closerange(3, 1 << 20)
+    os.closerange(len(given), 1 << 20)
     os.chdir(order["folder"])
     os.environ.clear()
-    os.environ.update(order["environment"])
+    os.environ.update(order["environment"], LISTEN_PID=str(os.getpid()))
     time.tzset()
     resource.setrlimit(resource.RLIMIT_NOFILE, tuple(order["files"]))
     sys.argv = [str(Path(sys.executable).parent / "ldappolicy"), *order["arguments"]]

@@ -83,14 +83,17 @@ class Ldappolicy:
         config: Path | None = None,
         command: Sequence[str] = (),
         pass_fds: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
         timing: Timing = HASTY,
     ) -> None:
         """`sections` of the configuration differ from EXAMPLE; or `config` is the file, as it stands.
 
-        `command` is run in the place of the program that `labs.forks` has ready, with these descriptors.
+        `command` is run in the place of the program that `labs.forks` has ready, with these descriptors; the
+        program itself gets them from 3 on, with more of an `environment`, as by systemd.
         """
         self._pass_fds = tuple(pass_fds)
         self._command = command
+        self._environment = environment
         self._timing = timing
         # Not pytest's tmp_path: that is closed to Postfix's user, and its name too long for a socket.
         self.folder = Path(tempfile.mkdtemp(prefix="ldappolicy-"))
@@ -147,7 +150,14 @@ class Ldappolicy:
                     pass_fds=self._pass_fds,
                 )
             else:
-                self._process = forks.start(arguments, stdout=out, stderr=err, timing=self._timing)
+                self._process = forks.start(
+                    arguments,
+                    stdout=out,
+                    stderr=err,
+                    timing=self._timing,
+                    passed=self._pass_fds,
+                    environment=self._environment,
+                )
         wait_until(self._is_up, DEADLINE)
         self.inet = self._told_port()
         self.ask(protocol_state="CONNECT")

@@ -185,6 +185,7 @@ COMPLETED = {
 }
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(("typed", "offered"), COMPLETED.values(), ids=COMPLETED.keys())
 def test_completion(typed: str, offered: list[str]) -> None:
     """The shell is offered commands, names and options."""

@@ -7,18 +7,20 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from ldappolicy.errors import OracleError
-from ldappolicy.oracle import programs
+from ldappolicy.oracle import dns, programs
 from ldappolicy.oracle.programs import SEARCHED, configure, parameter, program, run, table_types
 from tests.labs.importing import BASE, FOLDERS
-from tests.labs.postfix import require_postfix
+from tests.labs.postfix import Postfix, require_postfix
 
 # A script, a part of what is said of it.
 FAILING: Mapping[str, tuple[str, str]] = {
@@ -74,6 +76,26 @@ def test_shared_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert {f"meta_directory = {tmp_path}", "compatibility_level = 3.6"} < {
         *(tmp_path / "main.cf").read_text().splitlines()
     }
+
+
+def test_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where something else answers on port 53 of every address, that is said."""
+    monkeypatch.setattr(dns, "_Server", Mock(side_effect=OSError(98, "Address already in use")))
+    with pytest.raises(
+        OracleError, match=r"^no address for a DNS server of its own: Address already in use$"
+    ):
+        dns.Dns({})
+
+
+@pytest.mark.servers
+def test_ports_are_kept() -> None:
+    """Nobody else has a port of smtpd before it listens there."""
+    require_postfix()
+    postfix = Postfix({"in": {}})
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", postfix.ports["in"]))
+    with postfix, postfix.session("in") as session:
+        assert session.banner.startswith("220 ")
 
 
 # --- machines -------------------------------------------------------------------------------------

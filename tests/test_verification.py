@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from unittest.mock import Mock
 
 import hypothesis
 import pytest
@@ -23,7 +24,7 @@ from rich.console import Console
 from ldappolicy import verification
 from ldappolicy.address import address_keys, client_keys, domain_keys, fold
 from ldappolicy.cli.import_main_cf import SHOWN, lines_of, progress, verified
-from ldappolicy.errors import InputError
+from ldappolicy.errors import InputError, OracleError
 from ldappolicy.importing import Carried, carry_over
 from ldappolicy.main_cf import MainCf, read_main_cf
 from ldappolicy.verification import Difference, Report, compare, verify
@@ -622,6 +623,7 @@ ENDINGS: Mapping[str, tuple[str, int, str]] = {
         65,
         "0 differ",
     ),
+    "Postfix does not begin": ("soft_bounce = maybe\n", 65, "Postfix did not start: ended: 1"),
     "Postfix does not start": (
         "smtpd_relay_restrictions =\nsmtpd_recipient_restrictions = permit\n",
         65,
@@ -725,6 +727,17 @@ def test_planted_fault(capsys: pytest.CaptureFixture[str], fault: str) -> None:
     assert 1 == status, error
     assert error[0].startswith("ldappolicy: differs: client=")
     assert re.search(r", [1-9]\d* differ$", error[-1])
+
+
+@pytest.mark.servers
+def test_a_comparison_that_breaks_off() -> None:
+    """A connection that is lost on the way is an error of one line, not of the entries."""
+    main = read_main_cf(FOLDERS / "local_only" / "main.cf")
+    gone = Mock(side_effect=ConnectionResetError(104, "Connection reset by peer"))
+    with pytest.raises(
+        OracleError, match=r"^the comparison broke off: \[Errno 104\] Connection reset by peer$"
+    ):
+        verify(main, imported(main).records, BASE, "default", 10, gone)
 
 
 @pytest.mark.servers

@@ -135,8 +135,8 @@ QUEUE = {
 
 # What stands in /etc of the mount namespace; no name is asked of whatever else the machine's libc asks.
 NAMES = {
-    # One try of a second: a question that our server does not answer is a fault of ours.
-    "resolv.conf": "nameserver {dns}\noptions timeout:1 attempts:2\n",
+    # Our server answers every question, at once or when the machine lets it.
+    "resolv.conf": "nameserver {dns}\noptions timeout:20 attempts:2\n",
     "nsswitch.conf": "hosts: files dns\n",
     "hosts": "127.0.0.1 localhost\n::1 localhost\n",
 }

@@ -19,7 +19,7 @@ from typing import IO
 
 from ldappolicy.errors import OracleError
 
-DEADLINE = 30.0
+DEADLINE = 120.0
 """Seconds that Postfix may take for one thing."""
 
 SEARCHED = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))

@@ -154,14 +154,23 @@ def _slice(chance: random.Random, data: bytes) -> tuple[int, int]:
 _CHANGES: tuple[Change, ...] = (_word, _word, _replaced, _octet, _cut, _repeated, _joined)
 
 
-def fuzz(target: Target, pool: Sequence[bytes], words: Sequence[bytes], seed: int, seconds: float) -> Run:
-    """Mutates for some seconds; an input whose outcome is new is mutated further."""
+Limit = Callable[[int], bool]
+"""Whether to go on after so many executions."""
+
+
+def within(seconds: float) -> Limit:
+    """As many executions as there is time for."""
+    deadline = time.monotonic() + seconds
+    return lambda executions: time.monotonic() < deadline
+
+
+def fuzz(target: Target, pool: Sequence[bytes], words: Sequence[bytes], seed: int, more: Limit) -> Run:
+    """Mutates as long as there are more to be made; an input whose outcome is new is mutated further."""
     mutator = Mutator(pool, words, random.Random(f"{seed} {target.name}"))
     seen: set[str] = set()
     faults: dict[str, bytes] = {}
     executions = 0
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while more(executions):
         data = pool[executions] if executions < len(pool) else mutator.next()
         executions += 1
         outcome, fault = _outcome(target, data)

@@ -17,6 +17,8 @@ from tests.labs.deciding import configuration, deciding, following, rcpt, until
 from tests.labs.ldappolicy import Ldappolicy, Sections
 from tests.labs.slapd import Slapd
 
+pytestmark = pytest.mark.servers
+
 BASE = "dc=example,dc=com"
 MODES = ("on_demand", "mirror")
 PASSES, REFUSED = "DUNNO", "reject,"

@@ -316,6 +316,7 @@ PLACES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.servers
 @needs_kerberos
 @pytest.mark.parametrize("settings", PLACES.values(), ids=PLACES.keys())
 def test_bind(realm: Realm, keytab: Path, settings: dict[str, Any]) -> None:
@@ -323,12 +324,14 @@ def test_bind(realm: Realm, keytab: Path, settings: dict[str, Any]) -> None:
     assert is_svc(ask(realm, realm.environment(keytab), **settings))
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_socket_file(realm: Realm, keytab: Path) -> None:
     """Behind a socket file the server has this machine's name."""
     assert is_svc(ask(realm, realm.environment(keytab), realm.ldapi_uri))
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_clock_corrected(realm: Realm, keytab: Path) -> None:
     """A clock that is wrong by more than the KDC allows is no trouble: libkrb5 goes by the KDC's."""
@@ -346,6 +349,7 @@ def failure(answer: Answer) -> str:
 NO_TICKET = f"{BELOW}: gssapi bind '': no ticket for 'ldap/{HOST}': "
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_no_keytab(realm: Realm) -> None:
     """Neither tickets nor keys: the log names both places."""
@@ -358,6 +362,7 @@ def test_no_keytab(realm: Realm) -> None:
     assert NO_TICKET + expected == failure(ask(realm, realm.environment(cache=cache)))
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_old_keytab(realm: Realm) -> None:
     """The keys of a password that was changed since."""
@@ -368,6 +373,7 @@ def test_old_keytab(realm: Realm) -> None:
     assert NO_TICKET + "Preauthentication failed" == failure(ask(realm, realm.environment(keytab)))
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_other_principal(realm: Realm, keytab: Path) -> None:
     """A principal whose keys are not there."""
@@ -377,6 +383,7 @@ def test_other_principal(realm: Realm, keytab: Path) -> None:
     assert f"{BELOW}: gssapi bind 'amy@EXAMPLE.COM': {expected}" == failure(answer)
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_unknown_server(realm: Realm, keytab: Path) -> None:
     """A host that the KDC has no key for, although its certificate is in order."""
@@ -386,6 +393,7 @@ def test_unknown_server(realm: Realm, keytab: Path) -> None:
     assert f"{uri}: gssapi bind '': {expected}" == failure(ask(realm, realm.environment(keytab), uri))
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_kdc_down(realm: Realm, keytab: Path) -> None:
     """Nobody listens where the KDC should be."""
@@ -394,6 +402,7 @@ def test_kdc_down(realm: Realm, keytab: Path) -> None:
     assert NO_TICKET + "Cannot contact any KDC for realm 'EXAMPLE.COM'" == failure(answer)
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_kdc_silent(realm: Realm, keytab: Path) -> None:
     """The KDC takes everything and says nothing, which libkrb5 bears for half a minute, and we do not."""
@@ -402,6 +411,7 @@ def test_kdc_silent(realm: Realm, keytab: Path) -> None:
     assert f"{BELOW}: gssapi bind '': no ticket within 1.6 s: the KDC does not answer" == failure(answer)
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_clock_skew(realm: Realm, keytab: Path) -> None:
     """Where libkrb5 may not correct a wrong clock, the log says that it is wrong."""
@@ -410,6 +420,7 @@ def test_clock_skew(realm: Realm, keytab: Path) -> None:
     assert NO_TICKET + "Clock skew too great" == failure(ask(realm, environment))
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_certificate_first(realm: Realm, keytab: Path, tmp_path: Path) -> None:
     """Without a certificate that can be verified, Kerberos is not even asked."""
@@ -419,6 +430,7 @@ def test_certificate_first(realm: Realm, keytab: Path, tmp_path: Path) -> None:
     assert failure(answer).startswith(f"{BELOW}: certificate not accepted: ")
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_expired(realm: Realm, keytab: Path) -> None:
     """A ticket that has expired is of no use; with the keys the next connection gets another one."""
@@ -451,6 +463,7 @@ def slapd(realm: Realm) -> Iterator[KerberosSlapd]:
         yield started
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_layer_of_slapd(realm: Realm, keytab: Path, slapd: KerberosSlapd) -> None:
     """A server that was told to insist on a security layer is refused."""
@@ -463,6 +476,7 @@ def test_layer_of_slapd(realm: Realm, keytab: Path, slapd: KerberosSlapd) -> Non
     assert expected == failure(answer)
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_in_the_middle(realm: Realm, keytab: Path, slapd: KerberosSlapd, tmp_path: Path) -> None:
     """Somebody with a certificate that we accept cannot pass our proof on: it is tied to the certificate."""
@@ -488,6 +502,7 @@ def test_in_the_middle(realm: Realm, keytab: Path, slapd: KerberosSlapd, tmp_pat
     assert [["example"]] == not_bound.found
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_program(realm: Realm, keytab: Path, slapd: KerberosSlapd, tmp_path: Path) -> None:
     """`load` changes the directory, `eval` decides by it; without keys neither does."""

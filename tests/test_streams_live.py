@@ -37,6 +37,8 @@ from tests.labs.faulty_ldap import Proxy
 from tests.labs.samba import Samba, needs_samba
 from tests.labs.slapd import SUFFIX, Slapd, require_slapd
 
+pytestmark = pytest.mark.servers
+
 QUICK = Timing(0.01, 0.1, 30.0, 0.1, 0.3, 0.5)
 ANY = Present("objectClass")
 

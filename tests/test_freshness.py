@@ -45,7 +45,7 @@ class Site:
 
     async def becomes(self, expected: str, *request: str) -> None:
         """Waits until the decision is this one."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while await self.ask(*request) != expected:  # noqa: ASYNC110  # nothing tells of it
                 await asyncio.sleep(0.005)
 

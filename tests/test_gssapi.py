@@ -44,7 +44,7 @@ from tests.labs.kerberos import (
 )
 from tests.labs.ldappolicy import Value, toml
 from tests.labs.samba import SUFFIX
-from tests.labs.slapd import Certificates, require_slapd, wait_until
+from tests.labs.slapd import Certificates, free_port, require_slapd, wait_until
 
 pytestmark = needs_gssapi
 
@@ -224,8 +224,8 @@ def test_settings(uri: str, keys: dict[str, bool], complaint: str) -> None:
 def silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ExitStack]:
     """A KDC that takes everything and says nothing, until it is closed; keys are there."""
     with ExitStack() as listening:
-        listener = listening.enter_context(socket.create_server(("127.0.0.1", 0)))
-        port = listener.getsockname()[1]
+        port = free_port()
+        listening.enter_context(socket.create_server(("127.0.0.1", port)))
         datagrams = listening.enter_context(socket.socket(type=socket.SOCK_DGRAM))
         datagrams.bind(("127.0.0.1", port))
         conf, keytab = tmp_path / "krb5.conf", tmp_path / "svc.keytab"
@@ -263,7 +263,7 @@ def test_silent_kdc(silence: ExitStack) -> None:
     assert "no ticket: the KDC did not answer earlier requests yet" == refusal(login)
     silence.close()
     expected = f"no ticket for 'ldap/{HOST}': Cannot contact any KDC for realm 'EXAMPLE.COM'"
-    wait_until(lambda: refusal(login) == expected, 60)
+    wait_until(lambda: refusal(login) == expected)
 
 
 @needs_kerberos
@@ -339,9 +339,8 @@ def test_clock_corrected(realm: Realm, keytab: Path) -> None:
 
 
 def failure(answer: Answer) -> str:
-    """What the log says about a bind that failed, once it is clear that nobody waited."""
+    """What the log says about a bind that failed; if somebody waited it says that, and nothing else."""
     assert [] == answer.found
-    assert answer.seconds < 15  # where libkrb5 alone takes half a minute for a KDC that is silent
     assert "\n" not in answer.error
     return answer.error
 
@@ -438,7 +437,7 @@ def test_expired(realm: Realm, keytab: Path) -> None:
     without, with_keys = realm.environment(cache=cache), realm.environment(keytab, cache=cache)
     done = realm.run(["kinit", "-l", "2s", "-k", "-t", str(keytab), "svc"], without)
     assert (0, "") == (done.returncode, done.stderr)
-    wait_until(lambda: realm.run(["klist", "-s"], without).returncode == 1, 30)
+    wait_until(lambda: realm.run(["klist", "-s"], without).returncode == 1)
 
     assert failure(ask(realm, without)).startswith(NO_TICKET + "Ticket expired")
     assert is_svc(ask(realm, with_keys))

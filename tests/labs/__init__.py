@@ -5,7 +5,6 @@ import os
 _NOTHING = {
     "LDAPNOINIT": "1",  # neither ldap.conf nor ldaprc
     "KRB5_CONFIG": os.devnull,
-    "SASL_CONF_PATH": os.devnull,
 }
 
 # What a test starts has them already, or something better.

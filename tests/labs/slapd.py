@@ -10,7 +10,8 @@ that was free) and on a socket file; with certificates also with StartTLS and ld
 
 slapd.log holds the statistics log; `searches()` counts in it.
 
-BUGS: slapadd (`data`) does not run slapo-memberof: groups loaded that way give no memberOf.
+BUGS: Debian's slapd looks for /etc/ldap/sasl2/slapd.conf, which nothing can keep it from; no package brings
+one. slapadd (`data`) does not run slapo-memberof: groups loaded that way give no memberOf.
 """
 
 import os

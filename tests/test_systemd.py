@@ -13,7 +13,7 @@ from tempfile import TemporaryFile
 
 import pytest
 
-from ldappolicy.systemd import PATIENCE, VARIABLES, Systemd, take
+from ldappolicy.systemd import PATIENCE_S, VARIABLES, Systemd, take
 from tests.labs.ldappolicy import Ldappolicy, Sections
 from tests.labs.slapd import Slapd
 from tests.labs.systemd import Systemd as Manager
@@ -49,7 +49,7 @@ def test_environment(variables: dict[str, str], address: str, watchdog: float) -
 SAYINGS: list[tuple[Callable[[Systemd], None], list[str]]] = [
     (lambda systemd: systemd.ready("fine"), ["READY=1", "STATUS=fine"]),
     (lambda systemd: systemd.ready("a\nREADY=1"), ["READY=1", "STATUS=a READY=1"]),
-    (lambda systemd: systemd.waiting("so"), ["STATUS=so", f"EXTEND_TIMEOUT_USEC={int(PATIENCE * 1e6)}"]),
+    (lambda systemd: systemd.waiting("so"), ["STATUS=so", f"EXTEND_TIMEOUT_USEC={int(PATIENCE_S * 1e6)}"]),
     (Systemd.stopping, ["STOPPING=1", "STATUS=finishing what is in hand"]),
     (Systemd.alive, ["WATCHDOG=1"]),
     (lambda systemd: systemd.status("\udcff"), ["STATUS=?"]),
@@ -82,7 +82,7 @@ def test_nobody_listens(address: str) -> None:
 
 def test_a_manager_whose_queue_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """That the service is ready is said again until it is heard, and then no more."""
-    monkeypatch.setattr("ldappolicy.systemd.AGAIN", 0.01)
+    monkeypatch.setattr("ldappolicy.systemd.AGAIN_S", 0.01)
 
     async def attend(manager: Manager) -> None:
         systemd = take({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "100000", "WATCHDOG_PID": PID})
@@ -193,7 +193,7 @@ def test_ready_when_policies_are_in_force(tmp_path: Path, example_ldif: Path) ->
         sections: Sections = {"directory": {"uri": [slapd.uri]}}
         with Manager(tmp_path) as manager, served(manager, sections) as service:
             service.wait_for_log("no policies yet")
-            waiting = manager.wait_for(f"EXTEND_TIMEOUT_USEC={int(PATIENCE * 1e6)}")
+            waiting = manager.wait_for(f"EXTEND_TIMEOUT_USEC={int(PATIENCE_S * 1e6)}")
             assert "STATUS=no policies yet, requests are answered as on_unavailable says" == waiting[0]
             assert [] == [said for said in manager.hear() if "READY=1" in said]
             slapd.start()

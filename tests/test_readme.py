@@ -19,7 +19,6 @@ from ldappolicy import cli, config, identity, ldif, mapping, rewriting, service,
 from ldappolicy.directory import plan
 from ldappolicy.entry import Entry
 from ldappolicy.vocabulary import Residue
-from tests import test_schema
 from tests.abuse.__main__ import SCENES
 from tests.conftest import ROOT
 from tests.labs.ldappolicy import Ldappolicy, program
@@ -27,7 +26,6 @@ from tests.labs.postfix import Postfix, require_postfix
 from tests.labs.slapd import CONFIG_DN, PLAIN, ROOT_PW, SUFFIX, Slapd, require_slapd
 from tests.readme import README, WALK, block, blocks, quoted, section, table
 from tests.test_house import FLOORS
-from tests.test_metrics import METRICS
 
 PROSE = re.sub(r"(?ms)^```.*?^```$", "", README)
 
@@ -43,7 +41,7 @@ def test_restrictions_are_shown() -> None:
 
 def test_every_mark_is_read() -> None:
     """A mark that no test reads holds nothing to anything."""
-    readers = ("test_readme.py", "test_cannot_be_said.py")
+    readers = ("test_readme.py", "test_cannot_be_said.py", "test_metrics.py", "test_schema.py")
     here = "".join((ROOT / "tests" / name).read_text("utf-8") for name in readers)
     marks = re.findall(r"<!-- (test|table|walk): (\S+) -->", README)
     assert [] == [mark for kind, mark in marks if kind != "walk" and f'"{mark}")' not in here]
@@ -125,7 +123,7 @@ def test_policy_of_the_example(example_ldif: Path) -> None:
 def test_recipes_name_classes(example_ldif: Path) -> None:
     """The recipes are made of the classes of the example, all of them, and of built-in restrictions."""
     classes = named_entries(example_ldif, "smtpdRestrictionClass").keys()
-    attributes = {each.name for each in test_schema.SOURCE.attributes}
+    attributes = {name for names, *_ in table("attributes") for name in quoted(names)}
     words: set[str] = set()
     for _, how, proof in table("recipes"):
         for text in quoted(how + proof):
@@ -213,48 +211,6 @@ def test_limits_that_are_numbers() -> None:
     assert bounds == tuple(int(number) for number in re.findall(r"\b\d{3,4}\b(?= [cgdr])", section("Limits")))
 
 
-# --- the schema -------------------------------------------------------------------------------------
-
-KINDS = {
-    test_schema.STRING: "string",
-    test_schema.DN: "DN",
-    test_schema.BOOLEAN: "boolean",
-    test_schema.INTEGER: "integer",
-}
-OF = {"smtpdPolicy": "policy", "smtpdRestrictionClass": "class", "smtpdAccessTable": "table"}
-
-
-def test_attribute_types() -> None:
-    """Every attribute type is explained, with the object it stands on and the values it takes."""
-    may = {
-        name: OF.get(each.name, "entry")
-        for each in test_schema.SOURCE.classes
-        for name in each.may | each.must
-    }
-    expected = {
-        each.name: (may[each.name], KINDS[each.syntax] + "s" * (not each.single))
-        for each in test_schema.SOURCE.attributes
-    }
-    rows = [(name, (of, value)) for names, of, value, _ in table("attributes") for name in quoted(names)]
-    assert expected == dict(rows)
-    assert len(rows) == len(expected)
-    assert all(meaning for *_, meaning in table("attributes"))
-
-
-def test_object_classes() -> None:
-    """Every object class is there, with what it must and may have."""
-    ours = {each.name for each in test_schema.SOURCE.attributes}
-    expected = {
-        each.name: (each.kind.lower(), set(each.must), set(each.may) - ours)
-        for each in test_schema.SOURCE.classes
-    }
-    rows = {
-        quoted(name)[0]: (kind, set(quoted(must)), set(quoted(may)))
-        for name, kind, must, may in table("classes")
-    }
-    assert expected == rows
-
-
 # --- the configuration ------------------------------------------------------------------------------
 
 
@@ -313,15 +269,6 @@ def test_configuration_of_a_site() -> None:
 
 
 # --- in operation -----------------------------------------------------------------------------------
-
-
-def test_metrics() -> None:
-    """The table has every metric with its labels, and no other."""
-    rows = {quoted(name)[0]: tuple(quoted(labels)) for name, labels, _ in table("metrics")}
-    expected = {
-        f"{name}_total" if kind == "counter" else name: labels for name, (kind, labels) in METRICS.items()
-    }
-    assert expected == rows
 
 
 @pytest.mark.servers

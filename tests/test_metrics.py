@@ -18,6 +18,7 @@ from ldappolicy.errors import InputError
 from ldappolicy.metrics import Histogram, Snapshot, exposition, merged, readiness, retired
 from tests.labs.ldappolicy import EXAMPLE, Ldappolicy, Sections
 from tests.labs.slapd import SUFFIX, Slapd, require_slapd
+from tests.readme import quoted, table
 
 DEADLINE = 45.0
 
@@ -120,6 +121,15 @@ def test_exposition() -> None:
     }
     assert METRICS == shown
     assert all(family.documentation.endswith(".") for family in families.values())
+
+
+def test_readme() -> None:
+    """README's table has every metric with its labels, and no other."""
+    rows = {quoted(name)[0]: tuple(quoted(labels)) for name, labels, _ in table("metrics")}
+    expected = {
+        f"{name}_total" if kind == "counter" else name: labels for name, (kind, labels) in METRICS.items()
+    }
+    assert expected == rows
 
 
 def test_numbers() -> None:

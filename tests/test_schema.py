@@ -20,6 +20,7 @@ import pytest
 from ldappolicy.entry import normal_dn
 
 from .labs.slapd import CONFIG_DN, PLAIN, SUFFIX, Slapd, require_slapd
+from .readme import quoted, table
 
 SCHEMA = Path(__file__).parents[1] / "schema"
 ARC = "2.25.288501390150123640940408713397554904698"
@@ -784,3 +785,39 @@ def test_access_rules_go_on_without_an_attribute_that_is_not_there() -> None:
 
     assert len(re.findall("ldap_modify:", said)) == 1, indent(said, "  ")
     assert len(values(database, "olcAccess")) == 2 + 7
+
+
+# README's tables
+KINDS = {
+    STRING: "string",
+    DN: "DN",
+    BOOLEAN: "boolean",
+    INTEGER: "integer",
+}
+OF = {"smtpdPolicy": "policy", "smtpdRestrictionClass": "class", "smtpdAccessTable": "table"}
+
+
+def test_readme_explains_every_attribute_type() -> None:
+    """Every attribute type is explained, with the object it stands on and the values it takes."""
+    may = {name: OF.get(each.name, "entry") for each in SOURCE.classes for name in each.may | each.must}
+    expected = {
+        each.name: (may[each.name], KINDS[each.syntax] + "s" * (not each.single))
+        for each in SOURCE.attributes
+    }
+    rows = [(name, (of, value)) for names, of, value, _ in table("attributes") for name in quoted(names)]
+    assert expected == dict(rows)
+    assert len(rows) == len(expected)
+    assert all(meaning for *_, meaning in table("attributes"))
+
+
+def test_readme_has_every_object_class() -> None:
+    """Every object class is there, with what it must and may have."""
+    ours = {each.name for each in SOURCE.attributes}
+    expected = {
+        each.name: (each.kind.lower(), set(each.must), set(each.may) - ours) for each in SOURCE.classes
+    }
+    rows = {
+        quoted(name)[0]: (kind, set(quoted(must)), set(quoted(may)))
+        for name, kind, must, may in table("classes")
+    }
+    assert expected == rows

@@ -125,7 +125,7 @@ async def until(condition: Callable[[], object]) -> None:
     """Let the loop run until the condition holds."""
     async with asyncio.timeout(300):
         while not condition():  # noqa: ASYNC110  # what another process does sets no Event of ours
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)
 
 
 async def refusal(opened: LdapDirectory, search: Search = WHO) -> str:

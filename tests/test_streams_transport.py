@@ -239,7 +239,7 @@ class Wire(asyncio.Transport):
 
 def wired() -> tuple[Connection, Wire]:
     """A connection and its other end."""
-    connection, wire = Connection("ldap://fake", 1.0), Wire()
+    connection, wire = Connection("ldap://fake", 60.0), Wire()
     connection.connection_made(wire)
     return connection, wire
 

@@ -1,6 +1,7 @@
 """A private Prometheus for the tests: it scrapes what it is told every second, and evaluates rules.
 
-    with Prometheus({"ldappolicy": {"mx1": 9414}}, rules=text) as prometheus:
+    with Prometheus(["ldappolicy"], rules=text) as prometheus:
+        ... prometheus.scrape("ldappolicy", {"mx1": 9414})
         ... prometheus.firing()             alerts, by their labels
         ... prometheus.query("up")          what an expression gives now
 
@@ -14,7 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,10 +28,13 @@ import yaml
 
 from tests.labs.slapd import free_port, wait_until
 
-DEADLINE = 30.0
+DEADLINE = 180.0
 INTERVAL = "1s"
+ATTEMPTS = 5
 
-Targets = Mapping[str, Mapping[str, int]]
+
+class AddressTakenError(Exception):
+    """Somebody was quicker at the port that was free: it does not tell which one it takes by itself."""
 
 
 def require_prometheus() -> None:
@@ -47,15 +51,25 @@ def at_once(rules: str) -> str:
 class Prometheus:
     """One server; a context manager that always ends what it started."""
 
-    def __init__(self, targets: Targets, rules: str = "") -> None:
+    def __init__(self, jobs: Sequence[str], rules: str = "") -> None:
         self.home = Path(tempfile.mkdtemp(prefix="prometheus-"))
-        self.url = f"http://127.0.0.1:{free_port()}"
+        self.url = ""
         self._log = self.home / "log"
         (self.home / "rules.yaml").write_text(at_once(rules), "utf-8")
-        (self.home / "prometheus.yml").write_text(yaml.safe_dump(_configuration(targets)), "utf-8")
+        (self.home / "prometheus.yml").write_text(yaml.safe_dump(_configuration(self.home, jobs)), "utf-8")
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
+        for _ in range(ATTEMPTS):
+            try:
+                self._start()
+            except AddressTakenError:
+                continue
+            return self
+        raise RuntimeError("prometheus found no free port")
+
+    def _start(self) -> None:
+        self.url = f"http://127.0.0.1:{free_port()}"
         address = self.url.removeprefix("http://")
         command = ["prometheus", f"--web.listen-address={address}", "--log.level=warn"]
         files = [f"--config.file={self.home}/prometheus.yml", f"--storage.tsdb.path={self.home}/data"]
@@ -66,12 +80,22 @@ class Prometheus:
         except BaseException:
             self._end()
             raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def scrape(self, job: str, instances: Mapping[str, int]) -> None:
+        """Whom to ask from now on (it looks every five seconds)."""
+        targets = [
+            {"targets": [f"127.0.0.1:{port}"], "labels": {"instance": name}}
+            for name, port in instances.items()
+        ]
+        new = self.home / f"{job}.new"
+        new.write_text(json.dumps(targets), "utf-8")
+        new.replace(self.home / f"{job}.json")
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """What it gives now: `metric` and `value`, each."""
@@ -94,7 +118,10 @@ class Prometheus:
     def _answers(self) -> bool:
         assert self._process is not None
         if self._process.poll() is not None:
-            raise RuntimeError(f"prometheus did not start: {self._log.read_text('utf-8')[-3000:]}")
+            said = self._log.read_text("utf-8")
+            if "address already in use" in said:
+                raise AddressTakenError
+            raise RuntimeError(f"prometheus did not start: {said[-3000:]}")
         try:
             with urlopen(f"{self.url}/-/ready", timeout=DEADLINE):  # noqa: S310
                 return True
@@ -105,19 +132,9 @@ class Prometheus:
         assert self._process is not None
         self._process.kill()  # nobody wants its data written
         self._process.wait()
-        shutil.rmtree(self.home, ignore_errors=True)
 
 
-def _configuration(targets: Targets) -> dict[str, Any]:
-    jobs = [
-        {
-            "job_name": job,
-            "static_configs": [
-                {"targets": [f"127.0.0.1:{port}"], "labels": {"instance": name}}
-                for name, port in instances.items()
-            ],
-        }
-        for job, instances in targets.items()
-    ]
+def _configuration(home: Path, jobs: Sequence[str]) -> dict[str, Any]:
+    found = [{"job_name": job, "file_sd_configs": [{"files": [f"{home}/{job}.json"]}]} for job in jobs]
     times = {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL}
-    return {"global": times, "rule_files": ["rules.yaml"], "scrape_configs": jobs}
+    return {"global": times, "rule_files": ["rules.yaml"], "scrape_configs": found}

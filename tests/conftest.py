@@ -13,6 +13,8 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.labs.templates import place
+
 ROOT = Path(__file__).parents[1]
 
 # No deadline for one example: the machines that run this are shared, and a pause is not a fault.
@@ -33,10 +35,15 @@ def _refuse_servers(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_refuse_servers)
 
 
+def pytest_configure() -> None:
+    """The processes of a run share what takes long to prepare; the first of them removes it."""
+    place()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Any:
     """Holds a test without a mark to `make check`."""
-    global _unmarked  # noqa: PLW0603 - an audit hook takes no argument of ours
+    global _unmarked
     marked = any(item.iter_markers("servers")) or any(item.iter_markers("long"))
     _unmarked = "" if marked else item.nodeid
     try:
@@ -49,9 +56,9 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a fixture of their module run one after the other in one process."""
     for item in items:
-        if isinstance(item, pytest.Function) and not any(item.iter_markers("xdist_group")):
-            if group := _shares(item):
-                item.add_marker(pytest.mark.xdist_group(group))
+        group = isinstance(item, pytest.Function) and _shares(item)
+        if group and not any(item.iter_markers("xdist_group")):
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def _shares(item: pytest.Function) -> str:

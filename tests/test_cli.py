@@ -440,6 +440,7 @@ def test_server_down_is_one_line(tree: Path, command: str) -> None:
     assert done.stderr.startswith(f"ldappolicy: the directory is unavailable: {uri}".encode())
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(
     ("choice", "line"),
     [

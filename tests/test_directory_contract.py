@@ -43,8 +43,7 @@ PAIRS = [*SERVED, pytest.param("ldif", "on_demand", id="ldif")]
 everywhere = pytest.mark.parametrize(("world", "site"), PAIRS, indirect=True, scope="module")
 where_there_is_a_server = pytest.mark.parametrize(("world", "site"), SERVED, indirect=True, scope="module")
 
-# A domain controller with its schema and a crowd takes ten seconds, and more where others work too.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.servers
 
 
 class Site:

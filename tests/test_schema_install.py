@@ -20,6 +20,8 @@ from tests.labs.samba import ROOT_DN, Samba, needs_samba
 from tests.labs.slapd import PLAIN, SUFFIX, Slapd, require_slapd
 from tests.test_schema_command import Desk
 
+pytestmark = pytest.mark.servers
+
 SCHEMA = Path(__file__).parents[1] / "schema"
 NOTHING = (0, ["nothing to do"], "")
 

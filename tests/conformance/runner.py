@@ -24,7 +24,8 @@ from types import TracebackType
 from typing import Self
 
 from ldappolicy.address import is_routed
-from ldappolicy.oracle.postfix import Postfix, make_old
+from ldappolicy.oracle.postfix import Postfix
+from ldappolicy.oracle.programs import make_old
 from ldappolicy.oracle.replies import effective, is_of_address, parts, says
 from ldappolicy.oracle.smtp import Session as Smtp
 from ldappolicy.vocabulary import LEFT_TO_POSTFIX, MAY_DEFER, Residue

@@ -21,8 +21,9 @@ import yaml
 from ldappolicy.config import Server
 from tests.conftest import ROOT
 from tests.labs.ldappolicy import DEADLINE, Ldappolicy, Value
+from tests.labs.ports import free_port
 from tests.labs.prometheus import Prometheus, require_prometheus
-from tests.labs.slapd import Slapd, free_port, require_slapd, wait_until
+from tests.labs.slapd import Slapd, require_slapd, wait_until
 
 RULES = (ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text("utf-8")
 PANELS = json.loads((ROOT / "deploy" / "grafana" / "dashboard.json").read_text("utf-8"))["panels"]

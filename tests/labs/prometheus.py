@@ -26,15 +26,11 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from tests.labs.slapd import free_port, wait_until
+from tests.labs.ports import free_port
+from tests.labs.slapd import wait_until
 
 DEADLINE = 180.0
 INTERVAL = "1s"
-ATTEMPTS = 5
-
-
-class AddressTakenError(Exception):
-    """Somebody was quicker at the port that was free: it does not tell which one it takes by itself."""
 
 
 def require_prometheus() -> None:
@@ -53,23 +49,13 @@ class Prometheus:
 
     def __init__(self, jobs: Sequence[str], rules: str = "") -> None:
         self.home = Path(tempfile.mkdtemp(prefix="prometheus-"))
-        self.url = ""
+        self.url = f"http://127.0.0.1:{free_port()}"
         self._log = self.home / "log"
         (self.home / "rules.yaml").write_text(at_once(rules), "utf-8")
         (self.home / "prometheus.yml").write_text(yaml.safe_dump(_configuration(self.home, jobs)), "utf-8")
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        for _ in range(ATTEMPTS):
-            try:
-                self._start()
-            except AddressTakenError:
-                continue
-            return self
-        raise RuntimeError("prometheus found no free port")
-
-    def _start(self) -> None:
-        self.url = f"http://127.0.0.1:{free_port()}"
         address = self.url.removeprefix("http://")
         command = ["prometheus", f"--web.listen-address={address}", "--log.level=warn"]
         files = [f"--config.file={self.home}/prometheus.yml", f"--storage.tsdb.path={self.home}/data"]
@@ -80,12 +66,12 @@ class Prometheus:
         except BaseException:
             self._end()
             raise
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
-        shutil.rmtree(self.home, ignore_errors=True)
 
     def scrape(self, job: str, instances: Mapping[str, int]) -> None:
         """Whom to ask from now on (it looks every five seconds)."""
@@ -118,10 +104,7 @@ class Prometheus:
     def _answers(self) -> bool:
         assert self._process is not None
         if self._process.poll() is not None:
-            said = self._log.read_text("utf-8")
-            if "address already in use" in said:
-                raise AddressTakenError
-            raise RuntimeError(f"prometheus did not start: {said[-3000:]}")
+            raise RuntimeError(f"prometheus did not start: {self._log.read_text('utf-8')[-3000:]}")
         try:
             with urlopen(f"{self.url}/-/ready", timeout=DEADLINE):  # noqa: S310
                 return True
@@ -132,6 +115,7 @@ class Prometheus:
         assert self._process is not None
         self._process.kill()  # nobody wants its data written
         self._process.wait()
+        shutil.rmtree(self.home, ignore_errors=True)
 
 
 def _configuration(home: Path, jobs: Sequence[str]) -> dict[str, Any]:

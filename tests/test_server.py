@@ -519,7 +519,7 @@ def test_idle_timeout_to_the_moment(folder: Path) -> None:
             closing = asyncio.gather(closed_at(silent), closed_at(asking))
             await asyncio.sleep(5.5)
             asking.send("now")
-            assert [9.0, 15.0] == await closing
+            assert (9.0, 15.0) == tuple(await closing)
             assert 1 == server.connections
             decider.release.set()
             assert "REJECT slow" == await busy.reply()

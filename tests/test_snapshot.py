@@ -122,6 +122,7 @@ OUTCOMES = st.tuples(
 )
 
 
+@pytest.mark.servers
 @given(site=TEXT, policies=st.lists(ENTRIES, max_size=3), outcomes=st.lists(OUTCOMES, max_size=5))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_text_comes_back(
@@ -147,6 +148,7 @@ def test_fingerprint() -> None:
 # ------------------------------------------------------------ what is not believed
 
 
+@pytest.mark.servers
 def test_every_flipped_byte(tmp_path: Path) -> None:
     """One other byte anywhere, by one bit or by all of them, and the file is refused."""
     path = tmp_path / "snapshot"

@@ -103,6 +103,21 @@ def group(cn: str, members: Sequence[str] = (), **attributes: Values) -> Entry:
 AMY, BOB, CAL = (dn(f"uid={uid},ou=people") for uid in ("amy", "bob", "cal"))
 
 
+DOMAIN = (21, 3623811015, 3361044348, 30300820)
+"""The sub-authorities of a domain's identifier."""
+
+
+def sid(*numbers: int) -> bytes:
+    """S-1-5 and these sub-authorities, as MS-DTYP section 2.4.2.2 has it."""
+    tail = b"".join(number.to_bytes(4, "little") for number in numbers)
+    return bytes((1, len(numbers), 0, 0, 0, 0, 0, 5)) + tail
+
+
+def text(octets: bytes) -> str:
+    """Octets as an entry holds them."""
+    return octets.decode("utf-8", "surrogateescape")
+
+
 def nothing(lookup: Lookup) -> bool:
     """No lookup."""
     return False

@@ -2,6 +2,7 @@
 
 import string
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,19 +64,29 @@ def test_knowing_more(settings_: dict[str, str], request: dict[str, str]) -> Non
     assert expected == site.evaluator.evaluate(asked(**request), site.facts(known), [])
 
 
+@st.composite
+def learning(draw: st.DrawFn) -> tuple[Site, list[Request]]:
+    """A site, and requests for one after the other."""
+    settings_ = {**draw(LISTED), **draw(LOCAL_DOMAINS), "smtpdMynetworks": "192.0.2.9, my.domain"}
+    entries = [policy(**settings_, smtpdRecipientDelimiter="+"), *SMALL]
+    entries += draw(st.sampled_from([[], [CARRYING]]))
+    site = Site(entries, tells_apart=draw(st.booleans()), permit_ok=draw(st.booleans()))
+    return site, [asked(**request) for request in draw(varied_requests())]
+
+
 @settings(max_examples=200)
-@given(LISTED, LOCAL_DOMAINS, st.tuples(*[st.booleans()] * 3), varied_requests())
-def test_what_is_learned(
-    lists: dict[str, str],
-    more: dict[str, str],
-    choices: tuple[bool, bool, bool],
-    requests: list[dict[str, str]],
-) -> None:
+@given(learning())
+def test_what_is_learned(drawn: tuple[Site, list[Request]]) -> None:
     """Whoever decides one request after the other decides each as if it were the first, and as in a trace."""
-    settings_ = {**lists, **more, "smtpdRecipientDelimiter": "+", "smtpdMynetworks": "192.0.2.9, my.domain"}
-    entries = [policy(**settings_), *SMALL, *([CARRYING] if choices[0] else [])]
-    site = Site(entries, tells_apart=choices[1], permit_ok=choices[2])
-    decide_in_turn(site, [asked(**request) for request in requests])
+    decide_in_turn(*drawn)
+
+
+@pytest.mark.long
+@settings(max_examples=5000)
+@given(learning())
+def test_much_that_is_learned(drawn: tuple[Site, list[Request]]) -> None:
+    """The same for many more."""
+    decide_in_turn(*drawn)
 
 
 ANY_TEXT = st.text(max_size=20) | st.text(alphabet=string.printable + "@%!<>[]\udcff\x00ßİ", max_size=40)

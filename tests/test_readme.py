@@ -22,10 +22,10 @@ from ldappolicy.entry import Entry
 from ldappolicy.vocabulary import Residue
 from tests import test_schema, test_walk
 from tests.abuse.__main__ import SCENES
+from tests.floors import FLOORS
 from tests.labs.ldappolicy import Ldappolicy, program
 from tests.labs.postfix import Postfix, require_postfix
 from tests.labs.slapd import CONFIG_DN, PLAIN, ROOT_PW, Slapd, require_slapd
-from tests.test_house import FLOORS
 from tests.test_metrics import METRICS
 
 ROOT = Path(__file__).parents[1]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ldappolicy.entry import Entry
 from ldappolicy.evaluate import LISTS_OF_STATE, Decision
 from ldappolicy.facts import Lookup
 from ldappolicy.policy import LISTS
@@ -64,29 +65,27 @@ def test_knowing_more(settings_: dict[str, str], request: dict[str, str]) -> Non
     assert expected == site.evaluator.evaluate(asked(**request), site.facts(known), [])
 
 
-@st.composite
-def learning(draw: st.DrawFn) -> tuple[Site, list[Request]]:
-    """A site, and requests for one after the other."""
-    settings_ = {**draw(LISTED), **draw(LOCAL_DOMAINS), "smtpdMynetworks": "192.0.2.9, my.domain"}
-    entries = [policy(**settings_, smtpdRecipientDelimiter="+"), *SMALL]
-    entries += draw(st.sampled_from([[], [CARRYING]]))
-    site = Site(entries, tells_apart=draw(st.booleans()), permit_ok=draw(st.booleans()))
-    return site, [asked(**request) for request in draw(varied_requests())]
+LEARNING = given(
+    LISTED, LOCAL_DOMAINS, st.sampled_from([[], [CARRYING]]), *[st.booleans()] * 2, varied_requests()
+)
 
 
-@settings(max_examples=200)
-@given(learning())
-def test_what_is_learned(drawn: tuple[Site, list[Request]]) -> None:
+def learn(
+    lists: dict[str, str],
+    more: dict[str, str],
+    carrying: list[Entry],
+    tells_apart: bool,
+    permit_ok: bool,
+    requests: list[dict[str, str]],
+) -> None:
     """Whoever decides one request after the other decides each as if it were the first, and as in a trace."""
-    decide_in_turn(*drawn)
+    settings_ = {**lists, **more, "smtpdRecipientDelimiter": "+", "smtpdMynetworks": "192.0.2.9, my.domain"}
+    site = Site(policy(**settings_), SMALL, carrying, tells_apart=tells_apart, permit_ok=permit_ok)
+    decide_in_turn(site, [asked(**request) for request in requests])
 
 
-@pytest.mark.long
-@settings(max_examples=5000)
-@given(learning())
-def test_much_that_is_learned(drawn: tuple[Site, list[Request]]) -> None:
-    """The same for many more."""
-    decide_in_turn(*drawn)
+test_what_is_learned = settings(max_examples=200)(LEARNING(learn))
+test_much_that_is_learned = pytest.mark.long(settings(max_examples=5000)(LEARNING(learn)))
 
 
 ANY_TEXT = st.text(max_size=20) | st.text(alphabet=string.printable + "@%!<>[]\udcff\x00ßİ", max_size=40)

@@ -17,8 +17,10 @@ from tests.labs.templates import place
 
 ROOT = Path(__file__).parents[1]
 
-# No deadline for one example: the machines that run this are shared, and a pause is not a fault.
-hypothesis.settings.register_profile("shared", deadline=None)
+# No deadline for one example, and none for drawing them: a pause of a machine that is shared is not a fault.
+hypothesis.settings.register_profile(
+    "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("shared")
 
 SERVERS = frozenset(("slapd", "ns-slapd", "samba", "master", "unshare", "dockerd", "prometheus", "krb5kdc"))

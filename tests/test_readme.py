@@ -21,11 +21,11 @@ from ldappolicy.entry import Entry
 from ldappolicy.vocabulary import Residue
 from tests.abuse.__main__ import SCENES
 from tests.conftest import ROOT
+from tests.floors import FLOORS
 from tests.labs.ldappolicy import Ldappolicy, program
 from tests.labs.postfix import Postfix, require_postfix
 from tests.labs.slapd import CONFIG_DN, PLAIN, ROOT_PW, SUFFIX, Slapd, require_slapd
 from tests.readme import README, WALK, block, blocks, quoted, section, table
-from tests.test_house import FLOORS
 
 PROSE = re.sub(r"(?ms)^```.*?^```$", "", README)
 

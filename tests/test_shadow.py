@@ -22,6 +22,7 @@ from ldappolicy.main_cf import read_main_cf
 from ldappolicy.mapping import Mapping
 from ldappolicy.request import Request
 from ldappolicy.service import Settings
+from tests.drawn import DIRECTORY, ITEMS, LOCAL_DOMAINS, MISSED, REQUESTS
 from tests.language import (
     AMY,
     BASE,
@@ -38,7 +39,6 @@ from tests.language import (
     policy,
     table,
 )
-from tests.test_language_properties import DIRECTORY, ITEMS, LOCAL_DOMAINS, MISSED, REQUESTS
 
 R = "reject_unknown_sender_domain"
 P = "permit_inet_interfaces"

@@ -250,6 +250,7 @@ def refusal(login: Login) -> str:
     return str(refused.value)
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_silent_kdc(silence: ExitStack) -> None:
     """Nobody waits longer than for the connection, a few threads at most, and they make room in the end."""

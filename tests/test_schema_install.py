@@ -6,7 +6,7 @@ or by a rule that many sites have: what they are refused afterwards is the work 
 
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -143,7 +143,7 @@ def by_root(desk: Desk, server: Server) -> list[str]:
     ]
 
 
-FAMILIES = {
+FAMILIES: dict[str, Callable[[Desk], AbstractContextManager[Site]]] = {
     "openldap": openldap,
     "389ds": ds389,
     "active_directory": active_directory,

@@ -199,12 +199,18 @@ def test_standard_streams(tmp_path: Path, how: str, workers: int) -> None:
     null = subprocess.DEVNULL
     with subprocess.Popen(command, stdin=null, stdout=null, stderr=null) as process:
         try:
-            wait_until(lambda: path.is_socket() or process.poll() is not None, DEADLINE)
+            wait_until(lambda: listens(path) or process.poll() is not None, DEADLINE)
             assert [b"action=reject,\n"] * 2 == [asked(path) for _ in range(2)]
         finally:
             process.terminate()
         assert 0 == process.wait(DEADLINE)
     assert not path.exists()
+
+
+def listens(path: Path) -> bool:
+    """Whether a client gets through; the file is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 def asked(path: Path) -> bytes:

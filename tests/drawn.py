@@ -121,7 +121,7 @@ MISSED = st.sets(
 
 # ---------------------------------------------------------------- one request after the other
 
-PEOPLE = [f"{uid}@my.domain" for uid in ("amy", "bob", "cal", "ned")]
+WHO = ["", *(f"{one}.domain" for one in ("amy@my", "bob@my", "cal@my", "ned@my", "x@s.my", "x@r.my"))]
 VARIED: dict[str, list[str]] = {
     "protocol_state": [*["RCPT"] * 8, "VRFY", "MAIL", "DATA", "ETRN", "CONNECT"],
     "policy_context": [*[""] * 6, "default/sender", "default/recipient", "default/nosuch"],
@@ -129,7 +129,7 @@ VARIED: dict[str, list[str]] = {
     "client_name": ["in.my.domain", "b.example", "unknown"],
     "reverse_client_name": ["b.example", "mail.outside.example"],
     "helo_name": ["", "b.example", "h", "-"],
-    "sender": ["", *PEOPLE, "a@b.example", "x@s.my.domain", "Amy.A+x@My.Domain."],
+    "sender": [*WHO, "a@b.example", "Amy.A+x@My.Domain."],
     "recipient": [
         "",
         "all@my.domain",
@@ -164,7 +164,8 @@ SMALL = [
         smtpdAllowedSender="b.example",
         smtpdDeniedSenderDN=dn("cn=h,ou=groups"),
     ),
-    entry("dc=s", associatedDomain="s.my.domain", smtpdSenderAccess="REJECT", smtpdRecipientAccess="helo"),
+    entry("dc=s", associatedDomain="s.my.domain", smtpdSenderAccess="REJECT"),
+    entry("dc=r", associatedDomain="r.my.domain", smtpdRecipientAccess="helo"),
     *classes(
         inside="check_recipient_access ldap:local, reject",
         known="check_sasl_access ldap:t, check_sender_access ldap:t, reject",
@@ -209,7 +210,7 @@ LOOKING = st.one_of(
 )
 LISTED = st.dictionaries(
     st.sampled_from([*["sender", "recipient"] * 3, *["helo"] * 2, *LISTS]),
-    st.lists(LOOKING, min_size=1, max_size=3).map(", ".join),
+    st.just(", ".join(ACCESS)) | st.lists(LOOKING, min_size=1, max_size=3).map(", ".join),
     min_size=1,
     max_size=3,
 )

@@ -142,16 +142,10 @@ class Run:
 
     def note(self, mutant: Mutant, test: str = "") -> None:
         """Keeps and prints what saw one."""
-        covering = test in self._suite.covering(mutant) or test not in self._suite.seconds
-        by = (
-            ""
-            if not test
-            else "rest"
-            if not covering
-            else "check"
-            if test in self._suite.quick
-            else "covering"
-        )
+        if not test or test not in self._suite.covering(mutant):
+            by = "rest" if test in self._suite.seconds else "check" if test else ""
+        else:
+            by = "check" if test in self._suite.quick else "covering"
         self.results.append(Result(mutant.key, str(mutant), by, test))
         self.seen.update([mutant.key] if test else [])
         with self._file.open("a", encoding="utf-8") as out:

@@ -44,10 +44,10 @@ class Suite:
         return sum(self.seconds.get(name, 1.0) for name in tests)
 
     def covering(self, mutant: Mutant) -> set[str]:
-        """The tests that run its line; where that happens at import alone, all that run the file."""
+        """The tests that run its line; where that happens at import alone, all that run the file, or any."""
         contexts = self._contexts(mutant.file)
         found = set().union(*(contexts.get(line, set()) for line in mutant.lines))
-        return (found or set().union(*contexts.values())) & self._known
+        return (found or set().union(*contexts.values()) or self._known) & self._known
 
     @cache  # noqa: B019 - there is one suite
     def _contexts(self, file: str) -> dict[int, set[str]]:

@@ -1,5 +1,6 @@
 """Checkouts of their own in which mutants are tried: a clone, an environment, and workers (`worker`)."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ from tests.mutants.sample import Mutant, mutated
 WORKER = Path(__file__).with_name("worker.py")
 SITES = "import json, sys; print(json.dumps([path for path in sys.path if path.endswith('site-packages')]))"
 PROGRAM = "#!{python}\nimport sys\nfrom ldappolicy.__main__ import main\n\nsys.exit(main())\n"
+
+NOTHING = '["(nothing could be collected)"]'
 
 PATIENCE = 30
 """Seconds for one test that is quick as a rule."""
@@ -36,14 +39,15 @@ class Worker:
         """Those that failed; None: it takes an import."""
         job = {"tests": list(tests), "texts": texts, "stop": stop, "seconds": ENOUGH}
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it could not collect anything
+            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.flush()
         failed: list[str] | None = self._answer()
         return failed
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline() or "{}")
+        return json.loads(self._process.stdout.readline() or NOTHING)
 
     def __enter__(self) -> Self:
         return self

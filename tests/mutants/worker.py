@@ -4,7 +4,7 @@
 
 It is started as a file, not imported: a checkout may be older. The first line out says what was collected.
 Then a line of JSON in is a job: `tests` in their order, whether to `stop` at the first failure, how many
-`seconds` it may take, and `texts` of files whose functions take the place of those that were imported. A line out is
+`seconds` it may take, and `texts` of files whose functions take the place of the imported ones. A line out is
 what failed, or null where a text differs in what only an import would show.
 """
 

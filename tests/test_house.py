@@ -222,7 +222,9 @@ def test_no_assertion_on_elapsed_time() -> None:
         f"{name}:{line}"
         for name in TESTS
         if CLOCK.search(text := read(name))
-        for function in functions_in(ast.walk(ast.parse(text)))
+        for node in ast.parse(text).body
+        if "on_virtual_time" not in ast.unparse(node)  # exact there, however busy the machine
+        for function in functions_in(ast.walk(node))
         for line in elapsed_asserts(function)
     }
     assert set() == found
@@ -233,7 +235,13 @@ def elapsed_asserts(function: Function) -> Iterator[int]:
     nodes = list(ast.walk(function))
     assigned = [node for node in nodes if isinstance(node, ast.Assign) and is_elapsed(node.value)]
     names = {node.id for one in assigned for node in one.targets if isinstance(node, ast.Name)}
-    return (node.lineno for node in nodes if isinstance(node, ast.Assert) and is_elapsed(node.test, names))
+    asserts = [node for node in nodes if isinstance(node, ast.Assert) and is_elapsed(node.test, names)]
+    return (node.lineno for node in asserts if not is_at_least(node.test))
+
+
+def is_at_least(test: ast.expr) -> bool:
+    """Whether it is `elapsed >= SECONDS`, which a busy machine does not make untrue."""
+    return isinstance(test, ast.Compare) and [ast.GtE] == [*map(type, test.ops)]
 
 
 def test_no_work_at_import() -> None:

@@ -17,32 +17,13 @@ from ldappolicy.directory.ldap.writing import connect
 from ldappolicy.directory.loading import Attributes
 from ldappolicy.ldif import read_records
 from ldappolicy.schema_files import SCHEMA_FILES
+from tests.labs.desk import Desk
 from tests.labs.slapd import PLAIN, SUFFIX, Slapd, require_slapd
 
 SCHEMA = Path(__file__).parents[1] / "schema"
 NAMES = ["openldap", "slapd", "389ds", "active_directory", "classes", "example"]
 
 TOP = f"dn: {SUFFIX}\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: Example\n\n"
-
-Said = tuple[int, list[str], str]
-
-
-class Desk:
-    """Where commands are given: a configuration, and what was said."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.configuration = folder / "config.toml"
-        self._capsys = capsys
-
-    def schema(self, *arguments: str) -> Said:
-        """Runs `schema`: exit status, the lines of standard output, standard error."""
-        status = run(["-c", str(self.configuration), "schema", *arguments])
-        said = self._capsys.readouterr()
-        return status, said.out.splitlines(), said.err.rstrip("\n")
-
-    def configure(self, uri: str, *lines: str) -> None:
-        """Writes the configuration's [directory]."""
-        self.configuration.write_text("\n".join(["[directory]", f"uri = ['{uri}']", *lines, ""]))
 
 
 @pytest.fixture

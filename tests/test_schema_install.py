@@ -16,10 +16,10 @@ import pytest
 
 from ldappolicy.cli import EX_DATAERR, EX_USAGE, run
 from ldappolicy.ldif import read_records
+from tests.labs.desk import Desk
 from tests.labs.ds389 import DS389, needs_389ds
 from tests.labs.samba import ROOT_DN, Samba, needs_samba
 from tests.labs.slapd import PLAIN, SUFFIX, Slapd, require_slapd
-from tests.test_schema_command import Desk
 
 pytestmark = pytest.mark.servers
 

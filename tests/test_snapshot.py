@@ -468,6 +468,7 @@ def test_killed_while_writing(tmp_path: Path) -> None:
     assert contents(SMALL) == contents(read(path, SITE, NOW))
 
 
+@pytest.mark.servers
 def test_beside_an_event_loop(tmp_path: Path) -> None:
     """In a thread it leaves the loop its turns while it writes."""
     many = Snapshot(NOW, SITE, [], [(("mail", f"{n}@x"), (AMY,), 1.0) for n in range(20_000)])

@@ -324,6 +324,7 @@ def test_a_listener_that_does_not_keep_up_stops_the_reading() -> None:
     run(story())
 
 
+@pytest.mark.servers
 def test_a_flood_leaves_turns_to_others() -> None:
     """Ten thousand entries in one read are not decoded in one go."""
     flood = b"".join(message(1, entry(f"cn={n},dc=a")) for n in range(10_000)) + message(1, result(0x65))

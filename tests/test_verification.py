@@ -241,6 +241,7 @@ def is_met(key: Key, question: Question) -> bool:
     return key.text in (address_keys(fold(said), "+", True).keys if said else ("<>",))
 
 
+@pytest.mark.servers
 @given(st.lists(KEYS, min_size=1, max_size=12, unique=True), st.integers(0, 5))
 def test_every_key_is_met(keys: list[Key], seed: int) -> None:
     """With as many questions as keys each is met once, as it stands, before any has its second turn."""
@@ -651,6 +652,7 @@ def test_usage(capsys: pytest.CaptureFixture[str], count: str) -> None:
     assert 64 == command(FOLDERS / "local_only" / "main.cf", capsys, "--verify", count)[0]
 
 
+@pytest.mark.servers
 def test_without_root() -> None:
     """Where no private Postfix can be run the LDIF is printed, and the exit status is 69."""
     script = (

@@ -369,5 +369,7 @@ def test_bad_policy_stays_as_it_was(watching: Ldappolicy, ldif: Path) -> None:
     rewrite(ldif, text.replace(f"smtpdRecipientRestrictions: {good}", f"smtpdRecipientRestrictions: {bad}"))
     wait_until(lambda: watching.ask(**VISITOR) == "DUNNO", DEADLINE)
     assert "reject," == watching.ask(sender="a@b.example", recipient="all@my.domain")
-    (line,) = watching.log("cn=default,ou=policy,dc=example,dc=com: smtpdRecipientRestrictions: ")
+    told = "cn=default,ou=policy,dc=example,dc=com: smtpdRecipientRestrictions: "
+    watching.wait_for_log(told)
+    (line,) = watching.log(told)
     assert line.startswith("error: cn=default,")

@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from ldappolicy.action import parse_action
@@ -59,7 +60,7 @@ def _outcome(target: Target, data: bytes, patience: float = PATIENCE) -> tuple[s
         return "", _place(error)
 
 
-_OURS = re.compile(r"/(?:ldappolicy|tests/fuzz)/(?!mutation\.py)")
+_OURS = re.compile(rf"{re.escape(str(Path(__file__).parents[2]))}/(ldappolicy|tests/fuzz)/(?!mutation\.py)")
 
 
 def _place(error: Exception) -> str:
@@ -68,7 +69,7 @@ def _place(error: Exception) -> str:
     ours = None
     while last is not None:
         code = last.tb_frame.f_code
-        if _OURS.search(code.co_filename):
+        if _OURS.match(code.co_filename):
             ours = f"{code.co_filename.rpartition('/')[2]}:{code.co_name}"
         last = last.tb_next
     return f"{type(error).__name__} in {ours}"

@@ -12,13 +12,18 @@ from ldappolicy.facts import Lookup
 from ldappolicy.policy import LISTS
 from ldappolicy.request import Request
 from tests.drawn import (
+    ACCESS,
     CARRYING,
+    CHECKS,
     DIRECTORY,
     LISTED,
     LOCAL_DOMAINS,
     MISSED,
+    OTHERS,
+    PERMITS,
     REQUESTS,
     SMALL,
+    VARIED,
     policies,
     varied_requests,
 )
@@ -86,6 +91,16 @@ def learn(
 
 test_what_is_learned = settings(max_examples=200)(LEARNING(learn))
 test_much_that_is_learned = pytest.mark.long(settings(max_examples=5000)(LEARNING(learn)))
+
+BETWEEN_KNOWN = {"protocol_state": "RCPT", "sender": "amy@my.domain", "recipient": "bob@my.domain"}
+STAR = [BETWEEN_KNOWN | {name: value} for name, values in VARIED.items() for value in dict.fromkeys(values)]
+"""One request, and each that differs from it in one attribute."""
+
+
+@pytest.mark.parametrize("item", [*ACCESS, *PERMITS, *CHECKS, *OTHERS])
+def test_what_a_restriction_looks_at(item: str) -> None:
+    """Whatever it is, what is learned of one request is right for the next, in one list as in two."""
+    learn({"sender": item, "recipient": f"{item}, {ACCESS[0]}"}, {}, [], False, False, STAR)
 
 
 ANY_TEXT = st.text(max_size=20) | st.text(alphabet=string.printable + "@%!<>[]\udcff\x00ßİ", max_size=40)

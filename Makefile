@@ -3,7 +3,7 @@
 #   make run     serve the example company (schema/example.ldif) on inet:127.0.0.1:10040
 #   make check   lint, types, and every test that needs no server: the inner loop
 #   make test    every behaviour once; as root it installs the directory servers and the Postfix that the tests start
-#   make test-all  the same, and the long ones: every product, fuzzing, abuse, benchmarks in small
+#   make test-all  the same, and the long ones (alone: make long): every product, fuzzing, abuse, benchmarks in small
 #   make coverage  `make test` with the lines and branches that no test reaches
 #   make lint    ruff and mypy
 #   make conformance [PAIRS=2000] [SEED=N]   generated policies, natively and through ldappolicy, in real Postfix
@@ -23,7 +23,7 @@ SOURCES := pyproject.toml ldappolicy/__init__.py
 # The servers that the tests start privately.
 SERVERS := slapd ldap-utils 389-ds-base libnss3-tools samba-ad-dc samba-ad-provision samba-dsdb-modules \
     samba-vfs-modules winbind python3-samba iproute2 krb5-user libsasl2-modules-gssapi-mit postfix postfix-ldap \
-    prometheus strace groff-base
+    prometheus strace groff-base valgrind
 # What bind = "gssapi" takes to install, and be tested.
 KERBEROS := gcc libc6-dev python3-dev libkrb5-dev
 
@@ -33,16 +33,15 @@ ENGINE = $(if $(shell command -v dockerd),,docker.io) \
 
 # Twice as many as there are processors: a test waits for servers more than it computes.
 JOBS ?= $(shell expr 2 \* $$(nproc))
-PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
-.PHONY: run check test test-all test-requirements coverage lint conformance bench bench-directory bench-instructions fuzz wheels clean
+.PHONY: run check test long test-all test-requirements coverage lint conformance bench bench-directory bench-instructions fuzz wheels clean
 
 run: $(VENV)/.installed
 	$(BIN)/ldappolicy -c deploy/example.toml serve
 
 test-requirements: $(VENV)/.installed-dev
-	@.ci/packages "some tests will be skipped" $(SERVERS) $(KERBEROS) || true
-	@.ci/packages "the composed stack will be tested on native servers only" $(ENGINE) || true
+	@.ci/packages "some tests will be skipped" $(SERVERS) $(KERBEROS) $(ENGINE) || true
 	@$(BIN)/python -c 'import gssapi' 2>/dev/null \
 	    || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[gssapi]' \
 	    || echo "the tests of bind = \"gssapi\" will be skipped" >&2
@@ -53,8 +52,10 @@ check: lint
 test: test-requirements
 	$(PYTEST) -m "not long" --durations=20
 
-test-all: test-requirements
-	$(PYTEST) --durations=20
+long: test-requirements
+	$(PYTEST) -m long --durations=20
+
+test-all: test long
 
 coverage: test-requirements
 	$(PYTEST) -m "not long" --cov --cov-report=term

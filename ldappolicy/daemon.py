@@ -10,11 +10,12 @@ import logging
 import select
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ldappolicy import assembly, warm_start
+from ldappolicy import assembly
 from ldappolicy.config import Config
 from ldappolicy.counters import Counters
 from ldappolicy.decision_log import DecisionLog, decision_ids
@@ -25,24 +26,50 @@ from ldappolicy.freshness import Freshness
 from ldappolicy.log import Limited, Lines, set_up
 from ldappolicy.metrics import Snapshot, take
 from ldappolicy.pages import web_of
-from ldappolicy.server import PolicyServer
+from ldappolicy.server import FIRST_REPLY_S, PolicyServer
 from ldappolicy.service import Service
 from ldappolicy.systemd import Systemd
 from ldappolicy.warm_start import WarmStart
-
-LDIF_LOOK = 0.25
-"""How often the LDIF file is looked at, in seconds."""
-
-LDIF_QUIET = 1.0
-"""How long it has to be as it is before it is read again."""
-
-RETRY = 1.0
-"""How soon policies are asked for again while there are none."""
 
 INSIST = 1.0
 """How often a task is cancelled that goes on, in seconds."""
 
 logger = logging.getLogger("ldappolicy.daemon")
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long is waited where nobody configures it: a site never says, who tests does not wait as long.
+
+    Of workers ticks are counted, not seconds: while the machine sleeps nobody's time runs out. `missed` of
+    them without a sign of life are too many: a machine that is short of memory or disk may hold a worker up
+    for seconds, and its death costs its connections and what it remembers. `missed_at_start` are too many
+    before it is ready (a large LDIF file takes its time).
+    Who dies `stable_s` after the start or later is replaced after `first_pause_s`; others after a pause that
+    doubles up to `longest_pause_s`.
+    """
+
+    ldif_look_s: float = 0.25
+    """How often the LDIF file is looked at."""
+    ldif_quiet_s: float = 1.0
+    """How long it has to be as it is before it is read again."""
+    retry_s: float = 1.0
+    """How soon policies are asked for again while there are none, and a configuration is tried again."""
+    snapshot_interval_s: float = 300.0
+    """How often what is known is written down."""
+    first_reply_s: float = FIRST_REPLY_S
+    tick_s: float = 1.0
+    missed: int = 15
+    missed_at_start: int = 300
+    stable_s: float = 10.0
+    first_pause_s: float = 0.1
+    longest_pause_s: float = 10.0
+
+
+DEFAULT = Timing()
+
+Stamp = tuple[int, int, int] | None
+"""What changes when a file is written or replaced."""
 
 
 class Daemon:
@@ -62,13 +89,15 @@ class Daemon:
         doors: Sequence[Door] = (),
         systemd: Systemd | None = None,
         worker: int | None = None,
+        timing: Timing = DEFAULT,
     ) -> None:
         self.config = config
+        self._timing = timing
         self.counters = Counters()
         self.is_draining = False
         self._worker = worker
         self._systemd = systemd or Systemd()
-        self._read_at = _stamp(config.directory.ldif)
+        self._read_at = stamp(config.directory.ldif)
         self._lines = set_up_log(config, is_alone=worker is None)
         self._ids = decision_ids(worker or 0)
         self.directory: Directory = assembly.open_directory(config, self.counters)
@@ -191,6 +220,7 @@ class Daemon:
             idle_timeout=config.server.idle_timeout,
             max_request_bytes=config.server.max_request_bytes,
             shutdown_grace=config.server.shutdown_grace,
+            first_reply_s=self._timing.first_reply_s,
             counters=self.counters,
         )
 
@@ -254,7 +284,9 @@ class Daemon:
     async def _poll(self) -> None:
         """With watch = "off" only until the directory has told policies; then SIGHUP asks for them."""
         while True:
-            await asyncio.sleep(RETRY if self._is_waiting else self.config.directory.poll_interval)
+            await asyncio.sleep(
+                self._timing.retry_s if self._is_waiting else self.config.directory.poll_interval
+            )
             if self._is_waiting or self.config.directory.watch != "off":
                 await self._reload()
 
@@ -287,7 +319,7 @@ class Daemon:
 
     async def _keep(self) -> None:
         while True:
-            await asyncio.sleep(warm_start.INTERVAL)
+            await asyncio.sleep(self._timing.snapshot_interval_s)
             await self._write_snapshot()
 
     async def _write_snapshot(self) -> None:
@@ -363,27 +395,35 @@ class Daemon:
     # ------------------------------------------------------------ the embedded directory
 
     async def _watch_file(self) -> None:
-        """Reads the LDIF file again once it has changed and been quiet for a while."""
-        loop = asyncio.get_running_loop()
-        read = last = self._read_at
-        since = loop.time()
-        while True:
-            await asyncio.sleep(LDIF_LOOK)
-            now = _stamp(self.config.directory.ldif)
-            if now != last:
-                last, since = now, loop.time()
-            elif now != read and loop.time() - since >= LDIF_QUIET:
-                read = now
-                if self.config.directory.watch != "off":
-                    await self._read_file_again()
+        await watch_file(
+            lambda: self.config.directory.ldif, self._read_at, self._read_file_again, self._timing
+        )
 
     async def _read_file_again(self) -> None:
+        if self.config.directory.watch == "off":
+            return
         try:
             async with self._swapping:
                 await self._open_anew(self.config, keep_forms=True)
             self.counters.changes["file"].add()
         except (ConfigError, Unavailable) as problem:
             logger.error("file refused, its old content stays in force: %s", problem)
+
+
+async def watch_file(
+    path: Callable[[], Path | None], read: Stamp, read_again: Callable[[], Awaitable[None]], timing: Timing
+) -> None:
+    """Has a file read again once it is not as it was when it was `read`, and has been quiet for a while."""
+    loop = asyncio.get_running_loop()
+    last, since = read, loop.time()
+    while True:
+        await asyncio.sleep(timing.ldif_look_s)
+        now = stamp(path())
+        if now != last:
+            last, since = now, loop.time()
+        elif now != read and loop.time() - since >= timing.ldif_quiet_s:
+            read = now
+            await read_again()
 
 
 def say_what_needs_a_restart(old: Config, new: Config) -> None:
@@ -437,8 +477,8 @@ def _warm_start(config: Config) -> WarmStart:
     return WarmStart(config.cache.snapshot, assembly.site(config))
 
 
-def _stamp(path: Path | None) -> tuple[int, int, int] | None:
-    """What changes when a file is written or replaced."""
+def stamp(path: Path | None) -> Stamp:
+    """That of a file, None where it is not there."""
     try:
         status = path.stat() if path is not None else None
     except OSError:

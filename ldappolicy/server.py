@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 MOST_WAITING = 16
 """Requests that wait on one connection before it is read no further; Postfix has one outstanding."""
 
-LINGER_SECONDS = 1.0
+LINGER_S = 1.0
 """How long the rest of what was no request is read and dropped, so that earlier replies arrive."""
 
 IDLE_CHECKS = 8
@@ -43,7 +43,7 @@ IDLE_CHECKS = 8
 DRAIN_TURNS = 3
 """Turns of the event loop after which all is read that had arrived when the doors were shut."""
 
-FIRST_REPLY_SECONDS = 1.0
+FIRST_REPLY_S = 1.0
 """How long a client that has just connected may take to ask, when the service stops: it asks at once."""
 
 
@@ -286,6 +286,8 @@ class PolicyServer:
         idle_timeout: float = 3600.0,
         max_request_bytes: int = 131072,
         shutdown_grace: float = 10.0,
+        first_reply_s: float = FIRST_REPLY_S,
+        linger_s: float = LINGER_S,
         counters: Counters | None = None,
     ) -> None:
         self.decider = decider
@@ -298,6 +300,8 @@ class PolicyServer:
         self._max_connections = max_connections
         self._idle_timeout = idle_timeout
         self._shutdown_grace = shutdown_grace
+        self._first_reply_s = first_reply_s
+        self._linger_s = linger_s
         self._open: set[Connection] = set()
         self._tasks: set[asyncio.Task[str | None]] = set()
         self._doors: list[Door] = []
@@ -363,12 +367,12 @@ class PolicyServer:
         return task
 
     def finish_later(self, connection: Connection) -> None:
-        """Ends a connection that has not asked within FIRST_REPLY_SECONDS."""
-        self._loop.call_later(FIRST_REPLY_SECONDS, connection.finish_now)
+        """Ends a connection that has not asked within `first_reply_s`."""
+        self._loop.call_later(self._first_reply_s, connection.finish_now)
 
     def linger(self, transport: asyncio.Transport) -> None:
         """Let a client that talks nonsense read its last replies, but not talk on for long."""
-        self._loop.call_later(LINGER_SECONDS, transport.abort)
+        self._loop.call_later(self._linger_s, transport.abort)
 
     def complain(self, error: ProtocolError) -> None:
         """Count and log what is not the protocol."""

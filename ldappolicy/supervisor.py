@@ -20,12 +20,12 @@ import socket
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ldappolicy import config as configuration
 from ldappolicy.config import Config
-from ldappolicy.daemon import cancelled, say_what_needs_a_restart, set_up_log, try_out
+from ldappolicy.daemon import DEFAULT, Timing, cancelled, say_what_needs_a_restart, set_up_log, try_out
 from ldappolicy.doors import Counts, Door, open_doors
 from ldappolicy.errors import ConfigError, InputError, Unavailable
 from ldappolicy.metrics import Snapshot, merged, retired
@@ -40,26 +40,6 @@ SWAP_PATIENCE = 30.0
 """Seconds within which a configuration that was tried is in force everywhere, or is said not to be."""
 
 logger = logging.getLogger("ldappolicy.supervisor")
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """When a worker hangs, and how soon another takes its place.
-
-    Ticks are counted, not seconds: while the machine sleeps nobody's time runs out. `missed` of them without
-    a sign of life are too many: a machine that is short of memory or disk may hold a worker up for seconds,
-    and its death costs its connections and what it remembers. `missed_at_start` are too many before it is
-    ready (a large LDIF file takes its time).
-    Who dies `stable` seconds after the start or later is replaced after `first_pause`; others after a pause
-    that doubles up to `longest_pause`.
-    """
-
-    tick: float = 1.0
-    missed: int = 15
-    missed_at_start: int = 300
-    stable: float = 10.0
-    first_pause: float = 0.1
-    longest_pause: float = 10.0
 
 
 @dataclass(slots=True)
@@ -93,12 +73,12 @@ class Supervisor:
         command: Sequence[str],
         *,
         systemd: Systemd | None = None,
-        timing: Timing | None = None,
+        timing: Timing = DEFAULT,
     ) -> None:
         self._path = path
         self._command = command
         self._systemd = systemd or Systemd()
-        self._timing = timing or Timing()
+        self._timing = timing
         self._text = configuration.read(path)
         self.config = self._parsed(self._text)
         self.count = worker_count(self.config)
@@ -176,8 +156,8 @@ class Supervisor:
                 end = f"worker {number} cannot be started: {(problem.strerror or 'unknown').lower()}"
             if self._draining.is_set():
                 return
-            failures = 0 if clock() - began >= self._timing.stable else failures + 1
-            pause = min(self._timing.longest_pause, self._timing.first_pause * 2 ** min(failures, 20))
+            failures = 0 if clock() - began >= self._timing.stable_s else failures + 1
+            pause = min(self._timing.longest_pause_s, self._timing.first_pause_s * 2 ** min(failures, 20))
             # Of a configuration that nobody can start with the service says why, once, when it ends.
             level = logging.ERROR if self._was_ready or number not in self._refused else logging.INFO
             logger.log(level, "%s; another is started in %.1f s", end, pause)
@@ -248,17 +228,17 @@ class Supervisor:
             doors=doors,
             counts=counts,
             count=self.count,
-            tick=self._timing.tick,
+            timing=asdict(self._timing),
         )
         return _Child(f"worker {number} (pid {process.pid})", process, channel)
 
     async def _watch(self, child: _Child) -> None:
         while True:
-            await asyncio.sleep(self._timing.tick)
+            await asyncio.sleep(self._timing.tick_s)
             child.missed += 1
             most = self._timing.missed if child.has_begun else self._timing.missed_at_start
             if child.missed > most:
-                seconds = most * self._timing.tick
+                seconds = most * self._timing.tick_s
                 logger.error("%s has given no sign of life for %.1f s: killed", child.name, seconds)
                 child.kill()
                 return

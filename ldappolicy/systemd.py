@@ -21,10 +21,10 @@ from ldappolicy.errors import ConfigError
 FIRST = 3
 """SD_LISTEN_FDS_START."""
 
-AGAIN = 1.0
+AGAIN_S = 1.0
 """Seconds after which it is said again that the service is ready, when that could not be sent."""
 
-PATIENCE = 30.0
+PATIENCE_S = 30.0
 """Seconds that are asked for at a time (EXTEND_TIMEOUT_USEC), while the start takes longer."""
 
 VARIABLES = (
@@ -68,22 +68,22 @@ class Systemd:
         while not is_ready.is_set():
             self.waiting(status()) if is_healthy() else self.status(status())
             with suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE / 3):
+                async with asyncio.timeout(PATIENCE_S / 3):
                     await is_ready.wait()
         self.ready(status())
         while True:
             with suppress(TimeoutError):
                 # Half of it, as sd_watchdog_enabled(3) advises.
-                async with asyncio.timeout(self.watchdog / 2 or PATIENCE):
+                async with asyncio.timeout(self.watchdog / 2 or PATIENCE_S):
                     await self._owed.wait()
-                    await asyncio.sleep(AGAIN)
+                    await asyncio.sleep(AGAIN_S)
             self.ready(status()) if self._owed.is_set() else self.status(status())
             if is_healthy():
                 self.alive()
 
     def waiting(self, status: str) -> None:
         """Not ready yet, but at work: the time for the start begins anew."""
-        self._say(f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={int(PATIENCE * 1_000_000)}")
+        self._say(f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={int(PATIENCE_S * 1_000_000)}")
 
     def stopping(self) -> None:
         """Requests in hand are finished, no others are taken."""

@@ -22,9 +22,6 @@ from ldappolicy.resolver import Remembered
 from ldappolicy.service import Service
 from ldappolicy.snapshot import Snapshot
 
-INTERVAL = 300.0
-"""How often what is known is written down, in seconds."""
-
 MIRROR = "mirror"
 """The kind of the lookup under which there is what a mirror held; nobody looks it up."""
 

@@ -4,7 +4,7 @@ A worker is a process of its own, with a socket pair to its supervisor on which 
 objects behind their length in four bytes. To a worker:
 
     {"do": "serve", "number": 0, "path": FILE, "text": TOML, "turn": 0, "doors": [3, 4],
-     "counts": 5, "count": 2, "tick": 1.0}
+     "counts": 5, "count": 2, "timing": {...}}
     {"do": "swap", "text": TOML, "turn": 1}     the configuration that is to be in force, which was validated
     {"do": "accept"}                            although it has no policies: nobody has
     {"do": "stop"}
@@ -34,7 +34,7 @@ from typing import Any
 
 from ldappolicy import config as configuration
 from ldappolicy.config import Config
-from ldappolicy.daemon import RETRY, Daemon
+from ldappolicy.daemon import Daemon, Timing
 from ldappolicy.doors import Counts, door_of
 from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.log import Limited
@@ -101,13 +101,13 @@ class Worker:
         self._facts = facts
         self._path = Path(orders["path"])
         self._turn: int = orders["turn"]
-        self._tick: float = orders["tick"]
+        self._timing = Timing(**orders["timing"])
         self._swapping: asyncio.Task[None] | None = None
         self._warnings = Limited(logger)
         self._counts = Counts(orders["counts"], orders["count"], orders["number"])
         doors = [door_of(socket.socket(fileno=number), self._counts) for number in orders["doors"]]
         config = self._config(orders["text"])
-        self._daemon = Daemon(config, doors=doors, worker=orders["number"])
+        self._daemon = Daemon(config, doors=doors, worker=orders["number"], timing=self._timing)
 
     async def run(self) -> None:
         """Until it is told to stop; raises ConfigError when it cannot start."""
@@ -132,7 +132,7 @@ class Worker:
             daemon = self._daemon
             self._counts.tell(daemon.server.connections if daemon.is_accepting else Counts.ABSENT)
             self._say_alive()
-            await asyncio.sleep(self._tick)
+            await asyncio.sleep(self._timing.tick_s)
 
     def _say_alive(self) -> None:
         daemon = self._daemon
@@ -165,7 +165,7 @@ class Worker:
                 await self._daemon.replace(config)
             except (ConfigError, Unavailable) as problem:
                 self._warnings.log(logging.ERROR, f"configuration not in force yet: {problem}")
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(self._timing.retry_s)
             else:
                 self._turn = turn
                 self._channel.send(say="swapped", turn=turn)

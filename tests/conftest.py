@@ -13,10 +13,14 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.labs.templates import place
+
 ROOT = Path(__file__).parents[1]
 
-# No deadline for one example: the machines that run this are shared, and a pause is not a fault.
-hypothesis.settings.register_profile("shared", deadline=None)
+# No deadline for one example, and none for drawing them: a pause of a machine that is shared is not a fault.
+hypothesis.settings.register_profile(
+    "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("shared")
 
 SERVERS = frozenset(("slapd", "ns-slapd", "samba", "master", "unshare", "dockerd", "prometheus", "krb5kdc"))
@@ -33,10 +37,15 @@ def _refuse_servers(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_refuse_servers)
 
 
+def pytest_configure() -> None:
+    """The processes of a run share what takes long to prepare; the first of them removes it."""
+    place()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Any:
     """Holds a test without a mark to `make check`."""
-    global _unmarked  # noqa: PLW0603 - an audit hook takes no argument of ours
+    global _unmarked
     marked = any(item.iter_markers("servers")) or any(item.iter_markers("long"))
     _unmarked = "" if marked else item.nodeid
     try:
@@ -49,9 +58,13 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a fixture of their module run one after the other in one process."""
     for item in items:
-        if isinstance(item, pytest.Function) and not any(item.iter_markers("xdist_group")):
-            if group := _shares(item):
-                item.add_marker(pytest.mark.xdist_group(group))
+        group = isinstance(item, pytest.Function) and _shares(item)
+        if group and not any(item.iter_markers("xdist_group")):
+            item.add_marker(pytest.mark.xdist_group(group))
+        for mark in item.iter_markers("xdist_group"):
+            # pytest-xdist 3.8 does this itself, by a name that pytest 9.2 has given up.
+            if "PYTEST_XDIST_WORKER" in os.environ and hasattr(item, "_id"):
+                item._id = item.id.parse(f"{item.nodeid}@{mark.args[0]}")  # noqa: SLF001
 
 
 def _shares(item: pytest.Function) -> str:

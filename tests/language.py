@@ -13,7 +13,7 @@ from typing import Any
 from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import Answers, Planner, Where
 from ldappolicy.entry import Entry, normal_dn
-from ldappolicy.evaluate import Begun, Choices, Decision, Evaluator, Lacking
+from ldappolicy.evaluate import Choices, Decision, Evaluator, Lacking
 from ldappolicy.facts import Absent, Facts, Found, Lookup, Missed, Outcome
 from ldappolicy.learned import NotedRequest, ValuesOf
 from ldappolicy.mapping import Mapping as AttributeMapping
@@ -103,6 +103,21 @@ def group(cn: str, members: Sequence[str] = (), **attributes: Values) -> Entry:
 AMY, BOB, CAL = (dn(f"uid={uid},ou=people") for uid in ("amy", "bob", "cal"))
 
 
+DOMAIN = (21, 3623811015, 3361044348, 30300820)
+"""The sub-authorities of a domain's identifier."""
+
+
+def sid(*numbers: int) -> bytes:
+    """S-1-5 and these sub-authorities, as MS-DTYP section 2.4.2.2 has it."""
+    tail = b"".join(number.to_bytes(4, "little") for number in numbers)
+    return bytes((1, len(numbers), 0, 0, 0, 0, 0, 5)) + tail
+
+
+def text(octets: bytes) -> str:
+    """Octets as an entry holds them."""
+    return octets.decode("utf-8", "surrogateescape")
+
+
 def nothing(lookup: Lookup) -> bool:
     """No lookup."""
     return False
@@ -123,11 +138,14 @@ def about(*values: str) -> Callable[[Lookup], bool]:
     return lambda lookup: not set(values).isdisjoint(lookup[1:])
 
 
+def asked(*, login: str = "", **attributes: str) -> Request:
+    """REQUEST with other attributes; `login` stands for both SASL attributes."""
+    sasl = {"sasl_username": login, "sasl_method": "PLAIN"} if login else {}
+    return Request.from_attributes({**REQUEST, **sasl, **attributes})
+
+
 class Site:
     """A directory with policies, and the evaluator over them."""
-
-    has_chain = False
-    tells_apart = False
 
     def __init__(
         self,
@@ -144,19 +162,26 @@ class Site:
         root = [entry("ou=policy", ou="policy"), Entry(BASE, {"dc": ["example"]})]
         self.directory = LdifDirectory([*root, *flat])
         self.policies: PolicySet = read_policies(list(self.directory), BASES)
-        choices = Choices("default", permit_ok, on_unavailable)
-        self.evaluator = Evaluator(self.policies, mapping, choices)
+        self.mapping, self.choices = mapping, Choices("default", permit_ok, on_unavailable)
+        self.evaluator = self.new_evaluator()
         self.planner = Planner(Where(BASE), mapping)
         self.missed = missed
         self.one_by_one = one_by_one
         self.rounds: list[tuple[Lookup, ...]] = []
+        self.known: dict[Lookup, Outcome] = {}
         self.has_chain, self.tells_apart = has_chain, tells_apart
+
+    def new_evaluator(self) -> Evaluator:
+        """One that has decided nothing yet."""
+        return Evaluator(self.policies, self.mapping, self.choices)
+
+    def facts(self, known: Mapping[Lookup, Outcome]) -> Facts:
+        """Facts that nothing has been concluded from yet."""
+        return Facts(known.get, has_chain=self.has_chain, tells_apart=self.tells_apart)
 
     def decide(self, **attributes: str) -> Decision:
         """The decision of a request; `login` stands for both SASL attributes."""
-        login = attributes.pop("login", "")
-        sasl = {"sasl_username": login, "sasl_method": "PLAIN"} if login else {}
-        return self.resolve(Request.from_attributes({**REQUEST, **sasl, **attributes}))
+        return self.resolve(asked(**attributes))
 
     def action(self, **attributes: str) -> str | None:
         """What is answered to a request."""
@@ -164,45 +189,19 @@ class Site:
 
     def resolve(self, request: Request, trace: list[dict[str, Any]] | None = None) -> Decision:
         """Evaluates, asks for what is lacking, evaluates again."""
-        known: dict[Lookup, Outcome] = {}
-        facts = Facts(known.get, has_chain=self.has_chain, tells_apart=self.tells_apart)
+        known = self.known = {}
+        facts = self.facts(known)
         self.rounds = []
         for _ in range(1000):
             decision = self.evaluator.evaluate(request, facts, trace)
             if isinstance(decision, Decision):
-                self._hold_to(request, decision, known)
                 return decision
             assert isinstance(decision, Lacking)
             assert not known.keys() & set(decision.lookups), "asked for again"
-            asked = decision.lookups[:1] if self.one_by_one else decision.lookups
-            self.rounds.append(asked)
-            known.update(self.ask(asked))
+            lookups = decision.lookups[:1] if self.one_by_one else decision.lookups
+            self.rounds.append(lookups)
+            known.update(self.ask(lookups))
         raise AssertionError("no decision after 1000 rounds")
-
-    def _hold_to(self, request: Request, decision: Decision, known: Mapping[Lookup, Outcome]) -> None:
-        """What is learned from one request after the other says the same, as does one that nobody learned."""
-        if any(isinstance(outcome, Missed) for outcome in known.values()):
-            return
-        lasting = vars(self).setdefault("_lasting", {})
-        lasting.update(known)
-        around = vars(self).setdefault(
-            "_around", Facts(lasting.get, has_chain=self.has_chain, tells_apart=self.tells_apart)
-        )
-        taking_notes = NotedRequest(request)
-        expected = _lasting(decision)
-        at_first = self.evaluator.recall(request.policy_context, ValuesOf(request), around)
-        assert not isinstance(at_first, Decision) or expected == _lasting(at_first)
-        assert expected == _lasting(self.evaluator.evaluate(taking_notes.as_request, around))
-        assert expected == _lasting(self.evaluator.evaluate(request, around))
-        recalled = self.evaluator.recall(request.policy_context, ValuesOf(request), around)
-        if isinstance(recalled, Begun):
-            assert expected == _lasting(self.evaluator.evaluate(request, around, begun=recalled))
-        else:
-            assert recalled is None or expected == _lasting(recalled)
-        assert set(taking_notes.looks) <= ALWAYS | self.evaluator.looks
-        assert expected == _lasting(
-            self.evaluator.evaluate(request, Facts(known.get, has_chain=self.has_chain), [])
-        )
 
     def ask(self, lookups: Sequence[Lookup]) -> Mapping[Lookup, Outcome]:
         """The outcomes of lookups, in as few searches as the plan has."""
@@ -220,12 +219,36 @@ class Site:
         return answers
 
 
+def answer(recipient_list: str, *entries: Entry | Sequence[Entry], **attributes: str) -> str | None:
+    """What a policy that has this recipient list only answers."""
+    return Site(policy(recipient=recipient_list), *entries).action(**attributes)
+
+
+def decide_in_turn(site: Site, requests: Sequence[Request]) -> None:
+    """Asserts that what is learned of earlier requests says what an evaluator says that learns nothing.
+
+    Twice each: as one that nobody has asked yet, and as one that is known. What is looked at is told.
+    """
+    evaluator = site.evaluator
+    known: dict[Lookup, Outcome] = {}
+    around = site.facts(known)
+    for request in requests:
+        values, taking_notes = ValuesOf(request), NotedRequest(request)
+        decision = site.resolve(request)
+        known.update(site.known)
+        expected = _lasting(decision)
+        assert expected == _lasting(site.new_evaluator().evaluate(request, site.facts(site.known), []))
+        for asked_for in (taking_notes.as_request, request):
+            begun = evaluator.recall(request.policy_context, values, around)
+            if isinstance(begun, Decision):
+                assert expected == _lasting(begun)
+            else:
+                assert expected == _lasting(evaluator.evaluate(asked_for, around, begun=begun))
+            assert expected == _lasting(evaluator.evaluate(asked_for, around))
+        assert set(taking_notes.looks) <= ALWAYS | evaluator.looks
+
+
 def _lasting(decision: Decision | Lacking) -> Decision:
     """Without the notes about entries, which are told once for all requests."""
     assert isinstance(decision, Decision)
     return replace(decision, notes=tuple(note for note in decision.notes if "neither TRUE" not in note))
-
-
-def answer(recipient_list: str, *entries: Entry | Sequence[Entry], **attributes: str) -> str | None:
-    """What a policy that has this recipient list only answers."""
-    return Site(policy(recipient=recipient_list), *entries).action(**attributes)

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from ldappolicy.cli import EX_DATAERR, EX_USAGE, run
+from tests.conftest import ROOT
 from tests.labs.slapd import Slapd, require_slapd
+from tests.readme import blocks
 
-ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "schema" / "example.ldif"
 
 CALL = "smtpd_recipient_restrictions = check_policy_service inet:127.0.0.1:10040\n"
@@ -95,13 +96,7 @@ def with_line(line: str) -> str:
 # ---------------------------------------------------------------- nothing to say
 
 
-def readme_examples() -> list[str]:
-    """The pieces of main.cf that the README shows."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.findall(r"<!-- test: main\.cf -->\n```\n(.*?)```", text, re.DOTALL)
-
-
-@pytest.mark.parametrize("example", readme_examples(), ids=["one call", "a call for each list"])
+@pytest.mark.parametrize("example", blocks("main.cf"), ids=["one call", "a call for each list"])
 @pytest.mark.parametrize("identity", ["", IDENTITY], ids=["as it stands", "in a whole main.cf"])
 def test_readme(lint: Lint, example: str, identity: str) -> None:
     """What the README shows for main.cf agrees with the example company."""
@@ -754,6 +749,7 @@ def test_no_such_file(lint: Lint, tmp_path: Path) -> None:
     assert EX_USAGE == run([*arguments, str(tmp_path)])
 
 
+@pytest.mark.servers
 def test_slapd_shows_the_same(lint: Lint) -> None:
     """Through LDAP the same is found as in the LDIF file."""
     require_slapd()

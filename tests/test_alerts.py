@@ -20,9 +20,10 @@ import yaml
 
 from ldappolicy.config import Server
 from tests.conftest import ROOT
-from tests.labs.ldappolicy import Ldappolicy, Value
+from tests.labs.ldappolicy import DEADLINE, Ldappolicy, Value
+from tests.labs.ports import free_port
 from tests.labs.prometheus import Prometheus, require_prometheus
-from tests.labs.slapd import Slapd, free_port, require_slapd, wait_until
+from tests.labs.slapd import Slapd, require_slapd, wait_until
 
 RULES = (ROOT / "deploy" / "prometheus" / "alerts.yaml").read_text("utf-8")
 PANELS = json.loads((ROOT / "deploy" / "grafana" / "dashboard.json").read_text("utf-8"))["panels"]
@@ -47,8 +48,6 @@ TROUBLES = {
     "LdappolicyShadow": {"job": "ldappolicy", "action": "reject"},
 }
 
-WHO = ("well", "gone", "wrong", "trying", "waiting", "stuck", "old")
-
 # What there is to ask for (without the program's name); the dashboard shows all of it.
 METRICS = {
     "requests_total",
@@ -69,7 +68,7 @@ METRICS = {
 CONNECTIONS = 3300
 """More than the alert's number, less than [server] max_connections."""
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 """Seconds until every alert fires; some take seconds of trouble, and each scrape has one."""
 
 REFUSED = {"sender": "stranger@elsewhere.example", "recipient": "all@my.domain"}
@@ -166,7 +165,12 @@ class Troubles:
         self._example = example
         self._asked = 0
         self._services: dict[str, Ldappolicy] = {}
-        self.ports = {name: free_port() for name in WHO}
+
+    def ports(self) -> dict[str, int]:
+        """Where each shows its metrics; who is gone shows none."""
+        told = {name: service.stdout() for name, service in self._services.items()}
+        found = {name: re.search(r"http://127\.0\.0\.1:(\d+)/metrics", text) for name, text in told.items()}
+        return {"gone": free_port(), **{name: int(match[1]) for name, match in found.items() if match}}
 
     def begin(self) -> None:
         """Starts everybody; then the directory stops to answer."""
@@ -216,7 +220,7 @@ class Troubles:
                 "snapshot": str(self._folder / name),
                 "mode": "on_demand" if name == "stuck" else "auto",
             },
-            "web": {"listen": f"127.0.0.1:{self.ports[name]}"},
+            "web": {"listen": "127.0.0.1:0"},
             "log": {"decisions": "none"},
         }
         service = (Unasked if name == "old" else Ldappolicy)(own)
@@ -274,11 +278,12 @@ def prometheus(
     require_slapd()
     with ExitStack() as stack:
         troubles = Troubles(stack, tmp_path_factory.mktemp("troubles"), example_ldif)
-        idle = {"old": troubles.ports["old"]}
-        busy = {name: port for name, port in troubles.ports.items() if name not in idle}
         # First of all, since it takes five seconds before it scrapes anybody.
-        running = stack.enter_context(Prometheus({"ldappolicy": busy, "ldappolicy-idle": idle}, RULES))
+        running = stack.enter_context(Prometheus(["ldappolicy", "ldappolicy-idle"], RULES))
         troubles.begin()
+        ports = troubles.ports()
+        running.scrape("ldappolicy-idle", {"old": ports.pop("old")})
+        running.scrape("ldappolicy", ports)
         stack.callback(troubles.end)
 
         def all_fire() -> bool:
@@ -291,12 +296,14 @@ def prometheus(
 
 
 @pytest.mark.parametrize("alert", TROUBLES)
+@pytest.mark.servers
 def test_fires(prometheus: Prometheus, alert: str) -> None:
     """The alert fires, and for whom it is meant."""
     wanted = {"alertname": alert, **TROUBLES[alert]}.items()
-    wait_until(lambda: any(wanted <= labels.items() for labels in prometheus.firing()))
+    wait_until(lambda: any(wanted <= labels.items() for labels in prometheus.firing()), DEADLINE)
 
 
+@pytest.mark.servers
 def test_nothing_fires_for_who_is_well(prometheus: Prometheus) -> None:
     """A service that works has no alert of its own, and those that are asked are not called idle."""
     busy = {"alertname": "LdappolicyNotAsked", "job": "ldappolicy"}
@@ -307,22 +314,25 @@ def test_nothing_fires_for_who_is_well(prometheus: Prometheus) -> None:
             labels.get("instance") == "well" or busy.items() <= labels.items() for labels in firing
         )
 
-    wait_until(is_quiet)
+    wait_until(is_quiet, DEADLINE)
 
 
 @pytest.mark.parametrize("metric", sorted(METRICS))
+@pytest.mark.servers
 def test_metric_is_there(prometheus: Prometheus, metric: str) -> None:
     """Every metric that is asked for is scraped."""
     suffix = "_count" if metric.endswith("duration_seconds") else ""
-    wait_until(lambda: prometheus.query(f"ldappolicy_{metric}{suffix}"))
+    wait_until(lambda: prometheus.query(f"ldappolicy_{metric}{suffix}"), DEADLINE)
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=[panel["title"] for panel in PANELS])
+@pytest.mark.servers
 def test_dashboard_shows_something(prometheus: Prometheus, panel: dict[str, Any]) -> None:
     """What a panel asks has an answer."""
-    wait_until(lambda: all(map(prometheus.query, questions(panel))))
+    wait_until(lambda: all(map(prometheus.query, questions(panel))), DEADLINE)
 
 
+@pytest.mark.servers
 def test_texts_of_alerts(prometheus: Prometheus) -> None:
     """Whoever is woken up reads who and how much: templates name labels that there are."""
     texts = [text for alert in prometheus.alerts() for text in alert["annotations"].values()]

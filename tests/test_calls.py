@@ -1085,6 +1085,7 @@ def replies(folder: Path, inet: str, texts: Iterable[str], address: str, recipie
                 yield session.rcpt(recipient)
 
 
+@pytest.mark.servers
 def test_open_relay_in_postfix(tmp_path: Path, permitting: str) -> None:
     """Postfix relays for strangers exactly where an open relay was said to be an error."""
     said = replies(
@@ -1098,6 +1099,7 @@ def test_open_relay_in_postfix(tmp_path: Path, permitting: str) -> None:
     assert {case: any("error" in line for line in ok) for case, (_, ok, _) in RELAYS.items()} == relays
 
 
+@pytest.mark.servers
 def test_let_past_in_postfix(tmp_path: Path, permitting: str, judged: Judge) -> None:
     """A client in mynetworks reaches the protected list exactly where a call was said to be passed by."""
     said = replies(tmp_path, permitting, (main for main, _ in PLACES.values()), "192.0.2.7", "all@my.domain")

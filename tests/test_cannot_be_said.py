@@ -22,9 +22,7 @@ from tests.conformance.pairs import Pair, Table
 from tests.conformance.report import UNSAID, combination
 from tests.conformance.runner import cannot_say
 from tests.labs.postfix import require_postfix
-from tests.test_readme import table
-
-pytestmark = pytest.mark.timeout(300)
+from tests.readme import table
 
 U = "reject_unknown_sender_domain"
 B = "reject_rbl_client deny.example"
@@ -162,6 +160,7 @@ def runner() -> Iterator[Answering]:
         yield running
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_cannot_be_said(runner: Answering, case: Case) -> None:
     """One call is a server configuration error that is named; calls from each list say what can be said."""
@@ -181,6 +180,7 @@ def test_lint(case: Case) -> None:
     assert case.apart == any("call the service once for each list" in line for line in found)
 
 
+@pytest.mark.servers
 @settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(pairs())
 def test_nothing_else(pair: Pair) -> None:

@@ -150,6 +150,7 @@ def test_which_configuration(terminal: Terminal, tmp_path: Path, monkeypatch: py
     assert terminal.run("--config", other, "eval")[2].startswith(f"ldappolicy: {other}: cannot be read")
 
 
+@pytest.mark.servers
 def test_errors_without_a_traceback(tmp_path: Path) -> None:
     """As a program too: the exit status, and one line on standard error."""
     done = program("-c", str(tmp_path / "none.toml"), "eval")
@@ -158,6 +159,7 @@ def test_errors_without_a_traceback(tmp_path: Path) -> None:
     assert 1 == done.stderr.count(b"\n")
 
 
+@pytest.mark.servers
 def test_nobody_reads() -> None:
     """A reader that goes away, as in `| head -1`, is no error."""
     ends, start = os.pipe()
@@ -185,6 +187,7 @@ COMPLETED = {
 }
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(("typed", "offered"), COMPLETED.values(), ids=COMPLETED.keys())
 def test_completion(typed: str, offered: list[str]) -> None:
     """The shell is offered commands, names and options."""
@@ -269,6 +272,7 @@ STRANGER = request(sender="stranger@elsewhere.example", recipient="all@my.domain
 JOE = request(sender="joe@my.domain", recipient="jane@my.domain")
 
 
+@pytest.mark.servers
 def test_eval_stream() -> None:
     """Each request on standard input is answered by a line, in order."""
     done = program(*DEMONSTRATION, "eval", "-", given=STRANGER + JOE + STRANGER)
@@ -278,6 +282,7 @@ def test_eval_stream() -> None:
     assert ["action=reject,", restrictive, "action=reject,"] == done.stdout.decode().splitlines()
 
 
+@pytest.mark.servers
 def test_eval_empty_stream() -> None:
     """Nothing asked, nothing answered."""
     done = program(*DEMONSTRATION, "eval", "-")
@@ -285,6 +290,7 @@ def test_eval_empty_stream() -> None:
     assert (0, b"", b"") == (done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(
     "rest", [b"request=smtpd_access_policy\nsender=x", b"nonsense\n\n"], ids=["cut off", "not a request"]
 )
@@ -428,6 +434,7 @@ def test_eval_server_down(terminal: Terminal, tree: Path) -> None:
     assert error.startswith(f"ldappolicy: the directory is unavailable: {uri}")
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("command", ["eval", "lint"])
 def test_server_down_is_one_line(tree: Path, command: str) -> None:
     """As a program too: what the rooms below log is not said a second time."""
@@ -440,6 +447,7 @@ def test_server_down_is_one_line(tree: Path, command: str) -> None:
     assert done.stderr.startswith(f"ldappolicy: the directory is unavailable: {uri}".encode())
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(
     ("choice", "line"),
     [

@@ -500,6 +500,7 @@ def test_relative_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert tmp_path / "tree.ldif" == load("config.toml").directory.ldif
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(
     "value", ["1979-05-27", "5", "5.5", "nan", "''", "[]", "[[]]", "{}", "{a = 1}", "true"]
 )

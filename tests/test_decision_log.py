@@ -17,7 +17,7 @@ from ldappolicy.decision_log import DecisionLog, decision_ids, shown_of, with_id
 from ldappolicy.evaluate import Decision
 from ldappolicy.request import Request
 from tests.labs.deciding import Kept
-from tests.labs.ldappolicy import Ldappolicy, Sections, program
+from tests.labs.ldappolicy import DEADLINE, Ldappolicy, Sections, program
 
 REQUEST = Request(
     protocol_state="RCPT",
@@ -357,7 +357,7 @@ def ask_many(service: Ldappolicy, count: int) -> set[str]:
     given = {"request": "smtpd_access_policy", "protocol_state": "RCPT", **REFUSED}
     text = "".join(f"{name}={value}\n" for name, value in given.items()) + "\n"
     host, port = service.inet.removeprefix("inet:").split(":")
-    with socket.create_connection((host, int(port)), 20) as client, client.makefile("rb") as replies:
+    with socket.create_connection((host, int(port)), DEADLINE) as client, client.makefile("rb") as replies:
         actions = set()
         for _ in range(count):
             client.sendall(text.encode())
@@ -366,6 +366,7 @@ def ask_many(service: Ldappolicy, count: int) -> set[str]:
     return actions
 
 
+@pytest.mark.servers
 def test_disk_is_full() -> None:
     """Every request is answered though no line can be written."""
     if not Path("/dev/full").is_char_device():
@@ -375,6 +376,7 @@ def test_disk_is_full() -> None:
         assert service.stop() == 0
 
 
+@pytest.mark.servers
 def test_nobody_reads(tmp_path: Path) -> None:
     """Nor does a full pipe hold up anybody: what was written first is in it, the rest is dropped."""
     fifo = tmp_path / "fifo"

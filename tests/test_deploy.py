@@ -29,7 +29,7 @@ from ldappolicy.main_cf import read_main_cf
 from ldappolicy.mapping import KEYS, mapping_for
 from tests.conftest import ROOT
 from tests.labs.ldappolicy import DEADLINE, Ldappolicy, Sections, program
-from tests.labs.postfix import Postfix, Session, require_postfix
+from tests.labs.postfix import OUTSIDE, Postfix, Session, require_postfix
 from tests.labs.slapd import wait_until
 
 DEPLOY = ROOT / "deploy"
@@ -254,6 +254,7 @@ def allowed() -> set[str]:
     return left
 
 
+@pytest.mark.servers
 def test_system_calls(tmp_path: Path) -> None:
     """Whatever the service asks of the kernel, the unit allows; nothing writable is made executable."""
     if not shutil.which("strace"):
@@ -277,7 +278,6 @@ def test_system_calls(tmp_path: Path) -> None:
 
 # --- Postfix --------------------------------------------------------------------------------------
 
-OUTSIDE = {"name": "mail.outside.example", "addr": "198.51.100.7"}
 STRANGER = "stranger@elsewhere.example"
 REFUSED = "554 5.7.1 <all@my.domain>: Recipient address rejected: Access denied"
 SHIPPED = {"in": "smtp", "submission": "submission"}
@@ -347,6 +347,7 @@ def outside(site: Site, service: Ldappolicy) -> Iterator[Session]:
         yield session
 
 
+@pytest.mark.servers
 def test_refused_and_accepted(outside: Session) -> None:
     """One call decides, in a chroot too: a protected list is closed to a stranger, its neighbour is not."""
     outside.mail(STRANGER)
@@ -355,12 +356,14 @@ def test_refused_and_accepted(outside: Session) -> None:
     assert outside.data().startswith("250 2.0.0 Ok: queued")
 
 
+@pytest.mark.servers
 def test_relaying_is_decided_before(outside: Session) -> None:
     """What is not ours to decide about is refused by Postfix."""
     outside.mail(STRANGER)
     assert "554 5.7.1 <x@far.example>: Relay access denied" == outside.rcpt("x@far.example")
 
 
+@pytest.mark.servers
 def test_per_list(site: Site, service: Ldappolicy) -> None:
     """One call in each list: Postfix names what was refused, the sender or the recipient."""
     with site.session("lists", login="amy", **OUTSIDE) as session:
@@ -375,6 +378,7 @@ def test_per_list(site: Site, service: Ldappolicy) -> None:
         assert session.data().startswith("250 2.0.0 Ok: queued")
 
 
+@pytest.mark.servers
 def test_submission(site: Site, service: Ldappolicy, authority: trustme.CA) -> None:
     """The submission service has a policy of its own: a login writes under its own addresses."""
     trusting = ssl.create_default_context()
@@ -400,6 +404,7 @@ def reply_to(site: Site, recipient: str) -> str:
         return session.rcpt(recipient)
 
 
+@pytest.mark.servers
 def test_service_is_gone(site: Site, service: Ldappolicy) -> None:
     """Without the service everybody is deferred, nobody is let through or bounced; then all is as before."""
     recipients = ("all@my.domain", "hank@my.domain")

@@ -43,8 +43,7 @@ PAIRS = [*SERVED, pytest.param("ldif", "on_demand", id="ldif")]
 everywhere = pytest.mark.parametrize(("world", "site"), PAIRS, indirect=True, scope="module")
 where_there_is_a_server = pytest.mark.parametrize(("world", "site"), SERVED, indirect=True, scope="module")
 
-# A domain controller with its schema and a crowd takes ten seconds, and more where others work too.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.servers
 
 
 class Site:
@@ -62,7 +61,7 @@ class Site:
 
     def becomes(self, expected: str, *before: str, **asked: str) -> None:
         """Ask until the answer is that; meanwhile it is nothing but one of those before."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while (action := self.ask(**asked)) != expected:
             assert action in before
             assert time.monotonic() < deadline, f"still {action!r}, expected {expected!r}"
@@ -71,7 +70,7 @@ class Site:
     def settle(self) -> None:
         """Wait until what the service keeps of the directory is complete, where it keeps anything."""
         if self.mode == "mirror":
-            wait_until(lambda: "mirror complete" in self.service.log(MIRROR)[-1], 60)
+            wait_until(lambda: "mirror complete" in self.service.log(MIRROR)[-1])
 
     def change(self, name: str, **attributes: Any) -> None:
         """A change in the directory."""

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from ldappolicy.doors import Counts, SharedDoor, door_of
-
-DEADLINE = 10.0
+from tests.labs.clock import on_virtual_time
 
 # What others have; what one has; whether one accepts at once.
 TURNS = [
@@ -66,14 +66,22 @@ class Greeting(asyncio.Protocol):
         transport.write(self._name)
 
 
-async def greeted(address: tuple[str, int], count: int) -> list[bytes]:
+async def greeted(path: str, count: int) -> list[bytes]:
     """What so many clients are told, that connect at the same time and stay."""
-    streams = await asyncio.gather(*(asyncio.open_connection(*address) for _ in range(count)))
-    async with asyncio.timeout(DEADLINE):
-        told = [await reader.readexactly(1) for reader, _ in streams]
+    streams = await asyncio.gather(*(asyncio.open_unix_connection(path) for _ in range(count)))
+    told = [await reader.readexactly(1) for reader, _ in streams]
     for _, writer in streams:
         writer.transport.abort()
     return told
+
+
+@contextmanager
+def listening_socket() -> Iterator[socket.socket]:
+    """A socket file that listens: what arrives there can be seen at once, and so waits are virtual."""
+    with TemporaryDirectory(prefix="lp") as folder, socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(f"{folder}/door")
+        opened.listen(100)
+        yield opened
 
 
 @contextmanager
@@ -95,14 +103,14 @@ def test_two_that_accept() -> None:
     async def connect() -> None:
         first, second = counts(2)
         with (
-            socket.create_server(("127.0.0.1", 0), backlog=100) as listening,
+            listening_socket() as listening,
             shared(listening, first, b"a"),
             shared(listening, second, b"b"),
         ):
             told = await greeted(listening.getsockname(), 40)
         assert 15 <= told.count(b"a") <= 25
 
-    asyncio.run(connect())
+    on_virtual_time(connect())
 
 
 def test_one_that_hangs() -> None:
@@ -111,10 +119,10 @@ def test_one_that_hangs() -> None:
     async def connect() -> None:
         first, second = counts(2)
         second.tell(0)
-        with socket.create_server(("127.0.0.1", 0), backlog=100) as listening, shared(listening, first, b"a"):
+        with listening_socket() as listening, shared(listening, first, b"a"):
             assert [b"a"] * 20 == await greeted(listening.getsockname(), 20)
 
-    asyncio.run(connect())
+    on_virtual_time(connect())
 
 
 @pytest.mark.parametrize(

@@ -547,6 +547,7 @@ async def answers_of(samba: Samba, sections: Sections) -> dict[str, str | None]:
     return answers
 
 
+@pytest.mark.servers
 @needs_samba
 def test_in_a_domain(domain: Samba, tmp_path: Path) -> None:
     """A domain controller's entries are read as the table above says, whoever sends."""
@@ -558,6 +559,7 @@ def test_in_a_domain(domain: Samba, tmp_path: Path) -> None:
     assert expected == asyncio.run(answers_of(domain, over(domain, tmp_path)))
 
 
+@pytest.mark.servers
 @needs_samba
 def test_lint_in_a_domain(domain: Samba, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """lint asks for them as well: of all these lists it has one thing to say."""

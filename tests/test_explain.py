@@ -8,14 +8,12 @@ import json
 import os
 import re
 import shlex
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.labs.ldappolicy import program
+from tests.labs.forks import completed
 
 GOLDEN = sorted((ROOT / "tests" / "golden").glob("*.txt"))
 PROMPT = "$ "
@@ -25,18 +23,15 @@ def run(command: str, given: str = "", status: int = 0, complaint: str = "") -> 
     """What a command prints, run at the top of the checkout; it complains about nothing else."""
     words = shlex.split(command)
     assert words.pop(0) == "ldappolicy"
-    done = subprocess.run(
-        [program(), *words], cwd=ROOT, input=given, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = completed(words, given=given)
     assert (status, complaint) == (done.returncode, done.stderr), command
     return done.stdout
 
 
 @pytest.fixture(scope="module")
 def shown() -> dict[Path, str]:
-    """What each golden file should hold; a process takes its time to start, so a few run at once."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(GOLDEN, pool.map(show, GOLDEN), strict=True))
+    """What each golden file should hold."""
+    return {path: show(path) for path in GOLDEN}
 
 
 def show(path: Path) -> str:

@@ -1,4 +1,7 @@
-"""Several servers, over real ones: who is asked, when lookups come back, and what has to be shown first."""
+"""Several servers: who is asked, when lookups come back, and what has to be shown first.
+
+Over real ones; where time counts over fakes, on virtual time.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -8,14 +11,15 @@ from typing import Any
 import pytest
 
 from ldappolicy.directory import Features, Scope, Search
-from ldappolicy.directory.ldap import LdapDirectory, LdapSettings, failover
+from ldappolicy.directory.ldap import LdapDirectory, LdapSettings
 from ldappolicy.directory.ldap.failover import KNOWN
 from ldappolicy.directory.ldap.health import LONGEST_ABSENCE, Server
 from ldappolicy.directory.ldap.settings import endpoints
 from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.ldap_filter import Equality, Present
-from tests.labs.faulty_ldap import ACTIVE_DIRECTORY, FakeLdap, Proxy, delayed, stalled
-from tests.labs.slapd import SUFFIX, Slapd, free_port, require_slapd
+from tests.labs.clock import on_virtual_time
+from tests.labs.faulty_ldap import ACTIVE_DIRECTORY, FakeLdap, Proxy, nobody, stalled, well
+from tests.labs.slapd import SUFFIX, Slapd, require_slapd
 
 PAGED_RESULTS = "1.2.840.113556.1.4.319"
 PEOPLE = f"ou=people,{SUFFIX}"
@@ -46,7 +50,7 @@ TREE = SKELETON + person(AMY) + "".join(map(person, STAFF))
 
 HERE = Search(SUFFIX, Scope.BASE, Present("objectClass"), ("1.1",))
 WHO = Search(AMY, Scope.BASE, Present("objectClass"), ("uid",))
-QUICK: dict[str, Any] = {"proofs": [HERE], "timeout": 0.5}
+PROVEN: dict[str, Any] = {"proofs": [HERE], "timeout": 60.0}
 
 
 class Clock:
@@ -92,23 +96,36 @@ def second(slapd: Slapd) -> Iterator[Proxy]:
 @asynccontextmanager
 async def directory(*uris: str, **settings: Any) -> AsyncIterator[LdapDirectory]:
     """A directory that is closed at the end; pauses are as short as jitter makes them."""
-    opened = LdapDirectory(LdapSettings(uris, **{**QUICK, **settings}), jitter=lambda: 0.0)
+    clock = asyncio.get_running_loop().time
+    opened = LdapDirectory(LdapSettings(uris, **{**PROVEN, **settings}), clock=clock, jitter=lambda: 0.0)
     try:
         yield opened
     finally:
         await opened.close()
 
 
+@asynccontextmanager
+async def two_fakes() -> AsyncIterator[tuple[Proxy, Proxy]]:
+    """The preferred server and the other one, in the loop that runs."""
+    entries = {SUFFIX: {"o": ["x"]}, AMY: {"uid": ["amy"]}}
+    async with (
+        FakeLdap(entries, root_dse={}) as fake,
+        Proxy(fake.path) as first,
+        Proxy(fake.path) as second,
+    ):
+        yield first, second
+
+
 def run(story: Coroutine[Any, Any, None]) -> None:
-    """Run it in an event loop of its own, for half a minute at most."""
-    asyncio.run(asyncio.wait_for(story, 30))
+    """Run it in an event loop of its own."""
+    asyncio.run(story)
 
 
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop run until the condition holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(300):
         while not condition():  # noqa: ASYNC110  # what another process does sets no Event of ours
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.02)
 
 
 async def refusal(opened: LdapDirectory, search: Search = WHO) -> str:
@@ -145,6 +162,7 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], expecte
 # --- what the server says of itself ---------------------------------------------------------------
 
 
+@pytest.mark.servers
 def test_features_are_those_of_the_server_that_is_asked(slapd: Slapd) -> None:
     """They are read when a connection is proven, change with the server, and outlive its connection."""
 
@@ -188,6 +206,7 @@ def test_a_domain_controller_has_to_be_synchronized(said: list[str]) -> None:
 # --- from one server to another, and back ---------------------------------------------------------
 
 
+@pytest.mark.servers
 def test_lookups_come_back_to_the_preferred_server(first: Proxy, second: Proxy) -> None:
     """By themselves, without an error, and the other one is left."""
 
@@ -203,24 +222,27 @@ def test_lookups_come_back_to_the_preferred_server(first: Proxy, second: Proxy) 
     run(story())
 
 
+@pytest.mark.servers
 def test_what_is_in_flight_on_the_other_server_is_finished(first: Proxy, second: Proxy) -> None:
     """A move takes nothing away from a search that has been sent."""
 
     async def story() -> None:
         first.refuse()
-        async with directory(first.uri, second.uri, timeout=5.0) as opened:
+        async with directory(first.uri, second.uri) as opened:
             await finds(opened, second.uri)
-            second.be(delayed(1.0))
+            second.be(stalled)
             asked = [asyncio.ensure_future(opened.search(WHO)) for _ in range(5)]
             await asyncio.sleep(0)
             first.accept()
             await until(lambda: opened.describe() == first.uri)
             assert not any(search.done() for search in asked)
+            second.be(well)
             assert [len(found) for found in await asyncio.gather(*asked)] == [1] * 5
 
     run(story())
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("hidden", ["the base", "the people"])
 def test_nobody_returns_to_a_server_that_does_not_show_what_it_has_to(slapd: Slapd, hidden: str) -> None:
     """It answers, but as an empty or half-loaded replica: lookups stay where they are."""
@@ -241,30 +263,31 @@ def test_nobody_returns_to_a_server_that_does_not_show_what_it_has_to(slapd: Sla
         run(story(replica))
 
 
-def test_a_server_that_fails_again_is_not_returned_to_at_once(first: Proxy, second: Proxy) -> None:
+def test_a_server_that_fails_again_is_not_returned_to_at_once() -> None:
     """Having come back and failed, it answers again, and lookups still stay with the other one."""
 
     async def story() -> None:
-        first.refuse()
-        async with directory(first.uri, second.uri) as opened:
-            await finds(opened, second.uri)
-            first.accept()
-            await until(lambda: opened.describe() == first.uri)
+        async with two_fakes() as (first, second):
             first.refuse()
-            first.drop()
-            await until(lambda: opened.describe() != first.uri)
-            await finds(opened, second.uri)
-            first.accept()
-            tried = first.connections
-            await asyncio.sleep(1.0)  # a server that is only paused is back within 0.1 s
-            await finds(opened, second.uri)
-            assert first.connections == tried
-            second.refuse()
-            second.drop()
-            await until(lambda: opened.describe() != second.uri)
-            await finds(opened, first.uri)  # when it is the only hope, it is asked all the same
+            async with directory(first.uri, second.uri) as opened:
+                await finds(opened, second.uri)
+                first.accept()
+                await until(lambda: opened.describe() == first.uri)
+                first.refuse()
+                first.drop()
+                await until(lambda: opened.describe() != first.uri)
+                await finds(opened, second.uri)
+                first.accept()
+                tried = first.connections
+                await asyncio.sleep(2.4)  # one that is only paused is back within 0.1 s, this one after 2.5
+                await finds(opened, second.uri)
+                assert first.connections == tried
+                second.refuse()
+                second.drop()
+                await until(lambda: opened.describe() != second.uri)
+                await finds(opened, first.uri)  # when it is the only hope, it is asked all the same
 
-    run(story())
+    on_virtual_time(story())
 
 
 @pytest.mark.parametrize(
@@ -301,72 +324,64 @@ def test_distrust_doubles_with_each_relapse(well_for: list[float], expected: lis
 def test_a_server_where_nobody_listens_is_tried_every_few_seconds(caplog: pytest.LogCaptureFixture) -> None:
     """However long it was away: it costs nobody much, and is seen within seconds when it is back."""
 
-    async def story() -> None:
+    async def story(dead: str) -> None:
         clock = Clock()
-        dead = f"ldap://127.0.0.1:{free_port()}"
-        opened = LdapDirectory(LdapSettings([dead], **QUICK), clock=clock, jitter=lambda: 1.0)
+        opened = LdapDirectory(LdapSettings([dead], **PROVEN), clock=clock, jitter=lambda: 1.0)
         for _ in range(12):
             await refusal(opened)
             clock.now += LONGEST_ABSENCE
         await opened.close()
 
-    run(story())
+    with nobody() as dead:
+        run(story(dead))
     assert "directory server failed, 12 in a row: " in caplog.messages[-1]
 
 
-def test_a_server_that_failed_of_late_is_tried_last(first: Proxy, second: Proxy) -> None:
+def test_a_server_that_failed_of_late_is_tried_last() -> None:
     """A preferred server that hangs does not hold up those who need a connection to the other one."""
 
     async def story() -> None:
-        first.be(stalled)
-        async with directory(first.uri, second.uri) as opened:
-            await finds(opened, second.uri)
-            tried = first.connections
-            second.drop()
-            await until(lambda: opened.describe() != second.uri)
-            await finds(opened, second.uri)
-            assert first.connections == tried
+        async with two_fakes() as (first, second):
+            first.be(stalled)
+            async with directory(first.uri, second.uri) as opened:
+                await finds(opened, second.uri)
+                tried = first.connections
+                second.drop()
+                await until(lambda: opened.describe() != second.uri)
+                await finds(opened, second.uri)
+                assert first.connections == tried
 
-    run(story())
+    on_virtual_time(story())
 
 
 # --- servers that are not used --------------------------------------------------------------------
 
 
-@pytest.fixture
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares are looked at ten times a second and more."""
-    monkeypatch.setattr(failover, "LOOK", 0.1)
-
-
-@pytest.mark.usefixtures("often")
-def test_after_an_outage_of_all_a_spare_is_shown_as_it_is(first: Proxy, second: Proxy) -> None:
+def test_after_an_outage_of_all_a_spare_is_shown_as_it_is() -> None:
     """Nobody needs it when the preferred one is back, and still it is tried."""
 
     async def story() -> None:
-        first.refuse()
-        second.refuse()
-        async with directory(first.uri, second.uri) as opened:
-            await refusal(opened)
-            assert opened.servers() == {first.uri: False, second.uri: False}
-            first.accept()
-            await _recovers(opened)
-            assert opened.servers() == {first.uri: True, second.uri: False}
-            second.accept()
-            await until(lambda: opened.servers() == {first.uri: True, second.uri: True})
+        async with two_fakes() as (first, second):
+            first.refuse()
+            second.refuse()
+            async with directory(first.uri, second.uri) as opened:
+                await refusal(opened)
+                assert opened.servers() == {first.uri: False, second.uri: False}
+                first.accept()
+                await _recovers(opened)
+                assert opened.servers() == {first.uri: True, second.uri: False}
+                second.accept()
+                await until(lambda: opened.servers() == {first.uri: True, second.uri: True})
 
-    run(story())
+    on_virtual_time(story())
 
 
-@pytest.mark.usefixtures("often")
-def test_a_spare_is_looked_at_beside_the_lookups(
-    first: Proxy, second: Proxy, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_spare_is_looked_at_beside_the_lookups(caplog: pytest.LogCaptureFixture) -> None:
     """Connected to, proven and left: its ups and downs are shown, said once each, and move nothing."""
     caplog.set_level("INFO")
 
     async def story() -> None:
-        async with directory(first.uri, second.uri) as opened:
+        async with two_fakes() as (first, second), directory(first.uri, second.uri) as opened:
             await finds(opened, first.uri)
             assert opened.servers() == {first.uri: True}
             for change, is_up in ((second.accept, True), (second.refuse, False), (second.accept, True)):
@@ -377,35 +392,41 @@ def test_a_spare_is_looked_at_beside_the_lookups(
                 await finds(opened, first.uri)
             assert first.connections == 1
 
-    run(story())
+    on_virtual_time(story())
     said = [line.split(": ")[0] for line in caplog.messages if "not in use" in line]
     well, failed = (f"directory server that is not in use {how}" for how in ("is well", "failed"))
     assert said == [well, failed, well]
 
 
-@pytest.mark.usefixtures("often")
-def test_a_look_ends_with_the_directory(first: Proxy, second: Proxy) -> None:
+def own_tasks() -> list[str]:
+    """What the directory has in hand, and not the servers, which run in the same loop."""
+    return [text for text in map(repr, asyncio.all_tasks()) if "/ldappolicy/directory/" in text]
+
+
+def test_a_look_ends_with_the_directory() -> None:
     """Also one that hangs; and none comes after it."""
 
     async def story() -> None:
-        before = asyncio.all_tasks()
-        second.be(stalled)
-        async with directory(first.uri, second.uri, timeout=20.0) as opened:
-            await finds(opened, first.uri)
-            await until(lambda: second.connections == 1)
-            await opened.close()
-            assert asyncio.all_tasks() == before
+        async with two_fakes() as (first, second):
+            second.be(stalled)
+            async with directory(first.uri, second.uri) as opened:
+                await finds(opened, first.uri)
+                await until(lambda: second.connections == 1)
+                assert asyncio.get_running_loop().time() == pytest.approx(22.5, abs=0.1)
+                assert own_tasks()
+                await opened.close()
+                assert own_tasks() == []
 
-    run(story())
+    on_virtual_time(story())
 
 
+@pytest.mark.servers
 def test_how_a_spare_was_found_is_forgotten(first: Proxy) -> None:
     """What is used is shown whenever it was last asked."""
 
-    async def story() -> None:
+    async def story(dead: str) -> None:
         clock = Clock()
-        dead = f"ldap://127.0.0.1:{free_port()}"
-        opened = LdapDirectory(LdapSettings([first.uri, dead], **QUICK), clock=clock)
+        opened = LdapDirectory(LdapSettings([first.uri, dead], **PROVEN), clock=clock)
         first.refuse()
         await refusal(opened)
         first.accept()
@@ -416,7 +437,8 @@ def test_how_a_spare_was_found_is_forgotten(first: Proxy) -> None:
         assert opened.servers() == {first.uri: True}
         await opened.close()
 
-    run(story())
+    with nobody() as dead:
+        run(story(dead))
 
 
 def test_what_a_look_misses_keeps_nobody_from_trying() -> None:
@@ -431,6 +453,7 @@ def test_what_a_look_misses_keeps_nobody_from_trying() -> None:
 # --- connections that go away ---------------------------------------------------------------------
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("how", ["drop", "reset"])
 def test_an_idle_connection_that_ended_is_replaced(first: Proxy, how: str) -> None:
     """Whoever ended it: the next search is answered."""
@@ -445,20 +468,26 @@ def test_an_idle_connection_that_ended_is_replaced(first: Proxy, how: str) -> No
     run(story())
 
 
-def test_an_idle_connection_that_nothing_comes_through_is_replaced(first: Proxy) -> None:
+def test_an_idle_connection_that_nothing_comes_through_is_replaced() -> None:
     """Neither side was told that it ended: the periodic proof notices, and no search does."""
 
     async def story() -> None:
-        async with directory(first.uri, proof_interval=0.2, timeout=0.3) as opened:
+        async with (
+            two_fakes() as (first, _),
+            directory(first.uri, proof_interval=60.0, timeout=5.0) as opened,
+        ):
             await finds(opened, first.uri)
             first.forget()
+            started = asyncio.get_running_loop().time()
             await until(lambda: opened.describe() != first.uri)
+            assert asyncio.get_running_loop().time() - started == pytest.approx(65.0, abs=0.1)
             await finds(opened, first.uri)
             assert first.connections == 2
 
-    run(story())
+    on_virtual_time(story())
 
 
+@pytest.mark.servers
 def test_one_of_several_connections_that_cannot_be_opened_is_nobodys_trouble(first: Proxy) -> None:
     """While another one is open."""
 
@@ -483,6 +512,7 @@ BLIND = {
 }
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("hidden", BLIND)
 def test_rights_that_are_lost_while_connected_are_noticed(own_slapd: Slapd, hidden: str) -> None:
     """On a connection that was proven once: unavailable after the next proof, until they are back."""
@@ -503,7 +533,7 @@ def test_rights_that_are_lost_while_connected_are_noticed(own_slapd: Slapd, hidd
 
 
 async def _recovers(opened: LdapDirectory) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(300):
         while True:
             try:
                 assert [entry.dn for entry in await opened.search(WHO)] == [AMY]
@@ -516,6 +546,7 @@ NOBODY = [f"uid=nobody{number},{PEOPLE}" for number in range(8)]
 MOVED = [f"uid=u{number},ou=formerly,{SUFFIX}" for number in range(8)]
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(
     ("witnesses", "lost"),
     [
@@ -549,12 +580,13 @@ def test_half_of_the_witnesses_have_to_be_there(slapd: Slapd, witnesses: list[st
     run(story())
 
 
+@pytest.mark.servers
 def test_witnesses_are_forgotten_after_an_hour(slapd: Slapd) -> None:
     """An organization that lost most of them is not locked out for ever."""
 
     async def story() -> None:
         clock = Clock()
-        opened = LdapDirectory(LdapSettings([slapd.uri], **QUICK), clock=clock)
+        opened = LdapDirectory(LdapSettings([slapd.uri], **PROVEN), clock=clock)
         opened.set_witnesses(NOBODY)
         clock.now = 3599.0
         assert "8 of 8" in await refusal(opened)
@@ -568,6 +600,7 @@ def test_witnesses_are_forgotten_after_an_hour(slapd: Slapd) -> None:
 # --- connections of others ------------------------------------------------------------------------
 
 
+@pytest.mark.servers
 def test_an_own_connection_goes_where_lookups_go_and_ends_when_they_move(first: Proxy, second: Proxy) -> None:
     """Proven as any other; its owner is told why it ended."""
 
@@ -588,6 +621,7 @@ def test_an_own_connection_goes_where_lookups_go_and_ends_when_they_move(first: 
     run(story())
 
 
+@pytest.mark.servers
 def test_an_own_connection_outlives_the_one_of_lookups(first: Proxy, slapd: Slapd) -> None:
     """When that one was replaced by another to the same server, nothing has moved."""
 
@@ -609,6 +643,7 @@ def test_an_own_connection_outlives_the_one_of_lookups(first: Proxy, slapd: Slap
     run(story())
 
 
+@pytest.mark.servers
 def test_an_own_connection_ends_with_the_belief_in_its_server(own_slapd: Slapd) -> None:
     """A stream must not vouch for what lookups do not believe."""
 
@@ -625,6 +660,7 @@ def test_an_own_connection_ends_with_the_belief_in_its_server(own_slapd: Slapd) 
     run(story())
 
 
+@pytest.mark.servers
 def test_an_own_connection_ends_when_lookups_get_no_other(first: Proxy) -> None:
     """It still hears its server, but nobody can be sure any more of what that shows."""
 
@@ -642,6 +678,7 @@ def test_an_own_connection_ends_when_lookups_get_no_other(first: Proxy) -> None:
     run(story())
 
 
+@pytest.mark.servers
 def test_a_scan_reads_everything_in_pages(slapd: Slapd) -> None:
     """Over a connection of its own, which it closes, also when its reader has had enough."""
 
@@ -672,28 +709,32 @@ def test_a_scan_completes_long_values() -> None:
     run(story())
 
 
+@pytest.mark.servers
 def test_a_scan_of_a_server_that_lookups_left_is_unavailable(first: Proxy, second: Proxy) -> None:
     """Half of one server and half of another is no copy of either."""
 
     async def story() -> None:
         first.refuse()
-        async with directory(first.uri, second.uri, timeout=5.0) as opened:
+        async with directory(first.uri, second.uri) as opened:
             await finds(opened, second.uri)
-            second.be(delayed(1.0))
+            second.be(stalled)
             scan = asyncio.ensure_future(anext(opened.scan(SUFFIX, ["uid"])))
             await until(lambda: second.connections == 2)
             first.accept()
+            await until(lambda: opened.describe() == first.uri)
+            second.be(well)
             with pytest.raises(Unavailable):
                 await scan
 
     run(story())
 
 
+@pytest.mark.servers
 def test_a_search_of_many_is_shared_while_servers_change(first: Proxy, second: Proxy) -> None:
     """A hundred searches at a time, ten moves to and fro: every one is answered, by whichever server."""
 
     async def story() -> None:
-        async with directory(first.uri, second.uri, connections=2, timeout=2.0) as opened:
+        async with directory(first.uri, second.uri, connections=2) as opened:
             condition = Search(SUFFIX, Scope.SUB, Equality("uid", "amy"), ("uid",))
             found: list[object] = []
             for turn in range(10):

@@ -4,6 +4,8 @@ The configuration is deploy/example.toml and the tree schema/example.ldif, copie
 checkout; only the port is another one.
 """
 
+import asyncio
+import math
 import os
 import pty
 import re
@@ -12,14 +14,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ldappolicy.daemon import Timing, stamp, watch_file
 from tests.conftest import ROOT
-from tests.labs.ldappolicy import DEADLINE, EXAMPLE, Ldappolicy, Sections, merged, program, toml
+from tests.labs.clock import on_virtual_time
+from tests.labs.ldappolicy import DEADLINE, EXAMPLE, HASTY, Ldappolicy, Sections, merged, program, toml
 from tests.labs.slapd import wait_until
 
 PORT = "inet:127.0.0.1:10040"
@@ -42,15 +46,30 @@ def checkout(folder: Path) -> Path:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Ldappolicy]:
-    """The demonstration, running."""
-    with Ldappolicy(config=checkout(tmp_path)) as running:
+    """The demonstration, running; it reads its tree again when it is told to, and not otherwise."""
+    with Ldappolicy(config=checkout(tmp_path), timing=replace(HASTY, ldif_quiet_s=86400.0)) as running:
         yield running
 
 
 @pytest.fixture
-def ldif(service: Ldappolicy) -> Path:
+def watching(tmp_path: Path) -> Iterator[Ldappolicy]:
+    """The same, which reads its tree again soon after a change."""
+    timing = replace(HASTY, ldif_look_s=0.02, ldif_quiet_s=0.1)
+    with Ldappolicy(config=checkout(tmp_path), timing=timing) as running:
+        yield running
+
+
+@pytest.fixture
+def ldif(tmp_path: Path) -> Path:
     """The tree that it serves."""
-    return service.config.parent.parent / "schema" / "example.ldif"
+    return tmp_path / "schema" / "example.ldif"
+
+
+def rewrite(path: Path, text: str) -> None:
+    """New content all at once, however long a pause of ours would be in the middle of a write."""
+    new = path.with_suffix(".new")
+    new.write_text(text, "utf-8")
+    new.replace(path)
 
 
 # --- what is shown ------------------------------------------------------------------------------------
@@ -113,19 +132,23 @@ ANSWERS = [
 def outcome(line: str) -> str:
     """The first line of what a shell prints for a line, which has to succeed without complaint."""
     done = subprocess.run(
-        ["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+        ["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE, check=False
     )
     assert (0, "") == (done.returncode, done.stderr), line
     return done.stdout.partition("\n")[0]
 
 
-@pytest.mark.parametrize("name", ["checkout", "it's here", "a$b (copy)"])
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    "name", [pytest.param("checkout", marks=pytest.mark.long), "it's here", "a$b (copy)"]
+)
 def test_lines_to_try(tmp_path: Path, name: str) -> None:
     """Each line to try works as it stands, wherever the checkout is."""
     with Ldappolicy(config=checkout(tmp_path / name)) as service:
         assert ANSWERS == [outcome(line) for line in lines_to_try(service.stdout())]
 
 
+@pytest.mark.servers
 def test_on_a_terminal(tmp_path: Path) -> None:
     """On a real terminal a line to try is one line, that can be copied."""
     command = [program(), "-c", str(checkout(tmp_path)), "serve"]
@@ -158,11 +181,14 @@ def read_until(descriptor: int, end: bytes) -> str:
 
 
 STREAMS = [
-    *((how, 1) for how in ("<&-", ">&-", "2>&-", ">/dev/full", "<&- >&- 2>&-")),
-    *((how, 2) for how in (">&-", ">/dev/full", "<&- >&- 2>&-")),
+    *((how, 1) for how in (">&-", ">/dev/full", "<&- >&- 2>&-")),
+    ("<&- >&- 2>&-", 2),
+    *(pytest.param(how, 1, marks=pytest.mark.long) for how in ("<&-", "2>&-")),
+    *(pytest.param(how, 2, marks=pytest.mark.long) for how in (">&-", ">/dev/full")),
 ]
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(("how", "workers"), STREAMS)
 def test_standard_streams(tmp_path: Path, how: str, workers: int) -> None:
     """The service starts, answers and ends in order, whatever its standard streams are."""
@@ -173,12 +199,18 @@ def test_standard_streams(tmp_path: Path, how: str, workers: int) -> None:
     null = subprocess.DEVNULL
     with subprocess.Popen(command, stdin=null, stdout=null, stderr=null) as process:
         try:
-            wait_until(lambda: path.is_socket() or process.poll() is not None, DEADLINE)
+            wait_until(lambda: listens(path) or process.poll() is not None, DEADLINE)
             assert [b"action=reject,\n"] * 2 == [asked(path) for _ in range(2)]
         finally:
             process.terminate()
         assert 0 == process.wait(DEADLINE)
     assert not path.exists()
+
+
+def listens(path: Path) -> bool:
+    """Whether a client gets through; the file is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 def asked(path: Path) -> bytes:
@@ -282,47 +314,62 @@ def test_hang_up_with_a_bad_configuration(service: Ldappolicy, wrong: str, compl
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.4, 0.9])
-def test_change_is_seen(service: Ldappolicy, ldif: Path, pause: float) -> None:
-    """A change is picked up by itself, once the file has been quiet for a second: half a file is not read."""
-    whole = ldif.read_text("utf-8").replace(INSIDER, NEW_INSIDER)
-    ldif.write_text(whole[: whole.index("dn: cn=insiders") + 10], "utf-8")
-    begun = time.monotonic()
-    wait_until(lambda: time.monotonic() >= begun + pause)
-    ldif.write_text(whole, "utf-8")
-    ended = time.monotonic()
-    wait_until(lambda: service.ask(**VISITOR) == "DUNNO")
-    assert time.monotonic() >= ended + 1.0
-    assert [] == service.log("refused")
+def test_half_a_file_is_not_read(tmp_path: Path, pause: float) -> None:
+    """It is read again, once, when it has been quiet for a second, however long its writer pauses."""
+    file = tmp_path / "tree.ldif"
+    file.write_text("old")
+    found: list[tuple[str, float]] = []
+
+    async def read_again() -> None:
+        found.append((file.read_text(), asyncio.get_running_loop().time()))
+
+    async def story() -> None:
+        watching = asyncio.create_task(watch_file(lambda: file, stamp(file), read_again, Timing()))
+        await asyncio.sleep(3.1)
+        assert [] == found
+        file.write_text("half")
+        await asyncio.sleep(pause)
+        file.write_text("whole of it")
+        await asyncio.sleep(60)
+        watching.cancel()
+
+    on_virtual_time(story())
+    # Looked at every quarter of a second: seen at the next, and quiet for a second since.
+    assert [("whole of it", math.ceil((3.1 + pause) * 4) / 4 + 1.0)] == found
 
 
-def test_replacement_is_seen(service: Ldappolicy, ldif: Path) -> None:
-    """So is a file that took its place."""
-    other = ldif.with_suffix(".new")
-    other.write_text(ldif.read_text("utf-8").replace(INSIDER, NEW_INSIDER), "utf-8")
-    other.rename(ldif)
-    wait_until(lambda: service.ask(**VISITOR) == "DUNNO")
+def test_change_is_seen(watching: Ldappolicy, ldif: Path) -> None:
+    """A change is picked up by itself, in the file or of a file that took its place."""
+    old = ldif.read_text("utf-8")
+    rewrite(ldif, old.replace(INSIDER, NEW_INSIDER))
+    wait_until(lambda: watching.ask(**VISITOR) == "DUNNO", DEADLINE)
+    assert [] == watching.log("refused")
+    ldif.write_text(old, "utf-8")
+    wait_until(lambda: watching.ask(**VISITOR) == "reject,", DEADLINE)
 
 
 @bad_trees
 def test_bad_tree_is_refused(
-    service: Ldappolicy, ldif: Path, change: Callable[[str], str], complaint: str
+    watching: Ldappolicy, ldif: Path, change: Callable[[str], str], complaint: str
 ) -> None:
     """A bad file is refused, said so, and its old content stays, until there is a good one."""
     good = ldif.read_text("utf-8")
-    ldif.write_text(change(good), "utf-8")
-    assert re.search(complaint, service.wait_for_log("refused"))
-    assert "reject," == service.ask(**VISITOR)
-    ldif.write_text(good.replace(INSIDER, NEW_INSIDER), "utf-8")
-    wait_until(lambda: service.ask(**VISITOR) == "DUNNO")
-    assert [] == service.log("Traceback")
+    rewrite(ldif, change(good))
+    assert re.search(complaint, watching.wait_for_log("refused"))
+    assert "reject," == watching.ask(**VISITOR)
+    rewrite(ldif, good.replace(INSIDER, NEW_INSIDER))
+    wait_until(lambda: watching.ask(**VISITOR) == "DUNNO", DEADLINE)
+    assert [] == watching.log("Traceback")
 
 
-def test_bad_policy_stays_as_it_was(service: Ldappolicy, ldif: Path) -> None:
+def test_bad_policy_stays_as_it_was(watching: Ldappolicy, ldif: Path) -> None:
     """Of a policy that does not parse the last good form stays in force; the rest of the file is taken."""
     text = ldif.read_text("utf-8").replace(INSIDER, NEW_INSIDER)
     good, bad = "check_recipient_access directory:access", "check_recipient_access"
-    ldif.write_text(text.replace(f"smtpdRecipientRestrictions: {good}", f"smtpdRecipientRestrictions: {bad}"))
-    wait_until(lambda: service.ask(**VISITOR) == "DUNNO")
-    assert "reject," == service.ask(sender="a@b.example", recipient="all@my.domain")
-    (line,) = service.log("cn=default,ou=policy,dc=example,dc=com: smtpdRecipientRestrictions: ")
+    rewrite(ldif, text.replace(f"smtpdRecipientRestrictions: {good}", f"smtpdRecipientRestrictions: {bad}"))
+    wait_until(lambda: watching.ask(**VISITOR) == "DUNNO", DEADLINE)
+    assert "reject," == watching.ask(sender="a@b.example", recipient="all@my.domain")
+    told = "cn=default,ou=policy,dc=example,dc=com: smtpdRecipientRestrictions: "
+    watching.wait_for_log(told)
+    (line,) = watching.log(told)
     assert line.startswith("error: cn=default,")

@@ -17,6 +17,8 @@ from tests.labs.deciding import configuration, deciding, following, rcpt, until
 from tests.labs.ldappolicy import Ldappolicy, Sections
 from tests.labs.slapd import Slapd
 
+pytestmark = pytest.mark.servers
+
 BASE = "dc=example,dc=com"
 MODES = ("on_demand", "mirror")
 PASSES, REFUSED = "DUNNO", "reject,"
@@ -43,7 +45,7 @@ class Site:
 
     async def becomes(self, expected: str, *request: str) -> None:
         """Waits until the decision is this one."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while await self.ask(*request) != expected:  # noqa: ASYNC110  # nothing tells of it
                 await asyncio.sleep(0.005)
 

@@ -139,7 +139,9 @@ SERVERS = {
 }
 
 
-@pytest.fixture(scope="module", params=[*SERVERS, "ldif"])
+@pytest.fixture(
+    scope="module", params=[*(pytest.param(name, marks=pytest.mark.servers) for name in SERVERS), "ldif"]
+)
 def uri(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The tree behind a server of each kind, and in a file."""
     if request.param == "ldif":
@@ -192,6 +194,7 @@ def test_what_is_known_of_one_is_not_taken_for_another(uri: str) -> None:
     asyncio.run(story())
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("overlay", ["memberof", "dynlist_nested"])
 def test_member_of_alone_is_enough(overlay: str) -> None:
     """Where the server keeps memberOf, groups need not be asked for: each memberOf value names one."""
@@ -234,6 +237,7 @@ def test_member_of_in_a_file(tmp_path: Path) -> None:
     assert asyncio.run(story()) == ["DUNNO", "DUNNO", "reject,"]
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(
     ("who", "most"),
     [

@@ -44,7 +44,7 @@ from tests.labs.kerberos import (
 )
 from tests.labs.ldappolicy import Value, toml
 from tests.labs.samba import SUFFIX
-from tests.labs.slapd import Certificates, require_slapd, wait_until
+from tests.labs.slapd import Certificates, free_port, require_slapd, wait_until
 
 pytestmark = needs_gssapi
 
@@ -224,8 +224,8 @@ def test_settings(uri: str, keys: dict[str, bool], complaint: str) -> None:
 def silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ExitStack]:
     """A KDC that takes everything and says nothing, until it is closed; keys are there."""
     with ExitStack() as listening:
-        listener = listening.enter_context(socket.create_server(("127.0.0.1", 0)))
-        port = listener.getsockname()[1]
+        port = free_port()
+        listening.enter_context(socket.create_server(("127.0.0.1", port)))
         datagrams = listening.enter_context(socket.socket(type=socket.SOCK_DGRAM))
         datagrams.bind(("127.0.0.1", port))
         conf, keytab = tmp_path / "krb5.conf", tmp_path / "svc.keytab"
@@ -250,6 +250,7 @@ def refusal(login: Login) -> str:
     return str(refused.value)
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_silent_kdc(silence: ExitStack) -> None:
     """Nobody waits longer than for the connection, a few threads at most, and they make room in the end."""
@@ -263,7 +264,7 @@ def test_silent_kdc(silence: ExitStack) -> None:
     assert "no ticket: the KDC did not answer earlier requests yet" == refusal(login)
     silence.close()
     expected = f"no ticket for 'ldap/{HOST}': Cannot contact any KDC for realm 'EXAMPLE.COM'"
-    wait_until(lambda: refusal(login) == expected, 60)
+    wait_until(lambda: refusal(login) == expected)
 
 
 @needs_kerberos
@@ -316,6 +317,7 @@ PLACES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.servers
 @needs_kerberos
 @pytest.mark.parametrize("settings", PLACES.values(), ids=PLACES.keys())
 def test_bind(realm: Realm, keytab: Path, settings: dict[str, Any]) -> None:
@@ -323,12 +325,14 @@ def test_bind(realm: Realm, keytab: Path, settings: dict[str, Any]) -> None:
     assert is_svc(ask(realm, realm.environment(keytab), **settings))
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_socket_file(realm: Realm, keytab: Path) -> None:
     """Behind a socket file the server has this machine's name."""
     assert is_svc(ask(realm, realm.environment(keytab), realm.ldapi_uri))
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_clock_corrected(realm: Realm, keytab: Path) -> None:
     """A clock that is wrong by more than the KDC allows is no trouble: libkrb5 goes by the KDC's."""
@@ -336,9 +340,8 @@ def test_clock_corrected(realm: Realm, keytab: Path) -> None:
 
 
 def failure(answer: Answer) -> str:
-    """What the log says about a bind that failed, once it is clear that nobody waited."""
+    """What the log says about a bind that failed; if somebody waited it says that, and nothing else."""
     assert [] == answer.found
-    assert answer.seconds < 15  # where libkrb5 alone takes half a minute for a KDC that is silent
     assert "\n" not in answer.error
     return answer.error
 
@@ -346,6 +349,7 @@ def failure(answer: Answer) -> str:
 NO_TICKET = f"{BELOW}: gssapi bind '': no ticket for 'ldap/{HOST}': "
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_no_keytab(realm: Realm) -> None:
     """Neither tickets nor keys: the log names both places."""
@@ -358,6 +362,7 @@ def test_no_keytab(realm: Realm) -> None:
     assert NO_TICKET + expected == failure(ask(realm, realm.environment(cache=cache)))
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_old_keytab(realm: Realm) -> None:
     """The keys of a password that was changed since."""
@@ -368,6 +373,7 @@ def test_old_keytab(realm: Realm) -> None:
     assert NO_TICKET + "Preauthentication failed" == failure(ask(realm, realm.environment(keytab)))
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_other_principal(realm: Realm, keytab: Path) -> None:
     """A principal whose keys are not there."""
@@ -377,6 +383,7 @@ def test_other_principal(realm: Realm, keytab: Path) -> None:
     assert f"{BELOW}: gssapi bind 'amy@EXAMPLE.COM': {expected}" == failure(answer)
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_unknown_server(realm: Realm, keytab: Path) -> None:
     """A host that the KDC has no key for, although its certificate is in order."""
@@ -386,6 +393,7 @@ def test_unknown_server(realm: Realm, keytab: Path) -> None:
     assert f"{uri}: gssapi bind '': {expected}" == failure(ask(realm, realm.environment(keytab), uri))
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_kdc_down(realm: Realm, keytab: Path) -> None:
     """Nobody listens where the KDC should be."""
@@ -394,6 +402,7 @@ def test_kdc_down(realm: Realm, keytab: Path) -> None:
     assert NO_TICKET + "Cannot contact any KDC for realm 'EXAMPLE.COM'" == failure(answer)
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_kdc_silent(realm: Realm, keytab: Path) -> None:
     """The KDC takes everything and says nothing, which libkrb5 bears for half a minute, and we do not."""
@@ -402,6 +411,7 @@ def test_kdc_silent(realm: Realm, keytab: Path) -> None:
     assert f"{BELOW}: gssapi bind '': no ticket within 1.6 s: the KDC does not answer" == failure(answer)
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_clock_skew(realm: Realm, keytab: Path) -> None:
     """Where libkrb5 may not correct a wrong clock, the log says that it is wrong."""
@@ -410,6 +420,7 @@ def test_clock_skew(realm: Realm, keytab: Path) -> None:
     assert NO_TICKET + "Clock skew too great" == failure(ask(realm, environment))
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_certificate_first(realm: Realm, keytab: Path, tmp_path: Path) -> None:
     """Without a certificate that can be verified, Kerberos is not even asked."""
@@ -419,6 +430,7 @@ def test_certificate_first(realm: Realm, keytab: Path, tmp_path: Path) -> None:
     assert failure(answer).startswith(f"{BELOW}: certificate not accepted: ")
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_expired(realm: Realm, keytab: Path) -> None:
     """A ticket that has expired is of no use; with the keys the next connection gets another one."""
@@ -426,7 +438,7 @@ def test_expired(realm: Realm, keytab: Path) -> None:
     without, with_keys = realm.environment(cache=cache), realm.environment(keytab, cache=cache)
     done = realm.run(["kinit", "-l", "2s", "-k", "-t", str(keytab), "svc"], without)
     assert (0, "") == (done.returncode, done.stderr)
-    wait_until(lambda: realm.run(["klist", "-s"], without).returncode == 1, 30)
+    wait_until(lambda: realm.run(["klist", "-s"], without).returncode == 1)
 
     assert failure(ask(realm, without)).startswith(NO_TICKET + "Ticket expired")
     assert is_svc(ask(realm, with_keys))
@@ -451,6 +463,7 @@ def slapd(realm: Realm) -> Iterator[KerberosSlapd]:
         yield started
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_layer_of_slapd(realm: Realm, keytab: Path, slapd: KerberosSlapd) -> None:
     """A server that was told to insist on a security layer is refused."""
@@ -463,6 +476,7 @@ def test_layer_of_slapd(realm: Realm, keytab: Path, slapd: KerberosSlapd) -> Non
     assert expected == failure(answer)
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_in_the_middle(realm: Realm, keytab: Path, slapd: KerberosSlapd, tmp_path: Path) -> None:
     """Somebody with a certificate that we accept cannot pass our proof on: it is tied to the certificate."""
@@ -488,6 +502,7 @@ def test_in_the_middle(realm: Realm, keytab: Path, slapd: KerberosSlapd, tmp_pat
     assert [["example"]] == not_bound.found
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_program(realm: Realm, keytab: Path, slapd: KerberosSlapd, tmp_path: Path) -> None:
     """`load` changes the directory, `eval` decides by it; without keys neither does."""

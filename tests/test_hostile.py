@@ -5,9 +5,9 @@ whose reply names itself, so that a reply too many or too few would be seen by t
 """
 
 import asyncio
+import os
 import re
 import socket
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,8 +15,10 @@ import pytest
 
 from ldappolicy.ldap_filter import And, Equality, Filter, Or, Present, parse
 from tests.labs.deciding import deciding, rcpt
-from tests.labs.ldappolicy import Ldappolicy, Sections
+from tests.labs.ldappolicy import DEADLINE, Ldappolicy, Sections
 from tests.labs.slapd import SUFFIX, Slapd, require_slapd
+
+pytestmark = pytest.mark.servers
 
 VALUES = [
     "*",
@@ -190,7 +192,7 @@ def marker(number: int) -> bytes:
 def talk(service: Ldappolicy, requests: Sequence[bytes]) -> list[str]:
     """The actions for requests on one connection, sent in one go; checks that each has one, in order."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(60)
+        sock.settimeout(DEADLINE)
         sock.connect(service.unix.removeprefix("unix:"))
         stream = sock.makefile("rb")
         actions = []
@@ -409,13 +411,19 @@ def test_long_values_are_answered_in_time(
 ) -> None:
     """64 KiB of anything, or a chain of routes, costs little more than its transport."""
     attributes = {"sender": "x@elsewhere.example", "recipient": "r@elsewhere.example", position: LONG[kind]}
-    started = time.monotonic()
+    before = processor_seconds(service)
     [action] = talk(service, [request(policy_context=context, **attributes)])
-    assert time.monotonic() - started < 2
+    assert processor_seconds(service) - before < 2
     # What no client can say to Postfix, and would have to be taken apart, is refused for a while.
     expected = ("DUNNO", "553 5.7.1 not owned by user", "reject", "451 4.3.0 Temporary lookup failure")
     assert action.startswith(expected)
     assert len(action) < 600
+
+
+def processor_seconds(service: Ldappolicy) -> float:
+    """What the service has computed so far: how busy the machine is does not matter."""
+    fields = Path(f"/proc/{service.process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_memory_does_not_grow_with_what_senders_choose(service: Ldappolicy) -> None:
@@ -441,7 +449,7 @@ def resident(service: Ldappolicy) -> int:
 def test_nul_in_a_request_ends_the_connection(service: Ldappolicy, position: str) -> None:
     """Postfix never sends it: the requests before it have their replies, it has none, others go on."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(20)
+        sock.settimeout(DEADLINE)
         sock.connect(service.unix.removeprefix("unix:"))
         bad = request(**{position: "a\0b"})
         sock.sendall(request(sender="x@y", recipient="z@y") + marker(1) + bad + marker(2))

@@ -1,33 +1,23 @@
 """The house rules that a machine can hold: floors, one importer each, names, docstrings, lengths, paths.
 
-The floors are a picture in README.md as well. A module without a floor fails: whoever adds one says
-here where it lives. Imports go down, or sideways without a cycle, never up.
+The floors are in tests/floors.py. A module without one fails: whoever adds it says there where it lives.
+Imports go down, or sideways without a cycle, never up.
 """
 
 import ast
+import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+from tests.floors import FLOORS
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ldappolicy"
-
-FLOORS = [
-    {"", "action", "address", "counters", "entry", "errors", "ldap_filter", "network", "vocabulary"},
-    {"config", "ldif", "main_cf", "mapping", "request", "rewriting", "schema_files"},
-    {"facts", "learned", "log", "protocol"},
-    {"policy"},
-    {"evaluate", "evaluation", "identity", "residue", "restrictions", "tables"},
-    {"decision_log", "directory", "invalidation", "ready", "resolver", "snapshot"},
-    {"agreement", "calls", "foresight", "freshness", "importing", "inventory", "lint", "oracle", "service"},
-    {"assembly", "doors", "metrics", "server", "systemd", "verification", "warm_start", "web"},
-    {"daemon", "pages", "supervisor", "workers"},
-    {"cli", "__main__"},
-]
 
 # Who alone may import what: the rest of the program does not know these libraries.
 ONE_IMPORTER = {
@@ -51,12 +41,19 @@ def name_of(path: Path) -> str:
 
 
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TESTS = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "tests").rglob("*.py"))}
 
 
 @cache
 def tree_of(module: str) -> ast.Module:
     """The parsed text of a module."""
     return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+@cache
+def nodes_of(module: str) -> tuple[ast.AST, ...]:
+    """All that it is made of, at any depth."""
+    return tuple(ast.walk(tree_of(module)))
 
 
 def floor_of(module: str) -> int | None:
@@ -71,9 +68,9 @@ def floor_of(module: str) -> int | None:
         room = room.rpartition(".")[0]
 
 
-def imports_of(module: str) -> Iterator[str]:
+def names_in(module: str) -> Iterator[str]:
     """Every name that the module imports, in full: `import a.b`, and `a.b` for `from a import b`."""
-    for node in ast.walk(tree_of(module)):
+    for node in nodes_of(module):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -81,6 +78,13 @@ def imports_of(module: str) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@cache
+def imports_of(module: str) -> frozenset[str]:
+    """The same, each once."""
+    return frozenset(names_in(module))
+
+
+@cache
 def rooms_of(module: str) -> set[str]:
     """The modules of ours that the module imports."""
     names = {
@@ -135,16 +139,16 @@ def test_docstring(module: str) -> None:
 @every_module
 def test_short_functions(module: str) -> None:
     """Forty lines, the docstring aside, are the point to stop and think."""
-    long = [node.name for node in functions_of(module) if length_of(node) > FUNCTION_LINES]
+    long = [node.name for node in functions_in(nodes_of(module)) if length_of(node) > FUNCTION_LINES]
     assert [] == long
 
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def functions_of(module: str) -> Iterator[Function]:
-    """Every function and method of a module."""
-    return (node for node in ast.walk(tree_of(module)) if isinstance(node, Function))
+def functions_in(nodes: Iterable[ast.AST]) -> Iterator[Function]:
+    """Every function and method there."""
+    return (node for node in nodes if isinstance(node, Function))
 
 
 def length_of(function: Function) -> int:
@@ -161,7 +165,7 @@ def test_one_broad_except() -> None:
     broad = [
         f"{module}:{node.lineno}"
         for module in MODULES
-        for node in ast.walk(tree_of(module))
+        for node in nodes_of(module)
         if isinstance(node, ast.ExceptHandler) and is_broad(node.type) and not raises_again(node)
     ]
     assert len(broad) <= 1, broad
@@ -182,8 +186,62 @@ def raises_again(handler: ast.ExceptHandler) -> bool:
 
 def test_names() -> None:
     """A module is named after what it holds."""
-    paths = [*MODULES.values(), *(ROOT / "tests").rglob("*.py")]
+    paths = [*MODULES.values(), *TESTS.values()]
     assert [] == [str(path) for path in paths if BANNED & set(path.stem.split("_"))]
+
+
+IMPORT = re.compile(r"^ *(?:from|import) +tests\b[^(\n]*(?:\([^)]*\))?", re.MULTILINE)
+
+
+def test_no_test_imports_a_test() -> None:
+    """What two of them need is in a module of its own."""
+    found = {name: [text for text in IMPORT.findall(read(name)) if "test_" in text] for name in TESTS}
+    assert {} == {name: imported for name, imported in found.items() if imported}
+
+
+def read(name: str) -> str:
+    """The text of a file of the tests."""
+    return TESTS[name].read_text(encoding="utf-8")
+
+
+CLOCK = re.compile(r"\.(?:monotonic|perf_counter|time)(?:_ns)?\(\)")
+
+
+def is_elapsed(node: ast.AST, names: Collection[str] = ()) -> bool:
+    """Whether a difference to the clock is in there, or the name of one."""
+    return any(
+        (isinstance(one, ast.BinOp) and isinstance(one.op, ast.Sub) and CLOCK.search(ast.unparse(one)))
+        or (isinstance(one, ast.Name) and one.id in names)
+        for one in ast.walk(node)
+    )
+
+
+def test_no_assertion_on_elapsed_time() -> None:
+    """A machine may be busy: a test waits until a deadline of minutes, and asserts what came, not when."""
+    found = {
+        f"{name}:{line}"
+        for name in TESTS
+        if CLOCK.search(text := read(name))
+        for node in ast.parse(text).body
+        if "on_virtual_time" not in ast.unparse(node)  # exact there, however busy the machine
+        for function in functions_in(ast.walk(node))
+        for line in elapsed_asserts(function)
+    }
+    assert set() == found
+
+
+def elapsed_asserts(function: Function) -> Iterator[int]:
+    """The lines that compare how long something took."""
+    nodes = list(ast.walk(function))
+    assigned = [node for node in nodes if isinstance(node, ast.Assign) and is_elapsed(node.value)]
+    names = {node.id for one in assigned for node in one.targets if isinstance(node, ast.Name)}
+    asserts = [node for node in nodes if isinstance(node, ast.Assert) and is_elapsed(node.test, names)]
+    return (node.lineno for node in asserts if not is_at_least(node.test))
+
+
+def is_at_least(test: ast.expr) -> bool:
+    """Whether it is `elapsed >= SECONDS`, which a busy machine does not make untrue."""
+    return isinstance(test, ast.Compare) and [ast.GtE] == [*map(type, test.ops)]
 
 
 def test_no_work_at_import() -> None:

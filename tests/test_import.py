@@ -22,6 +22,7 @@ from ldappolicy.errors import InputError
 from ldappolicy.importing import Carried, carry_over
 from ldappolicy.ldif import format_record, read_records
 from ldappolicy.main_cf import read_main_cf
+from ldappolicy.oracle.programs import configure, program
 from ldappolicy.policy import Table, read_policies
 from tests.labs.importing import BASE, FOLDERS, RECIPES, run_import
 from tests.labs.ldappolicy import EXAMPLE, Value, merged, toml
@@ -358,16 +359,18 @@ LINES = st.lists(
 )
 
 
-def needs(*commands: str) -> None:
-    """Skips where Postfix is not installed."""
-    if any(shutil.which(command) is None for command in commands):
+@pytest.fixture(scope="module")
+def postmap() -> str:
+    """Postfix's command; a skip where it is not installed."""
+    if (found := shutil.which(program("postmap"))) is None:
         pytest.skip("Postfix is not installed: apt-get install postfix")
+    return found
 
 
+@pytest.mark.servers
 @given(LINES)
-def test_cidr_as_postmap(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+def test_cidr_as_postmap(tmp_path_factory: pytest.TempPathFactory, postmap: str, lines: list[str]) -> None:
     """For every address, the table of the directory gives what postmap -q gives."""
-    needs("postmap")
     folder = tmp_path_factory.mktemp("cidr")
     result = carried(
         folder, "smtpd_client_restrictions = cidr:$config_directory/t", t="\n".join(lines) + "\n"
@@ -381,13 +384,16 @@ def test_cidr_as_postmap(tmp_path_factory: pytest.TempPathFactory, lines: list[s
         str(address): next((line.action.text for line in table.cidr if line.matches(address)), None)
         for address in addresses
     }
-    assert ask_postmap(folder, f"cidr:{folder}/t", list(ours)) == ours
+    assert ask_postmap(postmap, folder, f"cidr:{folder}/t", list(ours)) == ours
 
 
-def ask_postmap(folder: Path, table: str, keys: list[str]) -> dict[str, str | None]:
-    """What postmap -q finds for each key."""
+def ask_postmap(postmap: str, folder: Path, table: str, keys: list[str]) -> dict[str, str | None]:
+    """What postmap -q finds for each key; its status says whether it found them all."""
+    own = folder / "own"
+    own.mkdir()
+    configure(own, {"compatibility_level": "3.6"})
     done = subprocess.run(
-        ["postmap", "-c", str(folder), "-q", "-", table],
+        [postmap, "-c", str(own), "-q", "-", table],
         input="".join(f"{key}\n" for key in keys),
         capture_output=True,
         text=True,
@@ -397,15 +403,15 @@ def ask_postmap(folder: Path, table: str, keys: list[str]) -> dict[str, str | No
     return {key: found.get(key) for key in keys}
 
 
-def test_indexed_as_postmap(tmp_path: Path) -> None:
+@pytest.mark.servers
+def test_indexed_as_postmap(tmp_path: Path, postmap: str) -> None:
     """For each key, the table of the directory has what postmap -q finds."""
-    needs("postmap")
     result = carried(tmp_path, "smtpd_helo_restrictions = texthash:$config_directory/t", t=INDEXED)
     table = read_policies(entries(result).values()).tables["t"]
     assert isinstance(table, Table)
     ours = {key: action.text for key, action in table.parts[0].lines.items()}
     assert 5 == len(ours)
-    assert ours == ask_postmap(tmp_path, f"texthash:{tmp_path}/t", list(ours))
+    assert ours == ask_postmap(postmap, tmp_path, f"texthash:{tmp_path}/t", list(ours))
 
 
 # --- what is left out -----------------------------------------------------------------------------
@@ -950,6 +956,7 @@ def test_without_configuration(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert f"\ndn: cn=default,{BASE}\n" in capsys.readouterr().out
 
 
+@pytest.mark.servers
 def test_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What import prints is what load takes, into a directory that has the entry of policy_base, twice."""
     require_slapd()

@@ -232,6 +232,7 @@ def answers(tree: dict[str, Entry], lookups: Sequence[Lookup]) -> dict[Lookup, t
     return asyncio.run(asked())
 
 
+@pytest.mark.servers  # for the seconds that it takes
 @given(trees(), st.data(), st.sampled_from(NAMES), st.booleans())
 def test_no_answer_that_changes_is_kept(
     tree: dict[str, Entry], data: st.DataObject, name: str, knows_before: bool

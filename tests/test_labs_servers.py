@@ -12,6 +12,8 @@ from tests.labs.samba import Samba, needs_samba
 from tests.labs.server import Server
 from tests.labs.slapd import wait_until
 
+pytestmark = pytest.mark.servers
+
 SERVERS = [
     pytest.param(lambda: DS389(schema="ldappolicy"), id="389ds", marks=needs_389ds),
     pytest.param(lambda: DS389(content_sync=True, memberof=False), id="389ds streams", marks=needs_389ds),

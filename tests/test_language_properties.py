@@ -2,127 +2,27 @@
 
 import string
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldappolicy.evaluate import LISTS_OF_STATE, Decision, Lacking
-from ldappolicy.facts import Facts, Lookup, Outcome
+from ldappolicy.entry import Entry
+from ldappolicy.evaluate import LISTS_OF_STATE, Decision
+from ldappolicy.facts import Lookup
 from ldappolicy.policy import LISTS
 from ldappolicy.request import Request
-from tests.language import AMY, BOB, REQUEST, Site, classes, dn, entry, group, person, policy, table
-
-URL = "ldap:///dc=example?mail,associatedDomain?sub?(employeeType=guest)"
-DIRECTORY = [
-    person("amy", "amy@my.domain", "amy.a@my.domain", memberOf=dn("cn=g,ou=groups")),
-    person("bob", smtpdSenderAccess="b", smtpdSendAs=AMY, employeeType="guest"),
-    person("twin", "bob@my.domain", "cal@my.domain"),
-    entry("cn=other", uid="amy2", mail="cal@my.domain", smtpdRecipientAccess="HOLD"),
-    group("g", [dn("cn=h,ou=groups"), BOB], smtpdMemberSenderAccess="c, reject", smtpdPriority="3"),
-    group("h", [dn("cn=g,ou=groups")], smtpdMemberSenderAccess="DUNNO", smtpdMemberRecipientAccess="b"),
-    entry(
-        "cn=d,ou=groups", memberURL="ldap:///ou=people,dc=example??sub?(uid=a*)", member=dn("cn=h,ou=groups")
-    ),
-    group(
-        "all",
-        [AMY, dn("cn=d,ou=groups")],
-        mail="all@my.domain",
-        owner=BOB,
-        smtpdRecipientAccess="c",
-        smtpdAllowedSender="my.domain",
-        smtpdDeniedSenderDN=dn("cn=d,ou=groups"),
-    ),
-    entry(
-        "dc=my",
-        associatedDomain="my.domain",
-        smtpdSenderAccess="a",
-        smtpdRecipientAccess="DUNNO",
-        smtpdSendAs=dn("cn=h,ou=groups"),
-    ),
-    entry("dc=d", associatedDomain="domain", smtpdSenderAccess="FILTER x:y"),
-    *classes(
-        a="check_sasl_access recipient:members, check_sender_access ldap:t",
-        b="warn_if_reject check_sender_access recipient:allowed, check_recipient_access directory:access",
-        c="check_sender_access recipient:denied, reject_unknown_sender_domain, check_sasl_access ldap:t",
-        loop="check_client_access static:loop",
-    ),
-    table(
-        "t",
-        "my.domain a",
-        "b.example REJECT 5.1.1 no",
-        smtpdAccessMember=dn("cn=g,ou=groups"),
-        smtpdAccessURL=URL,
-    ),
-    table("local", "my.domain x", smtpdAccessURL=URL),
-]
-
-ITEMS = st.sampled_from(
-    [
-        *(
-            "permit",
-            "reject",
-            "defer",
-            "defer_if_permit",
-            "defer_if_reject",
-            "warn_if_reject",
-            "a",
-            "b",
-            "c",
-            "loop",
-        ),
-        *(
-            "permit_mynetworks",
-            "permit_inet_interfaces",
-            "reject_rbl_client x",
-            "reject_unknown_sender_domain",
-        ),
-        *("permit_sasl_authenticated", "reject_unauth_destination", "permit_auth_destination"),
-        *("reject_sender_login_mismatch", "reject_known_sender_login_mismatch", "reject_non_fqdn_sender"),
-        *(f"check_{who}_access directory:access" for who in ("sender", "sasl", "recipient")),
-        *(f"check_sender_access recipient:{what}" for what in ("members", "owners", "allowed", "denied")),
-        *(f"check_{who}_access ldap:t" for who in ("sender", "sasl", "recipient", "client")),
-        "check_client_access static:HOLD",
-        "check_client_access static:{DEFER_IF_REJECT x}",
-        "check_recipient_access static:{b, c}",
-        "nosuch",
-    ]
+from tests.drawn import (
+    CARRYING,
+    DIRECTORY,
+    LISTED,
+    LOCAL_DOMAINS,
+    MISSED,
+    REQUESTS,
+    SMALL,
+    policies,
+    varied_requests,
 )
-LOCAL_DOMAINS = st.sampled_from([{}, {"smtpdLocalDomains": "ldap:local"}, {"smtpdMyorigin": "my.domain"}])
-
-
-@st.composite
-def policies(draw: st.DrawFn) -> dict[str, str]:
-    """The settings of a policy with some lists."""
-    names = draw(
-        st.lists(st.sampled_from(["client", "sender", "relay", "recipient"]), min_size=1, max_size=3)
-    )
-    lists = {name: ", ".join(draw(st.lists(ITEMS, max_size=5))) for name in names}
-    return {**lists, **draw(LOCAL_DOMAINS), "smtpdRecipientDelimiter": "+"}
-
-
-ADDRESSES = st.sampled_from(
-    [
-        *(
-            "",
-            "amy@my.domain",
-            "Amy.A+x@My.Domain.",
-            "bob@my.domain",
-            "cal@my.domain",
-            "all@my.domain",
-            "a@b.example",
-        ),
-        *("all%my.domain@my.domain", "my.domain!all", "x%y@foreign.example", "all", "x@sub.my.domain"),
-    ]
-)
-REQUESTS = st.fixed_dictionaries(
-    {
-        "sender": ADDRESSES,
-        "recipient": ADDRESSES,
-        "login": st.sampled_from(["", "amy", "Bob", "amy.a@my.domain", "zoe"]),
-    }
-)
-MISSED = st.sets(
-    st.sampled_from(["mail", "login", "domain", "entry", "groups", "dynamic", "match", "url"]), max_size=2
-)
+from tests.language import Site, asked, classes, decide_in_turn, policy, table
 
 
 def decide(
@@ -154,17 +54,38 @@ def test_knowing_more(settings_: dict[str, str], request: dict[str, str]) -> Non
     """What is known beyond need, and the trace, change nothing."""
     site = Site(policy(**settings_), DIRECTORY)
     expected = site.decide(**request)
-    asked = [lookup for round_ in site.rounds for lookup in round_]
-    known: dict[Lookup, Outcome] = {}
-    more: list[Lookup] = [("mail", "x@y"), ("domain", "my.domain"), ("login", "amy"), ("dynamic",), *asked]
-    known.update(site.ask(list(dict.fromkeys(more))))
-    login = request.get("login", "")
-    sasl = {"sasl_username": login, "sasl_method": "PLAIN"} if login else {}
-    attributes = {**REQUEST, **sasl, **{key: value for key, value in request.items() if key != "login"}}
-    trace: list[dict[str, object]] = []
-    actual = site.evaluator.evaluate(Request.from_attributes(attributes), Facts(known.get), trace)
-    assert not isinstance(actual, Lacking)
-    assert expected == actual
+    more: list[Lookup] = [
+        ("mail", "x@y"),
+        ("domain", "my.domain"),
+        ("login", "amy"),
+        ("dynamic",),
+        *site.known,
+    ]
+    known = site.ask(list(dict.fromkeys(more)))
+    assert expected == site.evaluator.evaluate(asked(**request), site.facts(known), [])
+
+
+LEARNING = given(
+    LISTED, LOCAL_DOMAINS, st.sampled_from([[], [CARRYING]]), *[st.booleans()] * 2, varied_requests()
+)
+
+
+def learn(
+    lists: dict[str, str],
+    more: dict[str, str],
+    carrying: list[Entry],
+    tells_apart: bool,
+    permit_ok: bool,
+    requests: list[dict[str, str]],
+) -> None:
+    """Whoever decides one request after the other decides each as if it were the first, and as in a trace."""
+    settings_ = {**lists, **more, "smtpdRecipientDelimiter": "+", "smtpdMynetworks": "192.0.2.9, my.domain"}
+    site = Site(policy(**settings_), SMALL, carrying, tells_apart=tells_apart, permit_ok=permit_ok)
+    decide_in_turn(site, [asked(**request) for request in requests])
+
+
+test_what_is_learned = settings(max_examples=200)(LEARNING(learn))
+test_much_that_is_learned = pytest.mark.long(settings(max_examples=5000)(LEARNING(learn)))
 
 
 ANY_TEXT = st.text(max_size=20) | st.text(alphabet=string.printable + "@%!<>[]\udcff\x00ßİ", max_size=40)

@@ -244,6 +244,7 @@ filters = st.recursive(
 )
 
 
+@pytest.mark.servers
 @given(filters)
 def test_what_is_printed_is_read_back(tree: Filter) -> None:
     """Printing loses nothing and adds nothing."""

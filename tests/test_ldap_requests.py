@@ -63,6 +63,7 @@ def by_ldap3(number: int, kind: str, operation: object, controls: list[object] |
     return octets
 
 
+@pytest.mark.servers
 @given(
     st.integers(1, 2**31 - 1),
     st.text(max_size=300),

@@ -335,6 +335,7 @@ names = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True).filter(
 )
 
 
+@pytest.mark.servers
 @given(values, st.dictionaries(names, st.lists(values, min_size=1, max_size=3).map(tuple), min_size=1))
 def test_what_is_printed_is_read_back(dn: str, attributes: dict[str, tuple[str, ...]]) -> None:
     """Printing loses nothing, whatever bytes a value holds."""

@@ -384,6 +384,7 @@ def test_a_value_twice_in_one_entry() -> None:
     assert ["a", "b", "c"] == names(search("(mail=x)", "dc=com", Scope.SUB, directory))
 
 
+@pytest.mark.servers
 def test_a_thousand_lookups_do_not_look_at_every_entry() -> None:
     """An indexed search costs the same in a large tree: scanning would take minutes here."""
     text = "".join(f"dn: uid=u{i},dc=com\nuid: u{i}\nmail: u{i}@example.com\n\n" for i in range(20000))

@@ -116,6 +116,7 @@ def stored(server: Slapd, dn: str) -> Mapping[str, set[str]] | None:
 # What the shipped files do
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("overlays", [STORED, NESTED, PLAIN], ids=["stored", "nested", "plain"])
 def test_shipped_files_twice(desk: Desk, overlays: Sequence[str]) -> None:
     """The example and the classes are imported whole, and a second time nothing is changed."""
@@ -134,6 +135,7 @@ def test_shipped_files_twice(desk: Desk, overlays: Sequence[str]) -> None:
         assert (0, [f"nothing to do, {sum(count)} unchanged"], "") == again
 
 
+@pytest.mark.servers
 def test_over_ldapi_as_whoever_runs_it(desk: Desk) -> None:
     """SASL EXTERNAL over the socket file is enough where the access rules say so."""
     require_slapd()
@@ -168,6 +170,7 @@ OTHER = {
 }  # fmt: skip
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("text", SAME.values(), ids=SAME.keys())
 def test_same_content_is_left(desk: Desk, slapd: Slapd, text: str) -> None:
     """Content is the same when the server takes it for the same; with --replace too."""
@@ -177,6 +180,7 @@ def test_same_content_is_left(desk: Desk, slapd: Slapd, text: str) -> None:
     assert (0, ["nothing to do, 1 unchanged"], "") == desk.load("--replace", desk.file(text))
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(("text", "names"), OTHER.values(), ids=OTHER.keys())
 def test_other_content(desk: Desk, slapd: Slapd, text: str, names: str) -> None:
     """Other content is an error that changes nothing; with --replace the entry becomes the record."""
@@ -196,6 +200,7 @@ def test_other_content(desk: Desk, slapd: Slapd, text: str, names: str) -> None:
     assert (0, ["nothing to do, 1 unchanged"], "") == desk.load(file)
 
 
+@pytest.mark.servers
 def test_entry_that_is_not_shown(desk: Desk) -> None:
     """Where the identity may add but not read, an entry that is there is not taken for the same."""
     require_slapd()
@@ -212,6 +217,7 @@ def test_entry_that_is_not_shown(desk: Desk) -> None:
 # Values that are more than they seem
 
 
+@pytest.mark.servers
 def test_hostile_values(desk: Desk, slapd: Slapd) -> None:
     """Octets that are no UTF-8, special characters and long values arrive as they are, and stay."""
     dns = [
@@ -274,6 +280,7 @@ changetype: delete
 """
 
 
+@pytest.mark.servers
 def test_change_records(desk: Desk, slapd: Slapd) -> None:
     """Modify, modrdn, moddn, add and delete are carried out in the order of the file."""
     slapd.load(TOP + PERSON)
@@ -303,6 +310,7 @@ def test_change_records(desk: Desk, slapd: Slapd) -> None:
     } == stored(slapd, f"uid=ann,ou=former,{SUFFIX}")
 
 
+@pytest.mark.servers
 def test_modifications_keep_their_order(desk: Desk, slapd: Slapd) -> None:
     """Changes of one attribute are not put together: what was added in between counts."""
     slapd.load(TOP + PERSON)
@@ -373,6 +381,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(("text", "line", "said"), REFUSED.values(), ids=REFUSED.keys())
 def test_refused(desk: Desk, slapd: Slapd, text: str, line: int, said: str) -> None:
     """What the server refuses is one line: file, line, DN, server, result."""
@@ -383,6 +392,7 @@ def test_refused(desk: Desk, slapd: Slapd, text: str, line: int, said: str) -> N
     assert (EX_DATAERR, ["stopped after nothing"], expected) == desk.load(file)
 
 
+@pytest.mark.servers
 def test_stops_at_the_first_error(desk: Desk, slapd: Slapd) -> None:
     """What stands before the error is done and said; what stands behind it is not."""
     bad = f"dn: uid=x,ou=none,{SUFFIX}\nobjectClass: account\nuid: x\n\n"
@@ -395,6 +405,7 @@ def test_stops_at_the_first_error(desk: Desk, slapd: Slapd) -> None:
     assert stored(slapd, AMY) is None
 
 
+@pytest.mark.servers
 def test_files_are_read_before_anything_is_changed(desk: Desk, slapd: Slapd) -> None:
     """A fault in the last line of the last file, or a file that is not there, changes nothing."""
     good, bad = desk.file(TOP, "1.ldif"), desk.file(PERSON + "nonsense\n", "2.ldif")
@@ -407,6 +418,7 @@ def test_files_are_read_before_anything_is_changed(desk: Desk, slapd: Slapd) -> 
     assert stored(slapd, SUFFIX) is None
 
 
+@pytest.mark.servers
 def test_names_cannot_drive_the_terminal(desk: Desk, slapd: Slapd) -> None:
     """Control characters in a DN are shown as escapes."""
     text = "dn:: " + "Y249ABtbMm0=" + "\nchangetype: delete\n"  # cn= NUL ESC [2m
@@ -420,6 +432,7 @@ def test_names_cannot_drive_the_terminal(desk: Desk, slapd: Slapd) -> None:
 # A rehearsal
 
 
+@pytest.mark.servers
 def test_dry_run(desk: Desk, slapd: Slapd) -> None:
     """All of it is said and nothing done: additions below additions, replacements, changes."""
     slapd.load(TOP + PERSON)
@@ -464,6 +477,7 @@ REHEARSED_FAULTS = {
 }
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(("text", "said"), REHEARSED_FAULTS.values(), ids=REHEARSED_FAULTS.keys())
 def test_dry_run_finds(desk: Desk, slapd: Slapd, text: str, said: str) -> None:
     """A rehearsal ends where the import would, if that can be known from the entries."""
@@ -546,6 +560,7 @@ def test_empty_modification_is_nothing() -> None:
 # The server, and who we are to it
 
 
+@pytest.mark.servers
 def test_wrong_password(desk: Desk, slapd: Slapd) -> None:
     """A refused bind is one line with the server, the identity and the result, without the password."""
     (desk.folder / "password").write_text("wrong\n")
@@ -557,6 +572,7 @@ def test_wrong_password(desk: Desk, slapd: Slapd) -> None:
     assert (EX_UNAVAILABLE, [], expected) == desk.load(desk.file(TOP))
 
 
+@pytest.mark.servers
 def test_no_bind(desk: Desk, slapd: Slapd) -> None:
     """Without a bind the server says what it wants."""
     desk.configure(uri=slapd.uri)
@@ -580,6 +596,7 @@ def test_server_down(desk: Desk) -> None:
     assert error.endswith(": connection refused")
 
 
+@pytest.mark.servers
 def test_second_server_takes_over(desk: Desk, slapd: Slapd) -> None:
     """Servers are tried in order."""
     down = f"ldap://127.0.0.1:{free_port()}"
@@ -589,6 +606,7 @@ def test_second_server_takes_over(desk: Desk, slapd: Slapd) -> None:
     assert 0 == desk.load(desk.file(TOP))[0]
 
 
+@pytest.mark.servers
 def test_server_hangs(desk: Desk, slapd: Slapd) -> None:
     """A server that does not answer the bind is given up after the timeout."""
     by_password(desk, slapd, timeout="300ms")
@@ -598,6 +616,7 @@ def test_server_hangs(desk: Desk, slapd: Slapd) -> None:
     assert (EX_UNAVAILABLE, [], expected) == desk.load(desk.file(TOP))
 
 
+@pytest.mark.servers
 def test_server_hangs_in_the_middle(slapd: Slapd) -> None:
     """A change that gets no answer is given up, and said to be so."""
     with connect(LdapSettings([slapd.uri]), write_timeout=0.3) as writer:
@@ -609,6 +628,7 @@ def test_server_hangs_in_the_middle(slapd: Slapd) -> None:
     assert f"{AMY}: {slapd.uri}: no answer within 0.3 s" == str(raised.value)
 
 
+@pytest.mark.servers
 def test_server_goes_away(slapd: Slapd) -> None:
     """A connection that was lost is unavailable, then and from then on."""
     with connect(LdapSettings([slapd.uri])) as writer:
@@ -695,6 +715,7 @@ def test_trickle() -> None:
     assert f"{AMY}: {uri}: no answer within 0.3 s" == str(raised.value)
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("dn", [AMY + "\udcff", "\udc80"])
 def test_dn_that_is_not_utf8(slapd: Slapd, dn: str) -> None:
     """Such a DN is refused before it is sent."""
@@ -705,6 +726,7 @@ def test_dn_that_is_not_utf8(slapd: Slapd, dn: str) -> None:
 # TLS
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("how", ["ldaps", "StartTLS"])
 def test_over_tls(desk: Desk, how: str) -> None:
     """The password goes out after the certificate was verified, by address too."""
@@ -716,6 +738,7 @@ def test_over_tls(desk: Desk, how: str) -> None:
         assert 0 == desk.load(desk.file(TOP))[0]
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("how", ["ldaps", "StartTLS"])
 @pytest.mark.parametrize("wrong", ["authority", "name"])
 def test_wrong_certificate(desk: Desk, how: str, wrong: str) -> None:
@@ -773,6 +796,7 @@ def test_no_file(desk: Desk) -> None:
     assert (EX_USAGE, [], "ldappolicy: missing argument 'FILE...' (see ldappolicy --help)") == desk.load()
 
 
+@pytest.mark.servers
 def test_empty_file(desk: Desk, slapd: Slapd) -> None:
     """A file of comments is nothing to do."""
     assert (0, ["nothing to do"], "") == desk.load(desk.file("# nothing\n"))

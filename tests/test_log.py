@@ -17,6 +17,8 @@ import pytest
 from ldappolicy.log import Limited, Lines, escaped, set_up
 from tests.labs.slapd import wait_until
 
+DEADLINE = 180.0
+
 
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
@@ -53,7 +55,7 @@ def test_text(root: logging.Logger, capfd: pytest.CaptureFixture[str]) -> None:
     lines = set_up("text", "warning", Lines(2))
     root.getChild("x").info("too quiet")
     root.getChild("x").warning("sender %s", "<a\nerror: forged>")
-    assert lines.flush()
+    assert lines.flush(DEADLINE)
     assert capfd.readouterr().err == "warning: sender <a\\nerror: forged>\n"
 
 
@@ -61,7 +63,7 @@ def test_json(root: logging.Logger, capfd: pytest.CaptureFixture[str]) -> None:
     """One object a line, whatever the values hold."""
     lines = set_up("json", "info", Lines(2))
     root.getChild("x").info("sender %s", "<a\nb\udcff>")
-    assert lines.flush()
+    assert lines.flush(DEADLINE)
     (line,) = capfd.readouterr().err.splitlines()
     event = json.loads(line)
     del event["time"]
@@ -76,7 +78,7 @@ def test_traceback(root: logging.Logger, capfd: pytest.CaptureFixture[str]) -> N
             raise RuntimeError("bug\nerror: forged\x1b[2J")
         except RuntimeError:
             root.exception("closed")
-        assert lines.flush()
+        assert lines.flush(DEADLINE)
         written = capfd.readouterr().err
         assert "RuntimeError: bug" in written
         assert "\x1b" not in written
@@ -88,7 +90,7 @@ def test_what_does_not_fit_together(root: logging.Logger, capfd: pytest.CaptureF
     lines = set_up("text", "info", Lines(2))
     root.warning("%d entries", "many")
     root.warning("next")
-    assert lines.flush()
+    assert lines.flush(DEADLINE)
     assert "warning: next" in capfd.readouterr().err
 
 
@@ -98,7 +100,7 @@ def test_set_up_again(root: logging.Logger, capfd: pytest.CaptureFixture[str]) -
     assert set_up("json", "info", Lines(1)) is lines
     root.info("now")
     logging.getLogger("asyncio").error("Task exception was never retrieved")
-    assert lines.flush()
+    assert lines.flush(DEADLINE)
     texts = [json.loads(line)["text"] for line in capfd.readouterr().err.splitlines()]
     assert texts == ["now", "Task exception was never retrieved"]
 
@@ -190,8 +192,8 @@ def test_order() -> None:
         reader.start()
         for text in texts:
             lines.put(text)
-        assert lines.flush(10)
-        reader.join(10)
+        assert lines.flush(DEADLINE)
+        reader.join(DEADLINE)
         assert got == texts
         assert lines.dropped == 0
 
@@ -210,9 +212,9 @@ def test_nobody_reads(form: str) -> None:
         got: list[str] = []
         reader = Thread(target=lambda: got.extend(read_until(reading, "last")))
         reader.start()
-        assert lines.flush(10)
+        assert lines.flush(DEADLINE)
         lines.put("last")
-        reader.join(10)
+        reader.join(DEADLINE)
         notices = [line for line in got if "dropped" in line]
         told = [json.loads(line)["text"] if form == "json" else line for line in notices]
         expected = (
@@ -231,11 +233,11 @@ def test_closed_pipe(tmp_path: Path) -> None:
         os.close(reading)
         lines.put("one")
         lines.put("two")
-        assert lines.flush()
+        assert lines.flush(DEADLINE)
         assert lines.dropped == 2
         redirect(writing, tmp_path / "log")
         lines.put("three")
-        assert lines.flush()
+        assert lines.flush(DEADLINE)
         expected = "warning: 2 lines of the log were dropped: broken pipe\nthree\n"
         assert expected == (tmp_path / "log").read_text("utf-8")
 
@@ -249,10 +251,10 @@ def test_full_disk(tmp_path: Path) -> None:
         lines = Lines(descriptor)
         for _ in range(3):
             lines.put("lost")
-            assert lines.flush()
+            assert lines.flush(DEADLINE)
         redirect(descriptor, tmp_path / "log")
         lines.put("kept")
-        assert lines.flush()
+        assert lines.flush(DEADLINE)
         expected = "warning: 3 lines of the log were dropped: no space left on device\nkept\n"
         assert expected == (tmp_path / "log").read_text("utf-8")
     finally:
@@ -270,16 +272,16 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
 lines.put("first")
 lines.put("second")
 lines.put("third")
-lines.flush()
+lines.flush(60)
 resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
 lines.put("fourth")
-lines.flush()
+lines.flush(60)
 """
 
 
 def test_cut_in_the_middle(tmp_path: Path) -> None:
     """What follows a line that was written in part begins a line of its own."""
-    subprocess.run([sys.executable, "-c", CUT, str(tmp_path / "log")], check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", CUT, str(tmp_path / "log")], check=True, timeout=DEADLINE)
     expected = ["first", "seco", "warning: 2 lines of the log were dropped: file too large", "fourth"]
     assert expected == (tmp_path / "log").read_text("utf-8").splitlines()
 
@@ -294,8 +296,8 @@ def test_somebody_made_it_non_blocking() -> None:
         got: list[str] = []
         reader = Thread(target=lambda: got.extend(read_until(reading, "line 2999")))
         reader.start()
-        assert lines.flush(10)
-        reader.join(10)
+        assert lines.flush(DEADLINE)
+        reader.join(DEADLINE)
         assert (len(got), lines.dropped) == (3000, 0)
 
 
@@ -329,7 +331,7 @@ sys.exit(78)
 
 def test_at_exit() -> None:
     """What was logged before the end of the program is written, however it ends on purpose."""
-    done = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=DEADLINE)
     assert done.stderr.splitlines() == [f"info: line {number}" for number in range(1000)]
     assert done.returncode == 78
 
@@ -341,4 +343,4 @@ def test_waits_for_nothing_when_idle() -> None:
         for text in ("a", "b"):
             lines.put(text)
             assert [text] == read_until(reading, text)
-            wait_until(lambda: lines.flush(0), 5)
+            wait_until(lambda: lines.flush(0), DEADLINE)

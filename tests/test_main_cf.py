@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import pairwise
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 from ldappolicy.errors import InputError
 from ldappolicy.main_cf import DEFAULTS, HOST_KNOWS, MainCf, read_main_cf, read_master_cf
+from ldappolicy.oracle.programs import program, run
 
 # mail_name and the like are known to postconf(1) and hold any text; it shows runs of spaces as one.
 TEXTS: Mapping[str, tuple[str, str, str]] = {
@@ -86,6 +86,13 @@ def main_cf(folder: Path, text: str | bytes) -> MainCf:
     return read_main_cf(path)
 
 
+def postconf(*arguments: str | Path) -> str:
+    """What Postfix's own postconf(1) says."""
+    if shutil.which(program("postconf")) is None:
+        pytest.skip("postconf is not installed: apt-get install postfix")
+    return run(program("postconf"), *arguments)
+
+
 def cool_down(path: Path) -> None:
     """Postfix waits until a file that it reads is two seconds old."""
     os.utime(path, (0, 0))
@@ -97,25 +104,19 @@ def test_value(tmp_path: Path, text: str, name: str, value: str) -> None:
     assert value == " ".join(main_cf(tmp_path, text).get(name).split())
 
 
+@pytest.mark.servers
 @every_text
 def test_as_postconf(tmp_path: Path, text: str, name: str, value: str) -> None:
     """Postfix's own postconf(1) says the same."""
-    if shutil.which("postconf") is None:
-        pytest.skip("postconf is not installed: apt-get install postfix")
     (tmp_path / "main.cf").write_text(text, newline="")
     cool_down(tmp_path / "main.cf")
-    command = ["postconf", "-c", str(tmp_path), "-x", "-h", name]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert value == " ".join(said.split())
+    assert value == " ".join(postconf("-c", tmp_path, "-x", "-h", name).split())
 
 
-def test_defaults_are_postfix_s(tmp_path: Path) -> None:
+@pytest.mark.servers
+def test_defaults_are_postfix_s() -> None:
     """The defaults in the table are those that are compiled into Postfix."""
-    if shutil.which("postconf") is None:
-        pytest.skip("postconf is not installed: apt-get install postfix")
-    command = ["postconf", "-d", *DEFAULTS]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    native = dict(line.split(" =", 1) for line in said.splitlines())
+    native = dict(line.split(" =", 1) for line in postconf("-d", *DEFAULTS).splitlines())
     # Spaces in conditions are free; what Postfix prints has other ones.
     expected = {name: value.replace(" ", "") for name, value in native.items()}
     assert expected == {name: DEFAULTS[name].replace(" ", "") for name in native}
@@ -317,15 +318,13 @@ def test_master_cf(tmp_path: Path) -> None:
     ] == [(one.name, one.kind, one.command, one.overrides, one.line) for one in services]
 
 
+@pytest.mark.servers
 def test_master_cf_as_postconf(tmp_path: Path) -> None:
     """postconf -P prints the same overrides."""
-    if shutil.which("postconf") is None:
-        pytest.skip("postconf is not installed: apt-get install postfix")
     (tmp_path / "main.cf").write_text("compatibility_level = 3.6\n")
     (tmp_path / "master.cf").write_text(MASTER)
     cool_down(tmp_path / "main.cf")
-    command = ["postconf", "-c", str(tmp_path), "-P"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    said = postconf("-c", tmp_path, "-P")
     ours = {
         f"{service.name}/{service.kind}/{name} = {value}".rstrip()
         for service in read_master_cf(tmp_path / "master.cf")

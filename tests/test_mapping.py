@@ -17,6 +17,7 @@ from ldappolicy.mapping import (
     mapping_for,
     primary_group_sid,
 )
+from tests.language import DOMAIN, sid, text
 
 # ---------------------------------------------------------------- profiles
 
@@ -261,19 +262,6 @@ def test_every_address_is_found_by_its_term() -> None:
 
 # ---------------------------------------------------------------- the primary group
 
-
-def sid(*numbers: int) -> bytes:
-    """S-1-5 and these sub-authorities, as MS-DTYP section 2.4.2.2 has it."""
-    tail = b"".join(number.to_bytes(4, "little") for number in numbers)
-    return bytes((1, len(numbers), 0, 0, 0, 0, 0, 5)) + tail
-
-
-def text(octets: bytes) -> str:
-    """Octets as an entry holds them."""
-    return octets.decode("utf-8", "surrogateescape")
-
-
-DOMAIN = (21, 3623811015, 3361044348, 30300820)
 AMY = sid(*DOMAIN, 1104)
 
 

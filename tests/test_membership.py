@@ -8,7 +8,7 @@ from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.facts import Absent, Found, Lookup, Outcome
 from ldappolicy.mapping import PROFILES
 from ldappolicy.residue import TEMPORARY_LOOKUP_FAILURE
-from tests.language import BASE, Site, of_kind, policy
+from tests.language import BASE, Site, asked, decide_in_turn, of_kind, policy
 
 SID = b"\x01\x05" + bytes(6) + b"\x15\0\0\0" + bytes(12) + b"\x51\x04\0\0"
 PRIMARY = SID[:-4] + (513).to_bytes(4, "little")
@@ -116,6 +116,12 @@ def test_a_controller_walks_through_groups_itself(login: str, expected: str, ask
     site = controller()
     assert site.action(login=login, **TO_LIST) == expected
     assert [kind for kind in site.kinds() if kind in ("chain", "sid", "entry")] == asked
+
+
+def test_what_is_learned_of_a_controller() -> None:
+    """One after the other, users are decided as if each were the first."""
+    logins = ("direct", "deep", "none", "second", "nobody", "deep", "none")
+    decide_in_turn(controller(), [asked(login=login, **TO_LIST) for login in logins])
 
 
 def test_membership_by_the_primary_group() -> None:

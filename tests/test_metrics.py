@@ -16,10 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from ldappolicy.counters import Durations, action_label
 from ldappolicy.errors import InputError
 from ldappolicy.metrics import Histogram, Snapshot, exposition, merged, readiness, retired
-from tests.labs.ldappolicy import EXAMPLE, Ldappolicy, Sections
+from tests.labs.ldappolicy import DEADLINE, EXAMPLE, HASTY, Ldappolicy, Sections
 from tests.labs.slapd import SUFFIX, Slapd, require_slapd
-
-DEADLINE = 45.0
+from tests.readme import quoted, table
 
 METRICS = {
     "ldappolicy_requests": ("counter", ("action", "policy")),
@@ -120,6 +119,15 @@ def test_exposition() -> None:
     }
     assert METRICS == shown
     assert all(family.documentation.endswith(".") for family in families.values())
+
+
+def test_readme() -> None:
+    """README's table has every metric with its labels, and no other."""
+    rows = {quoted(name)[0]: tuple(quoted(labels)) for name, labels, _ in table("metrics")}
+    expected = {
+        f"{name}_total" if kind == "counter" else name: labels for name, (kind, labels) in METRICS.items()
+    }
+    assert expected == rows
 
 
 def test_numbers() -> None:
@@ -350,6 +358,7 @@ SHORT: Sections = {"cache": {"mode": "on_demand", "ttl": "100ms", "negative_ttl"
 """So that answers are stale as soon as nobody vouches for them."""
 
 
+@pytest.mark.servers
 def test_every_metric_moves(slapd: Slapd) -> None:
     """What requests, searches, changes and policies move; with the directory gone, the rest."""
     with watched(slapd, SHORT) as here:
@@ -402,6 +411,7 @@ def test_every_metric_moves(slapd: Slapd) -> None:
             slapd.start()
 
 
+@pytest.mark.servers
 def test_outage(slapd: Slapd) -> None:
     """Alive all the time; ready until what is known is too old; then again when the directory is back."""
     sections: Sections = {"directory": {"poll_interval": "500ms"}, "cache": {"max_stale": "1s"}}
@@ -420,6 +430,7 @@ def test_outage(slapd: Slapd) -> None:
         until(lambda: here.number("directory_up", uri=slapd.uri) == 1)
 
 
+@pytest.mark.servers
 def test_down_at_start(slapd: Slapd, tmp_path: Path) -> None:
     """Not ready without a policy; with those of a snapshot it is, and says that nothing newer is known."""
     snapshot: Sections = {"cache": {"snapshot": str(tmp_path / "snapshot")}}
@@ -453,7 +464,7 @@ def test_file(tmp_path: Path, example_ldif: Path) -> None:
         "directory": {**EXAMPLE["directory"], "uri": [f"ldif:{tree}"]},
         "web": {"listen": "127.0.0.1:0"},
     }
-    with Ldappolicy(sections) as service:
+    with Ldappolicy(sections, timing=replace(HASTY, ldif_look_s=0.02, ldif_quiet_s=0.1)) as service:
         here = Watched(service)
         assert (here.page("/readyz"), here.number("directory_up", uri="ldif:")) == ((200, "ready\n"), 1)
         assert here.number("data_age_seconds") == 0
@@ -465,6 +476,7 @@ def test_file(tmp_path: Path, example_ldif: Path) -> None:
         here.moves(change, "changes_total", 1, source="file")
 
 
+@pytest.mark.servers
 def test_secrets_stay_secret(slapd: Slapd, tmp_path: Path) -> None:
     """Neither the log at its loudest nor a page shows the password that the directory refuses."""
     secret = "correct-horse-battery-staple"

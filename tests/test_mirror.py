@@ -683,6 +683,7 @@ def test_one_load_at_a_time() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.servers
 def test_the_collector_is_off_while_loading_and_does_not_see_what_is_loaded() -> None:
     """Looking through a large mirror for garbage would stop every request for a while."""
     seen = []
@@ -865,6 +866,7 @@ operations = st.lists(
 )
 
 
+@pytest.mark.servers
 @settings(deadline=None)
 @given(operations, st.booleans())
 def test_changes_lead_where_a_load_leads(done: list[tuple[int, str, str, str]], refint: bool) -> None:
@@ -877,6 +879,7 @@ def test_changes_lead_where_a_load_leads(done: list[tuple[int, str, str, str]], 
     assert_as_loaded(mirror, server)
 
 
+@pytest.mark.servers
 @settings(deadline=None)
 @given(operations, st.booleans(), st.booleans(), st.permutations(range(len(TREE))), st.integers(1, 4))
 def test_changes_during_a_load(
@@ -954,6 +957,7 @@ people = st.builds(
 )
 
 
+@pytest.mark.servers
 @settings(deadline=None)
 @given(
     st.lists(people, max_size=20),

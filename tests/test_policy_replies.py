@@ -232,6 +232,7 @@ def test_golden() -> None:
     assert [] == [(action, wrong(action)) for action in shown if wrong(action)]
 
 
+@pytest.mark.servers
 def test_example(example_ldif: Path) -> None:
     """Everybody of the example company writes to everybody, logged in as anybody, from anywhere."""
     site = company(example_ldif)
@@ -247,6 +248,7 @@ def test_example(example_ldif: Path) -> None:
     assert [] == [(action, wrong(action)) for action in sent if wrong(action)]
 
 
+@pytest.mark.servers
 @settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(pairs())
 def test_generated(pair: Pair) -> None:
@@ -274,6 +276,7 @@ PLACES = (
 )
 
 
+@pytest.mark.servers
 @settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(value=HOSTILE, listed=st.sampled_from(PLACES))
 @example("reject_rbl_client x\x1fpermit", "{}, reject")

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from ldappolicy.errors import OracleError
-from tests.labs.postfix import Postfix, Session, require_postfix
+from tests.labs.postfix import OUTSIDE, Postfix, Session, require_postfix
 
-OUTSIDE = {"name": "mail.outside.example", "addr": "198.51.100.7"}
+pytestmark = pytest.mark.servers
+
 TABLE = "inline:{h@my.domain=HOLD, no@my.domain=REJECT}"
 SERVICES = {
     "plain": {},

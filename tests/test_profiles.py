@@ -6,8 +6,7 @@ import pytest
 
 from ldappolicy.entry import Entry
 from ldappolicy.mapping import PROFILES, Names, mapping_for
-from tests.language import LOOKUP_FAILURE, Site, Values, dn, entry, policy
-from tests.test_mapping import DOMAIN, sid, text
+from tests.language import DOMAIN, LOOKUP_FAILURE, Site, Values, dn, entry, policy, sid, text
 
 Overrides = Mapping[str, Names]
 

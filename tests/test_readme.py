@@ -1,7 +1,6 @@
 """README.md is held to the program: what it shows is run, and its tables are the code's.
 
-Comments in the README name the blocks and the tables that are read here: `<!-- test: NAME -->` above a
-block, `<!-- table: NAME -->` above a table.
+How it is read is `tests.readme`'s.
 """
 
 import dataclasses
@@ -20,56 +19,15 @@ from ldappolicy import cli, config, identity, ldif, mapping, rewriting, service,
 from ldappolicy.directory import plan
 from ldappolicy.entry import Entry
 from ldappolicy.vocabulary import Residue
-from tests import test_schema, test_walk
 from tests.abuse.__main__ import SCENES
+from tests.conftest import ROOT
+from tests.floors import FLOORS
 from tests.labs.ldappolicy import Ldappolicy, program
 from tests.labs.postfix import Postfix, require_postfix
-from tests.labs.slapd import CONFIG_DN, PLAIN, ROOT_PW, Slapd, require_slapd
-from tests.test_house import FLOORS
-from tests.test_metrics import METRICS
+from tests.labs.slapd import CONFIG_DN, PLAIN, ROOT_PW, SUFFIX, Slapd, require_slapd
+from tests.readme import README, WALK, block, blocks, quoted, section, table
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROSE = re.sub(r"(?ms)^```.*?^```$", "", README)
-
-
-# --- reading it -----------------------------------------------------------------------------------
-
-
-def blocks(mark: str) -> list[str]:
-    """The blocks under `<!-- test: MARK -->`."""
-    found = re.findall(rf"(?ms)^<!-- test: {re.escape(mark)} -->\n```\w*\n(.*?)^```$", README)
-    assert found, f"no block {mark!r}"
-    return found
-
-
-def block(mark: str) -> str:
-    """The only one."""
-    (found,) = blocks(mark)
-    return found
-
-
-def table(mark: str) -> list[list[str]]:
-    """The rows of the table under `<!-- table: MARK -->`, without its head."""
-    found = re.search(rf"(?m)^<!-- table: {re.escape(mark)} -->\n((?:\|.*\n)+)", README)
-    assert found, f"no table {mark!r}"
-    rows = [
-        [cell.strip() for cell in line.strip().strip("|").split("|")] for line in found[1].splitlines()[2:]
-    ]
-    assert len({len(row) for row in rows}) == 1, f"{mark}: rows of different length"
-    return rows
-
-
-def quoted(text: str) -> list[str]:
-    """What stands between backquotes."""
-    return re.findall(r"`([^`]+)`", text)
-
-
-def section(title: str) -> str:
-    """The text under a heading."""
-    found = re.search(rf"(?ms)^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README)
-    assert found, f"no section {title!r}"
-    return found[1]
 
 
 def test_restrictions_are_shown() -> None:
@@ -83,11 +41,11 @@ def test_restrictions_are_shown() -> None:
 
 def test_every_mark_is_read() -> None:
     """A mark that no test reads holds nothing to anything."""
-    readers = ("test_readme.py", "test_cannot_be_said.py")
+    readers = ("test_readme.py", "test_cannot_be_said.py", "test_metrics.py", "test_schema.py")
     here = "".join((ROOT / "tests" / name).read_text("utf-8") for name in readers)
     marks = re.findall(r"<!-- (test|table|walk): (\S+) -->", README)
     assert [] == [mark for kind, mark in marks if kind != "walk" and f'"{mark}")' not in here]
-    assert {name for kind, name in marks if kind == "walk"} == {name for name, _ in test_walk.BLOCKS}
+    assert {name for kind, name in marks if kind == "walk"} == {name for name, _ in WALK}
 
 
 # --- what it shows ----------------------------------------------------------------------------------
@@ -104,6 +62,7 @@ def shown() -> Iterator[tuple[str, str]]:
 SHOWN = list(shown())
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(("command", "output"), SHOWN, ids=[command for command, _ in SHOWN])
 def test_console(command: str, output: str) -> None:
     """What is shown as typed prints what is shown below it."""
@@ -164,7 +123,7 @@ def test_policy_of_the_example(example_ldif: Path) -> None:
 def test_recipes_name_classes(example_ldif: Path) -> None:
     """The recipes are made of the classes of the example, all of them, and of built-in restrictions."""
     classes = named_entries(example_ldif, "smtpdRestrictionClass").keys()
-    attributes = {each.name for each in test_schema.SOURCE.attributes}
+    attributes = {name for names, *_ in table("attributes") for name in quoted(names)}
     words: set[str] = set()
     for _, how, proof in table("recipes"):
         for text in quoted(how + proof):
@@ -252,48 +211,6 @@ def test_limits_that_are_numbers() -> None:
     assert bounds == tuple(int(number) for number in re.findall(r"\b\d{3,4}\b(?= [cgdr])", section("Limits")))
 
 
-# --- the schema -------------------------------------------------------------------------------------
-
-KINDS = {
-    test_schema.STRING: "string",
-    test_schema.DN: "DN",
-    test_schema.BOOLEAN: "boolean",
-    test_schema.INTEGER: "integer",
-}
-OF = {"smtpdPolicy": "policy", "smtpdRestrictionClass": "class", "smtpdAccessTable": "table"}
-
-
-def test_attribute_types() -> None:
-    """Every attribute type is explained, with the object it stands on and the values it takes."""
-    may = {
-        name: OF.get(each.name, "entry")
-        for each in test_schema.SOURCE.classes
-        for name in each.may | each.must
-    }
-    expected = {
-        each.name: (may[each.name], KINDS[each.syntax] + "s" * (not each.single))
-        for each in test_schema.SOURCE.attributes
-    }
-    rows = [(name, (of, value)) for names, of, value, _ in table("attributes") for name in quoted(names)]
-    assert expected == dict(rows)
-    assert len(rows) == len(expected)
-    assert all(meaning for *_, meaning in table("attributes"))
-
-
-def test_object_classes() -> None:
-    """Every object class is there, with what it must and may have."""
-    ours = {each.name for each in test_schema.SOURCE.attributes}
-    expected = {
-        each.name: (each.kind.lower(), set(each.must), set(each.may) - ours)
-        for each in test_schema.SOURCE.classes
-    }
-    rows = {
-        quoted(name)[0]: (kind, set(quoted(must)), set(quoted(may)))
-        for name, kind, must, may in table("classes")
-    }
-    assert expected == rows
-
-
 # --- the configuration ------------------------------------------------------------------------------
 
 
@@ -337,7 +254,7 @@ def test_keys() -> None:
 def test_default(key: Key) -> None:
     """The default in the table means what the code has."""
     told = config.parse(f"[{key.section}]\n{key.name} = {key.default}\n", "README.md")
-    assert getattr(getattr(config.Config(), key.section), key.name) == value_of(told, key)
+    assert value_of(config.Config(), key) == value_of(told, key)
 
 
 def value_of(told: config.Config, key: Key) -> object:
@@ -354,15 +271,7 @@ def test_configuration_of_a_site() -> None:
 # --- in operation -----------------------------------------------------------------------------------
 
 
-def test_metrics() -> None:
-    """The table has every metric with its labels, and no other."""
-    rows = {quoted(name)[0]: tuple(quoted(labels)) for name, labels, _ in table("metrics")}
-    expected = {
-        f"{name}_total" if kind == "counter" else name: labels for name, (kind, labels) in METRICS.items()
-    }
-    assert expected == rows
-
-
+@pytest.mark.servers
 def test_line_of_a_decision() -> None:
     """The fields of the line that is shown are those of a line that is written, in its order."""
     with Ldappolicy() as service:
@@ -515,6 +424,7 @@ def indexed(slapd: Slapd) -> set[tuple[str, str]]:
     return {(name.lower(), kind) for names, kind in lines for name in names.split(",")}
 
 
+@pytest.mark.servers
 def test_indexes(slapd: Slapd) -> None:
     """Every attribute that the service searches by has an index, and without the record had none."""
     asks = asked(slapd)
@@ -539,6 +449,7 @@ def test_indexes_of_the_mapping() -> None:
     assert {"mailAlternateAddress"} == {name for name in searched if name.lower() not in there}
 
 
+@pytest.mark.servers
 def test_limits(slapd: Slapd) -> None:
     """Whom the record names gets more than 500 entries, others do not."""
     slapd.configure(block("slapd"))
@@ -564,22 +475,11 @@ def people(count: int) -> Iterator[str]:
 
 def search(slapd: Slapd, who: str) -> int:
     """The result code of a search for everything."""
-    command = [
-        "ldapsearch",
-        "-x",
-        "-LLL",
-        "-H",
-        slapd.uri,
-        "-D",
-        who,
-        "-w",
-        "secret",
-        "-b",
-        "dc=example,dc=com",
-    ]
-    return subprocess.run([*command, "1.1"], capture_output=True, check=False).returncode
+    command = ["ldapsearch", "-x", "-LLL", "-H", slapd.uri, "-D", who, "-w", "secret", "-b", SUFFIX, "1.1"]
+    return subprocess.run(command, capture_output=True, check=False).returncode
 
 
+@pytest.mark.servers
 def test_steps(example_ldif: Path, tmp_path: Path) -> None:
     """What is told about a server of one's own brings an empty slapd into service, from schema to lint."""
     require_slapd()
@@ -626,7 +526,7 @@ def ran(arguments: list[str]) -> str:
 
 # --- Postfix ----------------------------------------------------------------------------------------
 
-MAIN_CF = blocks("main.cf")
+CALLS = dict(zip(("one call", "a call for each list"), blocks("main.cf"), strict=True))
 FRIEND = "friend@elsewhere.example"
 
 
@@ -636,25 +536,33 @@ def parameters(text: str) -> Mapping[str, str]:
     return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
 
 
-@pytest.mark.parametrize("text", MAIN_CF, ids=["one call", "a call for each list"])
-def test_main_cf(text: str) -> None:
-    """Postfix takes what is shown for main.cf, without a warning, and the policy is in force."""
+@pytest.fixture(scope="module")
+def postfix() -> Iterator[Postfix]:
+    """One that has a service for each piece."""
     require_postfix()
     with Ldappolicy() as service:
-        called = parameters(text.replace("inet:127.0.0.1:10040", service.inet))
-        with Postfix({"in": {}}, called) as postfix:
-            assert "554 5.7.1 <all@my.domain>: Recipient address rejected: Access denied" == rcpt(
-                postfix, "stranger@elsewhere.example", "all@my.domain"
-            )
-            assert "250 2.1.5 Ok" == rcpt(postfix, "joe@my.domain", "all@my.domain")
-            assert rcpt(postfix, "amy@my.domain", FRIEND, login="amy").startswith("554 5.7.1 <")
-            assert "554 5.7.1 <" + FRIEND + ">: Relay access denied" == rcpt(postfix, "a@b.example", FRIEND)
-            assert [] == postfix.log("warning|fatal")
+        texts = {name: text.replace("inet:127.0.0.1:10040", service.inet) for name, text in CALLS.items()}
+        with Postfix({name.replace(" ", "-"): parameters(text) for name, text in texts.items()}) as running:
+            yield running
 
 
-def rcpt(postfix: Postfix, sender: str, recipient: str, **client: str) -> str:
+@pytest.mark.servers
+@pytest.mark.parametrize("name", CALLS)
+def test_main_cf(postfix: Postfix, name: str) -> None:
+    """Postfix takes what is shown for main.cf, without a warning, and the policy is in force."""
+    smtpd = name.replace(" ", "-")
+    assert "554 5.7.1 <all@my.domain>: Recipient address rejected: Access denied" == rcpt(
+        postfix, smtpd, "stranger@elsewhere.example", "all@my.domain"
+    )
+    assert "250 2.1.5 Ok" == rcpt(postfix, smtpd, "joe@my.domain", "all@my.domain")
+    assert rcpt(postfix, smtpd, "amy@my.domain", FRIEND, login="amy").startswith("554 5.7.1 <")
+    assert f"554 5.7.1 <{FRIEND}>: Relay access denied" == rcpt(postfix, smtpd, "a@b.example", FRIEND)
+    assert [] == postfix.log("warning|fatal")
+
+
+def rcpt(postfix: Postfix, smtpd: str, sender: str, recipient: str, **client: str) -> str:
     """The reply to RCPT, in a session from outside."""
-    with postfix.session("in", name="mail.outside.example", addr="198.51.100.7", **client) as session:
+    with postfix.session(smtpd, name="mail.outside.example", addr="198.51.100.7", **client) as session:
         session.ehlo()
         session.mail(sender)
         return session.rcpt(recipient)

@@ -4,9 +4,7 @@ Each row is one SMTP transaction: who connects, MAIL FROM, RCPT TO, and Postfix'
 for letter. Every row runs over the embedded directory, over slapd that knows groups by `member` only, and
 over slapd that keeps memberOf; the replies are the same ones, so they are written down once.
 
-Postfix calls the service as deploy/ says: behind reject_unauth_destination, so that a permit in a residue
-(`permit_mynetworks, reject`) never opens a relay. `lists` calls it once for each list instead, and Postfix
-then blames the address that its own list is about.
+Postfix calls the service in the ways of `tests.labs.postfix.smtpds`.
 """
 
 import re
@@ -14,19 +12,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from tests.labs.ldappolicy import Ldappolicy, Sections
-from tests.labs.postfix import Postfix, Session, require_postfix
+from tests.labs.postfix import OUTSIDE, WORLD, Postfix, Session, require_postfix, smtpds
 from tests.labs.slapd import PLAIN, STORED, Slapd, require_slapd
+
+pytestmark = pytest.mark.servers
 
 OK = "250 2.1.5 Ok"
 REJECTED = "554 5.7.1 <{recipient}>: Recipient address rejected: Access denied"
 SENDER_REJECTED = "554 5.7.1 <{sender}>: Sender address rejected: Access denied"
 NO_RELAY = "554 5.7.1 <{recipient}>: Relay access denied"
 
-OUTSIDE = {"name": "mail.outside.example", "addr": "198.51.100.7"}
 NAMELESS = {"name": "[UNAVAILABLE]", "addr": "198.51.100.8"}
 NETWORK = {"name": "desk.my.domain", "addr": "192.0.2.8"}
 
@@ -34,17 +34,6 @@ STRANGER = "stranger@elsewhere.example"
 FRIEND = "friend@elsewhere.example"
 
 Client = dict[str, str]
-
-MAIN = {
-    "unknown_address_reject_code": "550",
-}
-
-DNS = {
-    ("elsewhere.example", "MX"): ["10 mx.elsewhere.example"],
-    ("mx.elsewhere.example", "A"): ["198.51.100.9"],
-    ("partner.example", "A"): ["198.51.100.10"],
-    ("agency.example", "A"): ["198.51.100.11"],
-}
 
 
 def login(name: str) -> Client:
@@ -72,13 +61,36 @@ class Site:
             return session.rcpt(recipient)
 
 
-@pytest.fixture(scope="module", params=["ldif", "slapd", "slapd-memberof"])
+class Row(NamedTuple):
+    """One transaction, and the reply to RCPT."""
+
+    id: str
+    client: Client
+    sender: str
+    recipient: str
+    reply: str
+
+    def check(self, site: Site, smtpd: str, reply: str = "") -> None:
+        """It is answered so, or as `reply` says."""
+        expected = (reply or self.reply).format(sender=self.sender, recipient=self.recipient)
+        assert expected == site.rcpt(smtpd, self.client, self.sender, self.recipient)
+
+
+def cases(rows: list[tuple[str, Client, str, str, str]]) -> pytest.MarkDecorator:
+    """A table of rows as parameter of a test."""
+    return pytest.mark.parametrize("row", [Row(*row) for row in rows], ids=[row[0] for row in rows])
+
+
+@pytest.fixture(
+    scope="module", params=["ldif", "slapd", pytest.param("slapd-memberof", marks=pytest.mark.long)]
+)
 def site(request: pytest.FixtureRequest, example_ldif: Path) -> Iterator[Site]:
     """The site, over one directory after the other."""
     require_postfix()
     with ExitStack() as stack:
         service = stack.enter_context(Ldappolicy(directory(request.param, example_ldif, stack)))
-        postfix = Postfix(smtpds(service), MAIN, DNS, {"broken.example"})
+        refuses = {"unknown_address_reject_code": "550"}
+        postfix = Postfix(smtpds(service), refuses, WORLD, {"broken.example"})
         yield Site(stack.enter_context(postfix), service)
 
 
@@ -91,25 +103,6 @@ def directory(name: str, ldif: Path, stack: ExitStack) -> Sections:
     slapd = stack.enter_context(Slapd(schema="ldappolicy", overlays=overlays))
     slapd.load(ldif)
     return {"directory": {"uri": [slapd.uri], "profile": "openldap"}}
-
-
-def smtpds(service: Ldappolicy) -> dict[str, dict[str, str]]:
-    """The smtpd services: the service called once, with each policy, over both sockets; and list by list."""
-    recipient = "smtpd_recipient_restrictions"
-    return {
-        "mx": {recipient: f"check_policy_service {service.inet}"},
-        "plain": {recipient: call(service.unix, "plain")},
-        "exercise": {recipient: call(service.unix, "exercise")},
-        "lists": {
-            "smtpd_sender_restrictions": call(service.inet, "default/sender"),
-            recipient: call(service.inet, "default/recipient"),
-        },
-    }
-
-
-def call(server: str, context: str) -> str:
-    """The call of the service with a policy_context, in main.cf syntax."""
-    return f"check_policy_service {{ {server}, policy_context={context} }}"
 
 
 # --- recipe 1: junk mail classes ------------------------------------------------------------------
@@ -139,18 +132,11 @@ JUNK = [
 ]
 
 
-def cases(rows: list[tuple[str, Client, str, str, str]]) -> pytest.MarkDecorator:
-    """A table of rows as parameters of a test."""
-    names = ("client", "sender", "recipient", "reply")
-    return pytest.mark.parametrize(names, [row[1:] for row in rows], ids=[row[0] for row in rows])
-
-
 @cases(JUNK)
 @pytest.mark.parametrize("smtpd", ["mx", "plain"])
-def test_1_junk(site: Site, smtpd: str, client: Client, sender: str, recipient: str, reply: str) -> None:
+def test_1_junk(site: Site, smtpd: str, row: Row) -> None:
     """Users choose how junk is kept from them; what only Postfix can find out goes back to it."""
-    expected = reply.format(sender=sender, recipient=recipient)
-    assert expected == site.rcpt(smtpd, client, sender, recipient)
+    row.check(site, smtpd)
 
 
 # --- recipe 2: a list for our networks ------------------------------------------------------------
@@ -171,10 +157,9 @@ INTERNAL = [
 
 @cases(INTERNAL)
 @pytest.mark.parametrize("smtpd", ["mx", "plain", "lists"])
-def test_2_internal(site: Site, smtpd: str, client: Client, sender: str, recipient: str, reply: str) -> None:
+def test_2_internal(site: Site, smtpd: str, row: Row) -> None:
     """Only our networks reach it, whether the policy knows them or leaves them to Postfix."""
-    expected = reply.format(sender=sender, recipient=recipient)
-    assert expected == site.rcpt(smtpd, client, sender, recipient)
+    row.check(site, smtpd)
 
 
 def test_2_who_decides(site: Site) -> None:
@@ -240,10 +225,9 @@ INSIDERS = [
 
 @cases(INSIDERS)
 @pytest.mark.parametrize("smtpd", ["mx", "lists"])
-def test_3_insiders(site: Site, smtpd: str, client: Client, sender: str, recipient: str, reply: str) -> None:
+def test_3_insiders(site: Site, smtpd: str, row: Row) -> None:
     """Who is an insider is told by the domain of the envelope sender, label by label."""
-    expected = reply.format(sender=sender, recipient=recipient)
-    assert expected == site.rcpt(smtpd, client, sender, recipient)
+    row.check(site, smtpd)
 
 
 # --- recipes 4 and 5: restricted users --------------------------------------------------------------
@@ -298,12 +282,9 @@ RESTRICTED = [
 
 @cases(RESTRICTED)
 @pytest.mark.parametrize("smtpd", ["mx", "exercise", "lists"])
-def test_4_and_5(site: Site, smtpd: str, client: Client, sender: str, recipient: str, reply: str) -> None:
+def test_4_and_5(site: Site, smtpd: str, row: Row) -> None:
     """Restricted users write to our own domains only; list by list, Postfix blames the sender."""
-    if smtpd == "lists" and reply == REJECTED:
-        reply = SENDER_REJECTED
-    expected = reply.format(sender=sender, recipient=recipient)
-    assert expected == site.rcpt(smtpd, client, sender, recipient)
+    row.check(site, smtpd, SENDER_REJECTED if smtpd == "lists" and row.reply == REJECTED else "")
 
 
 STILL_PROTECTED = [
@@ -324,12 +305,9 @@ STILL_PROTECTED = [
 
 @cases(STILL_PROTECTED)
 @pytest.mark.parametrize("smtpd", ["mx", "lists"])
-def test_4_still_protected(
-    site: Site, smtpd: str, client: Client, sender: str, recipient: str, reply: str
-) -> None:
+def test_4_still_protected(site: Site, smtpd: str, row: Row) -> None:
     """That a user may write to our domains does not open the lists in them."""
-    expected = reply.format(sender=sender, recipient=recipient)
-    assert expected == site.rcpt(smtpd, client, sender, recipient)
+    row.check(site, smtpd)
 
 
 # --- recipe 6: members, owners, whom a list allows ----------------------------------------------------
@@ -396,10 +374,9 @@ LISTS = [
 
 @cases(LISTS)
 @pytest.mark.parametrize("smtpd", ["mx", "lists"])
-def test_6_lists(site: Site, smtpd: str, client: Client, sender: str, recipient: str, reply: str) -> None:
+def test_6_lists(site: Site, smtpd: str, row: Row) -> None:
     """One class for each kind of list: by login where it can be, by envelope sender for the club."""
-    expected = reply.format(sender=sender, recipient=recipient)
-    assert expected == site.rcpt(smtpd, client, sender, recipient)
+    row.check(site, smtpd)
 
 
 def test_6_spoof(site: Site) -> None:

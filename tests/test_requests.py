@@ -340,6 +340,7 @@ def test_one_read_takes_the_fast_path(version: str, monkeypatch: pytest.MonkeyPa
         assert requests(recorded(version, situation)) == read(pieces)
 
 
+@pytest.mark.servers
 @every_situation
 @every_version
 def test_every_cut_in_two(version: str, situation: str) -> None:
@@ -477,6 +478,7 @@ def actions(situation: str) -> list[str]:
     return [f"action={ACTIONS.get(situation, 'DUNNO')}"] * len(EXPECTED[situation])
 
 
+@pytest.mark.servers
 @every_situation
 @every_version
 def test_decided(service: Ldappolicy, version: str, situation: str) -> None:
@@ -484,6 +486,7 @@ def test_decided(service: Ldappolicy, version: str, situation: str) -> None:
     assert actions(situation) == answered(service, recorded(version, situation))
 
 
+@pytest.mark.servers
 @every_version
 def test_decided_on_one_connection(service: Ldappolicy, version: str) -> None:
     """Of all the requests on one connection each gets its own reply, in order."""
@@ -492,6 +495,7 @@ def test_decided_on_one_connection(service: Ldappolicy, version: str) -> None:
     assert expected == answered(service, everything)
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("age", AGES)
 def test_derived_older_decided(service: Ldappolicy, age: str) -> None:
     """An older Postfix (derived) gets the same action, but where a login decides that it cannot tell."""
@@ -504,6 +508,7 @@ def test_derived_older_decided(service: Ldappolicy, age: str) -> None:
             assert actions(situation) == replies
 
 
+@pytest.mark.servers
 def test_eval_stream(service: Ldappolicy) -> None:
     """All recordings on standard input of `ldappolicy eval -` give a line for each request."""
     everything = b"".join(recorded(version, situation) for version in VERSIONS for situation in SITUATIONS)
@@ -518,6 +523,7 @@ def test_eval_stream(service: Ldappolicy) -> None:
 # --- that the recordings are true ---------------------------------------------------------------
 
 
+@pytest.mark.servers
 def test_recorded_again() -> None:
     """The installed Postfix, if it is a recorded one, asks in every situation what stands in the file."""
     require_postfix()

@@ -219,7 +219,9 @@ def test_one_list(first: str) -> None:
     assert [told for one in lists for _, told in differences(one)] == []
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    "seed", [*range(5), *(pytest.param(seed, marks=pytest.mark.servers) for seed in range(5, 20))]
+)
 def test_several_lists(seed: int) -> None:
     """Random lists together: accept or refuse is exact, and no temporary refusal becomes permanent."""
     chance = random.Random(seed)

@@ -20,6 +20,7 @@ import pytest
 from ldappolicy.entry import normal_dn
 
 from .labs.slapd import CONFIG_DN, PLAIN, SUFFIX, Slapd, require_slapd
+from .readme import quoted, table
 
 SCHEMA = Path(__file__).parents[1] / "schema"
 ARC = "2.25.288501390150123640940408713397554904698"
@@ -440,6 +441,7 @@ def search(slapd: Slapd, *arguments: str, who: str = "") -> list[Record]:
     return ldif_records(found) if found.strip() else []
 
 
+@pytest.mark.servers
 def test_cn_config_form_loads_with_slapadd() -> None:
     """`ldappolicy.ldif` is part of the cn=config that slapadd -n0 makes, and the example loads."""
     require_slapd()
@@ -449,6 +451,7 @@ def test_cn_config_form_loads_with_slapadd() -> None:
         assert len(search(slapd, "-b", SUFFIX, "1.1")) == len(EXAMPLE)
 
 
+@pytest.mark.servers
 def test_cn_config_form_is_imported_by_a_running_server() -> None:
     """Imported over ldapi, the server shows what the source says, and takes the example at once."""
     require_slapd()
@@ -464,6 +467,7 @@ def test_cn_config_form_is_imported_by_a_running_server() -> None:
     assert [object_class(value) for value in values(unordered, "olcObjectClasses")] == SOURCE.classes
 
 
+@pytest.mark.servers
 def test_classes_load_into_an_empty_company() -> None:
     """`classes.ldif` needs nothing but the entry above its base."""
     require_slapd()
@@ -667,6 +671,7 @@ def refuse(slapd: Slapd, ldif: str, who: str = AMY) -> None:
         slapd.load(ldif, bind_dn=who, bind_pw="pw")
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("operation", ["add", "replace"])
 @pytest.mark.parametrize("attribute", DISALLOWED)
 def test_user_cannot_write_policy_on_an_own_entry(ruled: Slapd, attribute: str, operation: str) -> None:
@@ -674,6 +679,7 @@ def test_user_cannot_write_policy_on_an_own_entry(ruled: Slapd, attribute: str, 
     refuse(ruled, modify(AMY, f"{operation}: {attribute}", f"{attribute}: {DISALLOWED[attribute]}"))
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("attribute", sorted(CONTROL - {"smtpdSenderAccess"}))
 def test_user_could_write_policy_without_the_rules(unruled: Slapd, attribute: str) -> None:
     """The refusals are the rules' work: without them "by self write" makes policy."""
@@ -682,6 +688,7 @@ def test_user_could_write_policy_without_the_rules(unruled: Slapd, attribute: st
     unruled.load(change, bind_dn=AMY, bind_pw="pw")
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("attribute", ["description", "telephoneNumber", "displayName"])
 def test_user_still_writes_the_rest_of_an_own_entry(ruled: Slapd, attribute: str) -> None:
     """What makes no policy is written as the site's own rule says."""
@@ -720,12 +727,14 @@ SIDE_DOORS = {
 }
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("change", SIDE_DOORS.values(), ids=SIDE_DOORS.keys())
 def test_side_doors_are_shut(ruled: Slapd, change: str) -> None:
     """Deleting, renaming, adding entries, and the entries of others lead nowhere either."""
     refuse(ruled, change)
 
 
+@pytest.mark.servers
 def test_everybody_still_reads(ruled: Slapd) -> None:
     """A service without a bind finds addresses, policies and access attributes."""
     base = ("ldapsearch", "-x", "-LLL", "-H", ruled.ldapi_uri, "-b", SUFFIX)
@@ -737,6 +746,7 @@ def test_everybody_still_reads(ruled: Slapd) -> None:
     assert value_of(policy, "smtpdMyorigin") == "my.domain"
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(
     "change",
     [
@@ -756,6 +766,7 @@ def test_postmaster_writes_policy(change: str) -> None:
         slapd.load(change, bind_dn=PAULA, bind_pw="pw")
 
 
+@pytest.mark.servers
 def test_access_rules_go_on_without_an_attribute_that_is_not_there() -> None:
     """`ldapmodify -c` with the whole file: only the records of unknown attributes are refused."""
     with prepared(LAX["self"]) as slapd, tempfile.TemporaryFile("w+") as complaints:
@@ -774,3 +785,39 @@ def test_access_rules_go_on_without_an_attribute_that_is_not_there() -> None:
 
     assert len(re.findall("ldap_modify:", said)) == 1, indent(said, "  ")
     assert len(values(database, "olcAccess")) == 2 + 7
+
+
+# README's tables
+KINDS = {
+    STRING: "string",
+    DN: "DN",
+    BOOLEAN: "boolean",
+    INTEGER: "integer",
+}
+OF = {"smtpdPolicy": "policy", "smtpdRestrictionClass": "class", "smtpdAccessTable": "table"}
+
+
+def test_readme_explains_every_attribute_type() -> None:
+    """Every attribute type is explained, with the object it stands on and the values it takes."""
+    may = {name: OF.get(each.name, "entry") for each in SOURCE.classes for name in each.may | each.must}
+    expected = {
+        each.name: (may[each.name], KINDS[each.syntax] + "s" * (not each.single))
+        for each in SOURCE.attributes
+    }
+    rows = [(name, (of, value)) for names, of, value, _ in table("attributes") for name in quoted(names)]
+    assert expected == dict(rows)
+    assert len(rows) == len(expected)
+    assert all(meaning for *_, meaning in table("attributes"))
+
+
+def test_readme_has_every_object_class() -> None:
+    """Every object class is there, with what it must and may have."""
+    ours = {each.name for each in SOURCE.attributes}
+    expected = {
+        each.name: (each.kind.lower(), set(each.must), set(each.may) - ours) for each in SOURCE.classes
+    }
+    rows = {
+        quoted(name)[0]: (kind, set(quoted(must)), set(quoted(may)))
+        for name, kind, must, may in table("classes")
+    }
+    assert expected == rows

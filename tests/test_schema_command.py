@@ -17,32 +17,13 @@ from ldappolicy.directory.ldap.writing import connect
 from ldappolicy.directory.loading import Attributes
 from ldappolicy.ldif import read_records
 from ldappolicy.schema_files import SCHEMA_FILES
+from tests.labs.desk import Desk
 from tests.labs.slapd import PLAIN, SUFFIX, Slapd, require_slapd
 
 SCHEMA = Path(__file__).parents[1] / "schema"
 NAMES = ["openldap", "slapd", "389ds", "active_directory", "classes", "example"]
 
 TOP = f"dn: {SUFFIX}\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: Example\n\n"
-
-Said = tuple[int, list[str], str]
-
-
-class Desk:
-    """Where commands are given: a configuration, and what was said."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.configuration = folder / "config.toml"
-        self._capsys = capsys
-
-    def schema(self, *arguments: str) -> Said:
-        """Runs `schema`: exit status, the lines of standard output, standard error."""
-        status = run(["-c", str(self.configuration), "schema", *arguments])
-        said = self._capsys.readouterr()
-        return status, said.out.splitlines(), said.err.rstrip("\n")
-
-    def configure(self, uri: str, *lines: str) -> None:
-        """Writes the configuration's [directory]."""
-        self.configuration.write_text("\n".join(["[directory]", f"uri = ['{uri}']", *lines, ""]))
 
 
 @pytest.fixture
@@ -120,6 +101,7 @@ def test_every_file_has_a_name() -> None:
 # install, into cn=config
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("name", [[], ["openldap"]], ids=["by the root DSE", "by name"])
 def test_install_twice(desk: Desk, slapd: Slapd, name: list[str]) -> None:
     """A running slapd has the schema, whole; the second time nothing is changed."""
@@ -131,6 +113,7 @@ def test_install_twice(desk: Desk, slapd: Slapd, name: list[str]) -> None:
     assert before == schemas(slapd)
 
 
+@pytest.mark.servers
 def test_installed_is_as_loaded_by_ldapadd(desk: Desk, slapd: Slapd) -> None:
     """What somebody imported with ldapadd is all there."""
     slapd.configure((SCHEMA / "ldappolicy.ldif").read_text(encoding="utf-8"))
@@ -138,6 +121,7 @@ def test_installed_is_as_loaded_by_ldapadd(desk: Desk, slapd: Slapd) -> None:
     assert (0, ["nothing to do"], "") == desk.schema("install", "--no-access")
 
 
+@pytest.mark.servers
 def test_install_survives_a_restart(desk: Desk, slapd: Slapd) -> None:
     """slapd keeps it, and starts with it."""
     desk.schema("install")
@@ -160,6 +144,7 @@ def older(slapd: Slapd, *, dn: str = OUR_DN) -> None:
     )
 
 
+@pytest.mark.servers
 def test_older_version(desk: Desk, slapd: Slapd) -> None:
     """What is missing is added, a class that has grown is exchanged, even in use; then nothing is left."""
     desk.schema("install")
@@ -179,6 +164,7 @@ def test_older_version(desk: Desk, slapd: Slapd) -> None:
     assert (0, ["nothing to do"], "") == desk.schema("install")
 
 
+@pytest.mark.servers
 def test_under_another_name(desk: Desk, slapd: Slapd) -> None:
     """A site's own entry with our definitions is found by them, and completed."""
     text = (SCHEMA / "ldappolicy.ldif").read_text(encoding="utf-8")
@@ -192,6 +178,7 @@ def test_under_another_name(desk: Desk, slapd: Slapd) -> None:
     assert f"added: {dn}: attribute type smtpdMyorigin" == lines[0]
 
 
+@pytest.mark.servers
 def test_empty_entry_with_our_name(desk: Desk, slapd: Slapd) -> None:
     """An entry of that name without definitions is filled."""
     slapd.configure("dn: cn=ldappolicy,cn=schema,cn=config\nobjectClass: olcSchemaConfig\ncn: ldappolicy\n")
@@ -202,6 +189,7 @@ def test_empty_entry_with_our_name(desk: Desk, slapd: Slapd) -> None:
     assert (OUR_DN, shipped()) == ours(slapd)
 
 
+@pytest.mark.servers
 def test_attribute_type_that_differs_is_left(desk: Desk, slapd: Slapd) -> None:
     """A site's own syntax for one of ours is said, not overwritten."""
     text = (SCHEMA / "ldappolicy.ldif").read_text(encoding="utf-8")
@@ -213,6 +201,7 @@ def test_attribute_type_that_differs_is_left(desk: Desk, slapd: Slapd) -> None:
     assert before == schemas(slapd)
 
 
+@pytest.mark.servers
 def test_who_may_not_see_it(desk: Desk, slapd: Slapd) -> None:
     """An identity without rights on cn=config hears what is needed."""
     desk.configure(slapd.uri)
@@ -224,6 +213,7 @@ def test_who_may_not_see_it(desk: Desk, slapd: Slapd) -> None:
     assert (EX_CONFIG, [], expected) == desk.schema("install")
 
 
+@pytest.mark.servers
 def test_name_that_is_taken(desk: Desk, slapd: Slapd) -> None:
     """A number of ours under another name is slapd's to refuse; what it says is passed on."""
     text = "dn: cn=x,cn=schema,cn=config\nobjectClass: olcSchemaConfig\ncn: x\nolcAttributeTypes: "
@@ -241,6 +231,7 @@ def test_name_that_is_taken(desk: Desk, slapd: Slapd) -> None:
 # install, of entries
 
 
+@pytest.mark.servers
 def test_classes_below_the_configured_base(desk: Desk, slapd: Slapd) -> None:
     """The classes go below policy_base, which is made if need be; the second time nothing is changed."""
     desk.schema("install")
@@ -254,6 +245,7 @@ def test_classes_below_the_configured_base(desk: Desk, slapd: Slapd) -> None:
     assert (0, ["nothing to do, 11 unchanged"], "") == desk.schema("install", "classes")
 
 
+@pytest.mark.servers
 def test_classes_below_a_base_that_cannot_be_made(desk: Desk, slapd: Slapd) -> None:
     """A policy_base of another kind has to be there."""
     base = f"cn=policy,{SUFFIX}"
@@ -265,6 +257,7 @@ def test_classes_below_a_base_that_cannot_be_made(desk: Desk, slapd: Slapd) -> N
     assert (EX_DATAERR, expected) == (said[0], said[2])
 
 
+@pytest.mark.servers
 def test_changed_class_is_not_overwritten(desk: Desk, slapd: Slapd) -> None:
     """A class that a site has changed stays, and is said."""
     desk.schema("install")
@@ -281,6 +274,7 @@ def test_changed_class_is_not_overwritten(desk: Desk, slapd: Slapd) -> None:
     )
 
 
+@pytest.mark.servers
 def test_example(desk: Desk) -> None:
     """The example company, into an empty database."""
     require_slapd()
@@ -363,6 +357,7 @@ def test_no_command(desk: Desk) -> None:
     assert (EX_USAGE, [], "ldappolicy: missing command (see ldappolicy --help)") == desk.schema()
 
 
+@pytest.mark.servers
 def test_slapd_takes_what_is_shown(slapd: Slapd) -> None:
     """`schema show openldap` is what ldapadd takes, through a pipe."""
     show = [sys.executable, "-m", "ldappolicy", "schema", "show", "openldap"]

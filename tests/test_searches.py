@@ -24,7 +24,7 @@ SERVERS = [
     pytest.param(name, id=name, marks=MARKS[name]) for name, world in WORLDS.items() if world.is_served
 ]
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.servers
 
 
 @pytest.fixture(scope="module", params=SERVERS)

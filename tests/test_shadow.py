@@ -22,6 +22,7 @@ from ldappolicy.main_cf import read_main_cf
 from ldappolicy.mapping import Mapping
 from ldappolicy.request import Request
 from ldappolicy.service import Settings
+from tests.drawn import DIRECTORY, ITEMS, LOCAL_DOMAINS, MISSED, REQUESTS
 from tests.language import (
     AMY,
     BASE,
@@ -38,7 +39,6 @@ from tests.language import (
     policy,
     table,
 )
-from tests.test_language_properties import DIRECTORY, ITEMS, LOCAL_DOMAINS, MISSED, REQUESTS
 
 R = "reject_unknown_sender_domain"
 P = "permit_inet_interfaces"
@@ -280,6 +280,7 @@ def of(site_entries: list[Entry], request: dict[str, str], missed: set[str]) -> 
     )
 
 
+@pytest.mark.servers
 @settings(max_examples=200, deadline=None)
 @given(tried(), REQUESTS, MISSED)
 def test_as_if_it_were_not_there(
@@ -293,6 +294,7 @@ def test_as_if_it_were_not_there(
     assert set(without.notes) <= set(with_it.notes)
 
 
+@pytest.mark.servers
 @settings(max_examples=100, deadline=None)
 @given(RESTRICTIONS, LOCAL_DOMAINS, REQUESTS)
 def test_what_is_counted(item: str, more: dict[str, str], request: dict[str, str]) -> None:

@@ -122,6 +122,7 @@ OUTCOMES = st.tuples(
 )
 
 
+@pytest.mark.servers
 @given(site=TEXT, policies=st.lists(ENTRIES, max_size=3), outcomes=st.lists(OUTCOMES, max_size=5))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_text_comes_back(
@@ -147,6 +148,7 @@ def test_fingerprint() -> None:
 # ------------------------------------------------------------ what is not believed
 
 
+@pytest.mark.servers
 def test_every_flipped_byte(tmp_path: Path) -> None:
     """One other byte anywhere, by one bit or by all of them, and the file is refused."""
     path = tmp_path / "snapshot"
@@ -466,6 +468,7 @@ def test_killed_while_writing(tmp_path: Path) -> None:
     assert contents(SMALL) == contents(read(path, SITE, NOW))
 
 
+@pytest.mark.servers
 def test_beside_an_event_loop(tmp_path: Path) -> None:
     """In a thread it leaves the loop its turns while it writes."""
     many = Snapshot(NOW, SITE, [], [(("mail", f"{n}@x"), (AMY,), 1.0) for n in range(20_000)])

@@ -37,6 +37,8 @@ from tests.labs.faulty_ldap import Proxy
 from tests.labs.samba import Samba, needs_samba
 from tests.labs.slapd import SUFFIX, Slapd, require_slapd
 
+pytestmark = pytest.mark.servers
+
 QUICK = Timing(0.01, 0.1, 30.0, 0.1, 0.3, 0.5)
 ANY = Present("objectClass")
 
@@ -193,7 +195,7 @@ class Stream:
 
     async def until(self, wanted: Callable[[Event], object], since: int = 0) -> int:
         """Wait for an event; how many there are then."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while True:
                 for number, event in enumerate(self.events[since:], since):
                     if wanted(event):
@@ -629,14 +631,15 @@ def writes(kind: Kind, chance: random.Random, count: int) -> Iterator[str]:
             yield delete(groups.pop(chance.randrange(len(groups))), "b")
 
 
+@pytest.mark.parametrize("count", [60, pytest.param(240, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "poll" not in str(kind.id)])
 def test_a_replica_of_events_equals_the_server(
-    kind: Kind, started: Callable[..., Server], tmp_path: Path
+    kind: Kind, count: int, started: Callable[..., Server], tmp_path: Path
 ) -> None:
-    """After 240 random writes, with the connection lost now and then."""
+    """After that many random writes, with the connection lost now and then."""
     server = started(kind, plain=True)
     chance = random.Random(11)
-    ldif = list(writes(kind, chance, 240))
+    ldif = list(writes(kind, chance, count))
 
     async def story() -> None:
         async with AsyncExitStack() as stack:
@@ -651,7 +654,7 @@ def test_a_replica_of_events_equals_the_server(
                     stream.connections[-1].abort("cut")
             # The server's own corrections (members that were renamed) may come behind the last write.
             await load(server, kind.person("end"))
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while (kept := picture(list(replica.entries.values()))) != (
                 there := picture(await stream.scan())
             ):
@@ -683,20 +686,19 @@ def test_a_reset_connection_and_a_garbled_one_are_lost(
         run(story(proxy))
 
 
-def test_a_change_is_told_within_a_second(started: Callable[[Kind], Server], tmp_path: Path) -> None:
-    """The median of twenty, write included."""
+def test_a_change_is_told_at_once(started: Callable[[Kind], Server], tmp_path: Path) -> None:
+    """Twenty are, one after the other, where nothing is looked at again, tried or probed within an hour."""
     server = started(SLAPD)
+    hour = 3600.0
+    watched = replace(SLAPD.watched, poll_interval=hour)
+    rare = Timing(hour, hour, hour, hour, hour, hour)
 
     async def story() -> None:
-        async with Stream(server, SLAPD.watched, tmp_path / "password") as stream:
+        async with Stream(server, watched, tmp_path / "password", timing=rare) as stream:
             at = await stream.until(is_live)
-            took = []
             for number in range(20):
-                began = time.monotonic()
                 await load(server, modify("amy", f"mail: m{number}@example.com"))
                 at = await stream.until(changed("amy", mail=[f"m{number}@example.com"]), at)
-                took.append(time.monotonic() - began)
-            assert sorted(took)[10] < 1.0
 
     run(story())
 

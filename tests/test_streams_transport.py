@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,14 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldappolicy.directory import MATCHED_VALUES, Features, Scope, Search
+from ldappolicy.directory.changes import Lost, Watched
 from ldappolicy.directory.ldap import ber, codec, requests
-from ldappolicy.directory.ldap import connection as connection_module
 from ldappolicy.directory.ldap.connection import BATCH, MAX_WAITING, PAGE, Connection, connect
 from ldappolicy.directory.ldap.settings import LdapSettings, endpoints
+from ldappolicy.directory.ldap.streams import watch
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
 from ldappolicy.ldap_filter import Equality, Filter, Present, Substring
-from tests.labs.faulty_ldap import FakeLdap
+from tests.labs.clock import on_virtual_time
+from tests.labs.faulty_ldap import FakeLdap, Proxy, delayed, stalled
 from tests.labs.slapd import SUFFIX, Slapd, require_slapd
 
 ANY = Present("objectClass")
@@ -29,7 +32,7 @@ def search(base: str = SUFFIX, *attributes: str, values: tuple[Filter, ...] = ()
 
 
 @asynccontextmanager
-async def connected(uri: str, *, features: bool = True, seconds: float = 5.0) -> AsyncIterator[Connection]:
+async def connected(uri: str, *, features: bool = True, seconds: float = 60.0) -> AsyncIterator[Connection]:
     """A connection that is closed at the end."""
     settings = LdapSettings([uri], timeout=seconds)
     connection = await connect(endpoints(settings)[0], settings, None)
@@ -236,7 +239,7 @@ class Wire(asyncio.Transport):
 
 def wired() -> tuple[Connection, Wire]:
     """A connection and its other end."""
-    connection, wire = Connection("ldap://fake", 1.0), Wire()
+    connection, wire = Connection("ldap://fake", 60.0), Wire()
     connection.connection_made(wire)
     return connection, wire
 
@@ -321,6 +324,7 @@ def test_a_listener_that_does_not_keep_up_stops_the_reading() -> None:
     run(story())
 
 
+@pytest.mark.servers
 def test_a_flood_leaves_turns_to_others() -> None:
     """Ten thousand entries in one read are not decoded in one go."""
     flood = b"".join(message(1, entry(f"cn={n},dc=a")) for n in range(10_000)) + message(1, result(0x65))
@@ -343,6 +347,7 @@ def test_a_flood_leaves_turns_to_others() -> None:
 # --- servers --------------------------------------------------------------------------------------
 
 
+@pytest.mark.servers
 def test_the_features_of_a_server() -> None:
     """Its root DSE, once."""
     require_slapd()
@@ -366,6 +371,7 @@ def test_the_features_of_a_server() -> None:
         run(other())
 
 
+@pytest.mark.servers
 def test_only_the_values_that_are_wanted_come() -> None:
     """Where the server does that; all of them where it was not asked what it does."""
     require_slapd()
@@ -383,6 +389,7 @@ def test_only_the_values_that_are_wanted_come() -> None:
         run(story(slapd))
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("features", [True, False], ids=["in pages", "in parts"])
 def test_a_scan_reads_everything(features: bool) -> None:
     """In pages, or in one search that is handed over in parts."""
@@ -401,6 +408,7 @@ def test_a_scan_reads_everything(features: bool) -> None:
         run(story(slapd))
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("features", [True, False], ids=["in pages", "in parts"])
 def test_a_scan_that_is_limited_is_unavailable(features: bool) -> None:
     """A part of the answer is no answer."""
@@ -414,23 +422,52 @@ def test_a_scan_that_is_limited_is_unavailable(features: bool) -> None:
         run(story(slapd))
 
 
+@pytest.mark.parametrize(("seconds", "expected"), [(0.3, 10.0), (20.0, 20.0)])
 @pytest.mark.parametrize("features", [True, False], ids=["in pages", "in parts"])
 def test_a_scan_of_a_silent_server_ends_at_the_deadline(
-    features: bool, monkeypatch: pytest.MonkeyPatch
+    features: bool, seconds: float, expected: float
 ) -> None:
-    """Of each page."""
-    require_slapd()
-    monkeypatch.setattr(connection_module, "PAGE_SECONDS", 0.0)
+    """Of each page, which has ten seconds at least."""
+    entries = {SUFFIX: {"o": ["x"]}}
+    root_dse = {"supportedControl": [requests.PAGED_RESULTS]}
 
-    async def story(slapd: Slapd) -> None:
-        async with connected(slapd.uri, features=features, seconds=0.3) as connection:
-            slapd.suspend()
-            assert await refusal(pages(connection, search())) == f"{slapd.uri}: no answer within 0.3 s"
+    async def story() -> None:
+        async with (
+            FakeLdap(entries, root_dse=root_dse) as fake,
+            Proxy(fake.path) as proxy,
+            connected(proxy.uri, features=features, seconds=seconds) as connection,
+        ):
+            proxy.be(delayed(expected - 1.0))
+            assert len(await pages(connection, search())) == 1
+            proxy.be(stalled)
+            started = asyncio.get_running_loop().time()
+            said = await refusal(pages(connection, search()))
+            assert said == f"{proxy.uri}: no answer within {expected:g} s"
+            assert asyncio.get_running_loop().time() - started == pytest.approx(expected)
             assert "no answer" in await refusal(connection.probe())
-            slapd.resume()
 
-    with Slapd(data=people(1)) as slapd:
-        run(story(slapd))
+    on_virtual_time(story())
+
+
+# --- pauses ---------------------------------------------------------------------------------------
+
+
+def test_a_stream_is_begun_again_after_a_pause_that_doubles() -> None:
+    """0.2, 0.4, 0.8 ... 30 s."""
+
+    async def away() -> Connection:
+        raise Unavailable("away")
+
+    async def story() -> list[float]:
+        clock, lost = asyncio.get_running_loop().time, [0.0]
+        async with aclosing(watch(away, Watched((SUFFIX,), ("cn",), ()), jitter=lambda: 1.0)) as events:
+            while len(lost) < 12:
+                assert await anext(events) == Lost("away")
+                lost.append(clock())
+        return [after - before for before, after in pairwise(lost)]
+
+    expected = [0.0, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
+    assert on_virtual_time(story()) == pytest.approx(expected)
 
 
 MEMBERS = [f"cn=m{n},dc=x" for n in range(4100)]

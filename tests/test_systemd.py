@@ -13,7 +13,8 @@ from tempfile import TemporaryFile
 
 import pytest
 
-from ldappolicy.systemd import PATIENCE, VARIABLES, Systemd, take
+from ldappolicy.systemd import AGAIN_S, PATIENCE_S, VARIABLES, Systemd, take
+from tests.labs.clock import on_virtual_time
 from tests.labs.ldappolicy import Ldappolicy, Sections
 from tests.labs.slapd import Slapd
 from tests.labs.systemd import Systemd as Manager
@@ -49,7 +50,7 @@ def test_environment(variables: dict[str, str], address: str, watchdog: float) -
 SAYINGS: list[tuple[Callable[[Systemd], None], list[str]]] = [
     (lambda systemd: systemd.ready("fine"), ["READY=1", "STATUS=fine"]),
     (lambda systemd: systemd.ready("a\nREADY=1"), ["READY=1", "STATUS=a READY=1"]),
-    (lambda systemd: systemd.waiting("so"), ["STATUS=so", f"EXTEND_TIMEOUT_USEC={int(PATIENCE * 1e6)}"]),
+    (lambda systemd: systemd.waiting("so"), ["STATUS=so", f"EXTEND_TIMEOUT_USEC={int(PATIENCE_S * 1e6)}"]),
     (Systemd.stopping, ["STOPPING=1", "STATUS=finishing what is in hand"]),
     (Systemd.alive, ["WATCHDOG=1"]),
     (lambda systemd: systemd.status("\udcff"), ["STATUS=?"]),
@@ -80,24 +81,48 @@ def test_nobody_listens(address: str) -> None:
     take({"NOTIFY_SOCKET": address}).ready("fine")
 
 
-def test_a_manager_whose_queue_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manager_whose_queue_is_full(tmp_path: Path) -> None:
     """That the service is ready is said again until it is heard, and then no more."""
-    monkeypatch.setattr("ldappolicy.systemd.AGAIN", 0.01)
 
     async def attend(manager: Manager) -> None:
-        systemd = take({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "100000", "WATCHDOG_PID": PID})
+        environ = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "10000000", "WATCHDOG_PID": PID}
         is_ready = asyncio.Event()
         is_ready.set()
         fill(manager.address)
-        attending = asyncio.create_task(systemd.attend(is_ready, lambda: "fine", lambda: True))
-        await asyncio.sleep(0)
-        assert [] == [said for said in manager.hear() if "READY=1" in said]
-        await asyncio.to_thread(manager.wait_for, "WATCHDOG=1", 3)
+        attending = asyncio.create_task(take(environ).attend(is_ready, lambda: "fine", lambda: True))
+        await asyncio.sleep(AGAIN_S - 0.01)
+        assert [] == heard(manager, "READY=1")
+        await asyncio.sleep(15.02)
         attending.cancel()
-        assert [["READY=1", "STATUS=fine"]] == [said for said in manager.hear() if "READY=1" in said]
+        assert [["READY=1", "STATUS=fine"]] == heard(manager, "READY=1")
+        assert 4 == len(heard(manager, "WATCHDOG=1"))  # at once, and then in half of its time
 
     with Manager(tmp_path) as manager:
-        asyncio.run(attend(manager))
+        on_virtual_time(attend(manager))
+
+
+def heard(manager: Manager, line: str) -> list[list[str]]:
+    """What was said so far with such a line."""
+    return [said for said in manager.hear() if line in said]
+
+
+@pytest.mark.parametrize(("is_healthy", "extended"), [(True, 4), (False, 0)])
+def test_a_start_that_takes_long(tmp_path: Path, is_healthy: bool, extended: int) -> None:
+    """Its time begins anew well before it is over, as long as there is somebody at work."""
+
+    async def attend(manager: Manager) -> None:
+        is_ready, systemd = asyncio.Event(), take({"NOTIFY_SOCKET": manager.address})
+        attending = asyncio.create_task(systemd.attend(is_ready, lambda: "busy", lambda: is_healthy))
+        await asyncio.sleep(PATIENCE_S + 1)
+        assert (4, []) == (len(heard(manager, "STATUS=busy")), heard(manager, "READY=1"))
+        assert extended == len(heard(manager, f"EXTEND_TIMEOUT_USEC={int(PATIENCE_S * 1e6)}"))
+        is_ready.set()
+        await asyncio.sleep(1)
+        assert 1 == len(heard(manager, "READY=1"))
+        attending.cancel()
+
+    with Manager(tmp_path) as manager:
+        on_virtual_time(attend(manager))
 
 
 def fill(address: str) -> None:
@@ -137,6 +162,7 @@ def test_passed_sockets(tmp_path: Path) -> None:
         assert told == taken(manager, *manager.fds)
 
 
+@pytest.mark.servers
 def test_passed_by_mistake(tmp_path: Path) -> None:
     """What accepts no connections cannot be served."""
     datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -156,10 +182,10 @@ def test_passed_by_mistake(tmp_path: Path) -> None:
 
 def served(manager: Manager, sections: Sections | None = None) -> Ldappolicy:
     """The service, as this manager starts it."""
-    return Ldappolicy(sections, command=manager.command(), pass_fds=manager.fds)
+    return Ldappolicy(sections, **manager.passes)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.servers)])
 def test_life(tmp_path: Path, workers: int) -> None:
     """Ready, fed, reloaded, refused, stopped; the passed sockets are what is served, and stay."""
     sections: Sections = {"server": {"workers": workers}}
@@ -185,6 +211,7 @@ def test_life(tmp_path: Path, workers: int) -> None:
         assert manager.file.is_socket()
 
 
+@pytest.mark.servers
 def test_ready_when_policies_are_in_force(tmp_path: Path, example_ldif: Path) -> None:
     """While the directory is away the start takes longer, and only that is said."""
     with Slapd(schema="ldappolicy") as slapd:
@@ -193,7 +220,7 @@ def test_ready_when_policies_are_in_force(tmp_path: Path, example_ldif: Path) ->
         sections: Sections = {"directory": {"uri": [slapd.uri]}}
         with Manager(tmp_path) as manager, served(manager, sections) as service:
             service.wait_for_log("no policies yet")
-            waiting = manager.wait_for(f"EXTEND_TIMEOUT_USEC={int(PATIENCE * 1e6)}")
+            waiting = manager.wait_for(f"EXTEND_TIMEOUT_USEC={int(PATIENCE_S * 1e6)}")
             assert "STATUS=no policies yet, requests are answered as on_unavailable says" == waiting[0]
             assert [] == [said for said in manager.hear() if "READY=1" in said]
             slapd.start()

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from unittest.mock import Mock
 
 import hypothesis
 import pytest
@@ -23,7 +24,7 @@ from rich.console import Console
 from ldappolicy import verification
 from ldappolicy.address import address_keys, client_keys, domain_keys, fold
 from ldappolicy.cli.import_main_cf import SHOWN, lines_of, progress, verified
-from ldappolicy.errors import InputError
+from ldappolicy.errors import InputError, OracleError
 from ldappolicy.importing import Carried, carry_over
 from ldappolicy.main_cf import MainCf, read_main_cf
 from ldappolicy.verification import Difference, Report, compare, verify
@@ -35,8 +36,6 @@ from tests.labs.importing import BASE, FOLDERS, RECIPES, run_import
 from tests.labs.ldappolicy import program
 from tests.labs.postfix import require_postfix
 from tests.labs.slapd import wait_until
-
-needs_postfix = pytest.mark.usefixtures("private_postfix")
 
 SYSTEM = """\
 compatibility_level = 3.6
@@ -55,10 +54,11 @@ def written(folder: Path, text: str, **files: str) -> MainCf:
     return read_main_cf(folder / "main.cf")
 
 
-@pytest.fixture
-def private_postfix() -> None:
-    """Skips, saying what it takes, where no private Postfix can be run."""
-    require_postfix()
+@pytest.fixture(autouse=True)
+def private_postfix(request: pytest.FixtureRequest) -> None:
+    """Skips what is marked, saying what it takes, where no private Postfix can be run."""
+    if any(request.node.iter_markers("servers")) or any(request.node.iter_markers("long")):
+        require_postfix()
 
 
 # --- neighbours -----------------------------------------------------------------------------------
@@ -241,6 +241,7 @@ def is_met(key: Key, question: Question) -> bool:
     return key.text in (address_keys(fold(said), "+", True).keys if said else ("<>",))
 
 
+@pytest.mark.servers
 @given(st.lists(KEYS, min_size=1, max_size=12, unique=True), st.integers(0, 5))
 def test_every_key_is_met(keys: list[Key], seed: int) -> None:
     """With as many questions as keys each is met once, as it stands, before any has its second turn."""
@@ -311,7 +312,7 @@ def test_nothing_else_is_asked(tmp_path: Path, text: str) -> None:
     assert PUT[text] == (tables.put_list(text), tables.put(text))
 
 
-@needs_postfix
+@pytest.mark.servers
 def test_tables_are_made_anew(tmp_path: Path) -> None:
     """A table is copied once, and made by postmap(1) where it takes that."""
     (tmp_path / "text").write_text("a b\n")
@@ -507,15 +508,17 @@ def told(report: Report) -> str:
     return "\n".join(map(str, report.differences[:5]))
 
 
-@needs_postfix
+@pytest.mark.parametrize(
+    "count", [pytest.param(40, marks=pytest.mark.servers), pytest.param(200, marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipe(name: str) -> None:
+def test_recipe(name: str, count: int) -> None:
     """Postfix and what was imported agree about every key of a recipe and about what is near it."""
     steps: list[None] = []
     main = read_main_cf(FOLDERS / name / "main.cf")
-    report = verify(main, imported(main).records, BASE, "default", 200, lambda: steps.append(None))
-    assert (200, 0, 0) == (report.asked, report.apart, len(report.differences)), told(report)
-    assert len(steps) == 200
+    report = verify(main, imported(main).records, BASE, "default", count, lambda: steps.append(None))
+    assert (count, 0, 0) == (report.asked, report.apart, len(report.differences)), told(report)
+    assert len(steps) == count
     assert report.unmet == 0
 
 
@@ -528,7 +531,7 @@ def command(main_cf: Path, capsys: pytest.CaptureFixture[str], *arguments: str) 
     return status, out, error.replace("ldappolicy: ", "")
 
 
-@needs_postfix
+@pytest.mark.servers
 def test_nothing_differs(capsys: pytest.CaptureFixture[str]) -> None:
     """The LDIF is printed as ever; on standard error stands how many differ."""
     main_cf = FOLDERS / "protected_by_sender" / "main.cf"
@@ -537,7 +540,7 @@ def test_nothing_differs(capsys: pytest.CaptureFixture[str]) -> None:
     assert expected == command(main_cf, capsys, "--verify", "60")
 
 
-@needs_postfix
+@pytest.mark.servers
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_interrupted(number: signal.Signals) -> None:
     """Nothing that was started or written is left behind."""
@@ -546,7 +549,7 @@ def test_interrupted(number: signal.Signals) -> None:
         folder = Path(name)
         folder.chmod(0o755)
         process = subprocess.Popen(
-            [program(), *arguments, "--verify", str(verification.MOST)],
+            [program(), *arguments, "--verify", "3000"],
             env={**os.environ, "TMPDIR": name},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -559,7 +562,7 @@ def test_interrupted(number: signal.Signals) -> None:
         assert [] == [*folder.iterdir()]
 
 
-@needs_postfix
+@pytest.mark.servers
 def test_on_a_terminal(tmp_path: Path) -> None:
     """The real command shows its progress on a terminal, and prints its LDIF elsewhere."""
     ours, theirs = os.openpty()
@@ -587,7 +590,7 @@ def read(terminal: int) -> bytes:
         return b""
 
 
-@needs_postfix
+@pytest.mark.servers
 def test_what_one_reply_cannot_say(tmp_path: Path) -> None:
     """A server configuration error of ours differs, and the line says why it is one."""
     text = "smtpd_recipient_restrictions = check_client_access static:HOLD, reject_rbl_client rbl.example\n"
@@ -621,6 +624,7 @@ ENDINGS: Mapping[str, tuple[str, int, str]] = {
         65,
         "0 differ",
     ),
+    "Postfix does not begin": ("soft_bounce = maybe\n", 65, "Postfix did not start: ended: 1"),
     "Postfix does not start": (
         "smtpd_relay_restrictions =\nsmtpd_recipient_restrictions = permit\n",
         65,
@@ -629,7 +633,7 @@ ENDINGS: Mapping[str, tuple[str, int, str]] = {
 }
 
 
-@needs_postfix
+@pytest.mark.servers
 @pytest.mark.parametrize("case", ENDINGS)
 def test_ending(tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str) -> None:
     """1 when something differs; 65 when something was left out, or Postfix does not take the main.cf."""
@@ -648,7 +652,8 @@ def test_usage(capsys: pytest.CaptureFixture[str], count: str) -> None:
     assert 64 == command(FOLDERS / "local_only" / "main.cf", capsys, "--verify", count)[0]
 
 
-def test_without_postfix(tmp_path: Path) -> None:
+@pytest.mark.servers
+def test_without_root() -> None:
     """Where no private Postfix can be run the LDIF is printed, and the exit status is 69."""
     script = (
         "import sys, os\n"
@@ -656,32 +661,46 @@ def test_without_postfix(tmp_path: Path) -> None:
         "if os.geteuid() == 0: import ldappolicy.cli.import_main_cf; os.setuid(65534)\n"
         "sys.exit(run(sys.argv[1:]))\n"
     )
-    (tmp_path / "main.cf").write_text(SYSTEM)
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(0o755)
-    words = ["import", "--main-cf", str(tmp_path / "main.cf"), "--policy-base", BASE, "--verify", "5"]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=60, check=False
-    )
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        (Path(name) / "main.cf").write_text(SYSTEM)
+        words = ["import", "--main-cf", f"{name}/main.cf", "--policy-base", BASE, "--verify", "5"]
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words], capture_output=True, text=True, check=False
+        )
     assert (69, "ldappolicy: --verify: a private Postfix needs root\n") == (done.returncode, done.stderr)
     assert "smtpdRelayRestrictions: reject_unauth_destination" in done.stdout
 
 
 # --- planted faults -------------------------------------------------------------------------------
 
-# Recipe, the entry's cn, attribute, what stands there, what is planted.
-FAULTS: Mapping[str, tuple[str, str, str, str, str]] = {
-    "an action": ("frequently_forged", "sender_access", "smtpdAccess", "550 5.7.1 unsubscribe first", "OK"),
-    "a text": ("frequently_forged", "sender_access", "smtpdAccess", "unsubscribe first", "unsubscribe"),
-    "a code": ("everything", "clients", "smtpdAccess", "450 4.7.1 later", "451 4.7.1 later"),
-    "an action on the message": ("everything", "clients-2", "smtpdAccess", "HOLD", "DUNNO"),
-    "a dropped line": ("protected_by_sender", "insiders", "smtpdAccess", "another.domain OK", "x.invalid OK"),
-    "a class": ("protected_by_sender", "insiders_only", "smtpdRestrictions", ", reject", ", permit"),
-    "a class without its end": ("local_only", "local_only", "smtpdRestrictions", ", reject", ""),
-    "a network": ("protected_by_network", "default", "smtpdMynetworks", "192.0.2.0/24", "192.0.2.0/25"),
-    "a local domain": ("local_only", "local_domains-2", "smtpdAccess", "that.domain", "x.invalid"),
-    "a list": ("local_only", "default", "smtpdRecipientRestrictions", "permit_mynetworks, ", ""),
-    "the delimiter": ("junk_mail_classes", "default", "smtpdRecipientDelimiter", "+", "-"),
+# Recipe, the entry's cn, attribute, what stands there, what is planted; requests that find it.
+FAULTS: Mapping[str, tuple[str, str, str, str, str, int]] = {
+    "an action": (
+        "frequently_forged",
+        "sender_access",
+        "smtpdAccess",
+        "550 5.7.1 unsubscribe first",
+        "OK",
+        100,
+    ),
+    "a text": ("frequently_forged", "sender_access", "smtpdAccess", "unsubscribe first", "unsubscribe", 100),
+    "a code": ("everything", "clients", "smtpdAccess", "450 4.7.1 later", "451 4.7.1 later", 100),
+    "an action on the message": ("everything", "clients-2", "smtpdAccess", "HOLD", "DUNNO", 100),
+    "a dropped line": (
+        "protected_by_sender",
+        "insiders",
+        "smtpdAccess",
+        "another.domain OK",
+        "x.invalid OK",
+        100,
+    ),
+    "a class": ("protected_by_sender", "insiders_only", "smtpdRestrictions", ", reject", ", permit", 100),
+    "a class without its end": ("local_only", "local_only", "smtpdRestrictions", ", reject", "", 100),
+    "a network": ("protected_by_network", "default", "smtpdMynetworks", "192.0.2.0/24", "192.0.2.0/25", 100),
+    "a local domain": ("local_only", "local_domains-2", "smtpdAccess", "that.domain", "x.invalid", 100),
+    "a list": ("local_only", "default", "smtpdRecipientRestrictions", "permit_mynetworks, ", "", 100),
+    "the delimiter": ("junk_mail_classes", "default", "smtpdRecipientDelimiter", "+", "-", 300),
 }
 
 
@@ -698,21 +717,32 @@ def planted(carried: Carried, cn: str, attribute: str, was: str, becomes: str) -
     return Carried(records, carried.left_out, carried.warnings)
 
 
-@needs_postfix
+@pytest.mark.servers
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_fault(capsys: pytest.CaptureFixture[str], fault: str) -> None:
     """One thing that is wrong in the entries is found, a line each time, and the exit status is 1."""
-    recipe, cn, attribute, was, becomes = FAULTS[fault]
+    recipe, cn, attribute, was, becomes, count = FAULTS[fault]
     main = read_main_cf(FOLDERS / recipe / "main.cf")
     carried = planted(imported(main), cn, attribute, was, becomes)
-    status = verified(main, carried, BASE, "default", 300)
+    status = verified(main, carried, BASE, "default", count)
     error = capsys.readouterr().err.splitlines()
     assert 1 == status, error
     assert error[0].startswith("ldappolicy: differs: client=")
     assert re.search(r", [1-9]\d* differ$", error[-1])
 
 
-@needs_postfix
+@pytest.mark.servers
+def test_a_comparison_that_breaks_off() -> None:
+    """A connection that is lost on the way is an error of one line, not of the entries."""
+    main = read_main_cf(FOLDERS / "local_only" / "main.cf")
+    gone = Mock(side_effect=ConnectionResetError(104, "Connection reset by peer"))
+    with pytest.raises(
+        OracleError, match=r"^the comparison broke off: \[Errno 104\] Connection reset by peer$"
+    ):
+        verify(main, imported(main).records, BASE, "default", 10, gone)
+
+
+@pytest.mark.servers
 def test_entries_that_cannot_be_served() -> None:
     """A policy that does not parse is an error of its own, no difference."""
     main = read_main_cf(FOLDERS / "local_only" / "main.cf")
@@ -778,11 +808,14 @@ def generated(seed: int, count: int) -> Iterator[Pair]:
     return iter(found[:: max(1, len(found) // count)][:count])
 
 
-@needs_postfix
-@pytest.mark.parametrize("seed", range(4))
-def test_generated(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("seed", "count"),
+    [pytest.param(0, 4, marks=pytest.mark.servers)]
+    + [pytest.param(seed, 8, marks=pytest.mark.long) for seed in range(4)],
+)
+def test_generated(tmp_path: Path, seed: int, count: int) -> None:
     """A generated policy decides after its import as before."""
-    for number, pair in enumerate(generated(seed, 8)):
+    for number, pair in enumerate(generated(seed, count)):
         folder = tmp_path / str(number)
         folder.mkdir()
         report = verification_of(as_main_cf(pair, folder), 120)

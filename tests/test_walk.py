@@ -26,9 +26,7 @@ from tests.labs.ldappolicy import Ldappolicy
 from tests.labs.postfix import Postfix, require_postfix
 from tests.labs.slapd import PLAIN, SUFFIX, Slapd, free_port, require_slapd
 from tests.labs.systemd import Systemd
-
-README = (ROOT / "README.md").read_text("utf-8")
-BLOCKS: list[tuple[str, str]] = re.findall(r"(?ms)^<!-- walk: (\S+) -->\n```\w*\n(.*?)^```$", README)
+from tests.readme import WALK
 
 UNIT = ROOT / "deploy" / "systemd" / "ldappolicy.service"
 FETCH = "import sys, urllib.request as web; print(web.urlopen(sys.argv[1]).read().decode())"
@@ -79,7 +77,7 @@ class Debians(Slapd):
 
 def parameters() -> dict[str, str]:
     """The lines of main.cf."""
-    (text,) = (text for name, text in BLOCKS if name == "main.cf")
+    (text,) = (text for name, text in WALK if name == "main.cf")
     lines = (line.partition("=") for line in text.splitlines() if not line.startswith("#"))
     return {name.strip(): value.strip() for name, _, value in lines}
 
@@ -140,7 +138,7 @@ class Walk:
 
     def go(self) -> None:
         """All of it."""
-        for name, text in BLOCKS:
+        for name, text in WALK:
             if name in self._steps:
                 self._steps[name](text)
             else:
@@ -244,6 +242,7 @@ def walk(tmp_path: Path) -> Iterator[Walk]:
         yield Walk(tmp_path, stack)
 
 
+@pytest.mark.servers
 def test_walk(walk: Walk) -> None:
     """What README says leads from an installation to a rule in shadow, and to the rule in force."""
     walk.go()

@@ -8,8 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,16 @@ import pytest
 from ldappolicy.config import Config, Server
 from ldappolicy.supervisor import worker_count
 from ldappolicy.workers import MOST_UNREAD, Channel
-from tests.labs.ldappolicy import EXAMPLE, Ldappolicy, Sections, merged, toml
+from tests.labs.ldappolicy import DEADLINE, EXAMPLE, HASTY, Ldappolicy, Sections, merged, toml
 from tests.labs.slapd import Slapd, wait_until
 from tests.labs.smtpd import Address, Case, Crowd
 from tests.labs.systemd import Systemd
 
 TWO: Sections = {"server": {"workers": 2}, "log": {"decisions": "none"}}
 SMTPDS = 50
-DEADLINE = 20.0
+ANSWERS = r"worker \d \(pid \d+\) answers"
+
+pytestmark = pytest.mark.servers  # two processes that nobody has forked
 
 
 def case(reply: str, **attributes: str) -> Case:
@@ -66,12 +69,30 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-@pytest.fixture
-def two() -> Iterator[Ldappolicy]:
-    """A service of two workers, both of which answer."""
-    with Ldappolicy(merged(TWO, {"web": {"listen": "127.0.0.1:0"}})) as service:
-        service.wait_for_log(r"worker \d \(pid \d+\) answers", 2)
+@pytest.fixture(scope="module")
+def started() -> Iterator[Ldappolicy]:
+    """A service of two workers for tests that leave it with two; another of them is started soon."""
+    timing = replace(HASTY, first_pause_s=0.01, longest_pause_s=0.1)
+    with Ldappolicy(merged(TWO, {"web": {"listen": "127.0.0.1:0"}}), timing=timing) as service:
         yield service
+
+
+@pytest.fixture
+def two(started: Ldappolicy) -> Ldappolicy:
+    """The same, when both answer."""
+    wait_for_both(started)
+    return started
+
+
+def wait_for_both(service: Ldappolicy, without: Sequence[int] = ()) -> None:
+    """Until two workers answer, of which none is one of these processes."""
+
+    def both_answer() -> bool:
+        pids = service.workers()
+        answering = [pid for pid in pids if service.log(rf"\(pid {pid}\) answers")]
+        return 2 == len(pids) == len(answering) and not set(pids) & set(without)
+
+    wait_until(both_answer, DEADLINE)
 
 
 def shown(service: Ldappolicy, path: str) -> tuple[int, str]:
@@ -86,33 +107,32 @@ def shown(service: Ldappolicy, path: str) -> tuple[int, str]:
     return answer.status, text
 
 
-def metric(service: Ldappolicy, name: str) -> float:
-    """The sum of a metric over its labels."""
+def metric(service: Ldappolicy, name: str, label: str) -> float:
+    """The sum of a metric over its other labels."""
     lines = shown(service, "/metrics")[1].splitlines()
-    return sum(float(line.split()[-1]) for line in lines if re.match(rf"{name}[ {{]", line))
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{") and label in line)
 
 
 # ---------------------------------------------------------------- nothing is lost
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_restart_under_load(tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(
+    ("workers", "restarts"), [(1, 2), (2, 1), pytest.param(2, 2, marks=pytest.mark.long)]
+)
+def test_restart_under_load(tmp_path: Path, workers: int, restarts: int) -> None:
     """Sockets that systemd holds: each request has its one right reply, at the second try at the latest."""
     sections: Sections = merged(TWO, {"server": {"workers": workers}})
 
     async def restart() -> None:
-        with (
-            Systemd(tmp_path) as systemd,
-            Ldappolicy(sections, command=systemd.command(), pass_fds=systemd.fds) as service,
-        ):
+        with Systemd(tmp_path) as systemd, Ldappolicy(sections, **systemd.passes) as service:
             async with Crowd(systemd.addresses, CASES, SMTPDS) as crowd:
-                for _ in range(2):
+                for _ in range(restarts):
                     await crowd.answers(10 * SMTPDS)
                     assert 0 == await asyncio.to_thread(service.stop)
                     await asyncio.to_thread(service.start)
                 await crowd.answers(10 * SMTPDS)
             assert ([], 0) == (crowd.wrong, crowd.unanswered)
-            assert crowd.closed >= 2 * SMTPDS
+            assert crowd.closed >= restarts * SMTPDS
 
     asyncio.run(restart())
 
@@ -123,8 +143,9 @@ def test_a_worker_is_killed_under_load(two: Ldappolicy) -> None:
     async def kill() -> None:
         async with Crowd(addresses(two), CASES, SMTPDS) as crowd:
             await crowd.answers(10 * SMTPDS)
-            os.kill(two.workers()[0], signal.SIGKILL)
-            await asyncio.to_thread(two.wait_for_log, r"worker \d \(pid \d+\) answers", 3)
+            killed = two.workers()[0]
+            os.kill(killed, signal.SIGKILL)
+            await asyncio.to_thread(wait_for_both, two, [killed])
             await crowd.answers(10 * SMTPDS)
         assert ([], 0) == (crowd.wrong, crowd.unanswered)
         assert crowd.closed >= 1
@@ -134,15 +155,20 @@ def test_a_worker_is_killed_under_load(two: Ldappolicy) -> None:
 
 def test_what_was_counted_stays(two: Ldappolicy) -> None:
     """The metrics are of all workers, also of those that have ended."""
+
+    def counted() -> float:
+        return metric(two, "ldappolicy_requests_total", 'policy="plain"')
+
     for _ in range(10):
-        two.ask(recipient="nobody@my.domain")
-    counted = 11  # and the one with which a start ends
-    wait_until(lambda: metric(two, "ldappolicy_requests_total") == counted, DEADLINE)
-    for pid in two.workers():
+        two.ask(recipient="nobody@my.domain", policy_context="plain")
+    wait_until(lambda: counted() == 10, DEADLINE)
+    before = two.workers()
+    for pid in before:
         os.kill(pid, signal.SIGTERM)
-    two.wait_for_log("ended with status 0; another is started", 2)
-    two.ask(recipient="nobody@my.domain")
-    wait_until(lambda: metric(two, "ldappolicy_requests_total") == counted + 1, DEADLINE)
+    for pid in before:
+        two.wait_for_log(rf"\(pid {pid}\) ended with status 0; another is started")
+    two.ask(recipient="nobody@my.domain", policy_context="plain")
+    wait_until(lambda: counted() == 11, DEADLINE)
     assert (200, "alive\n") == shown(two, "/healthz")
 
 
@@ -166,19 +192,10 @@ def open_files(pid: int) -> int:
 # ---------------------------------------------------------------- the life of a worker
 
 
-IMPATIENT = """
-from functools import partial
-from ldappolicy import supervisor
-from ldappolicy.cli import main
-supervisor.Timing = partial(supervisor.Timing, missed=2)
-main()
-"""
-
-
 def test_a_worker_that_hangs() -> None:
     """It is killed by its id, and replaced."""
-    with Ldappolicy(TWO, command=[sys.executable, "-c", IMPATIENT]) as two:
-        two.wait_for_log(r"worker \d \(pid \d+\) answers", 2)
+    with Ldappolicy(TWO, timing=replace(HASTY, missed=20)) as two:
+        wait_for_both(two)
         pid = two.workers()[0]
         os.kill(pid, signal.SIGSTOP)
         two.wait_for_log(rf"worker \d \(pid {pid}\) has given no sign of life for 2.0 s: killed")
@@ -189,7 +206,7 @@ def test_a_worker_that_hangs() -> None:
 def test_a_worker_without_policies(example_ldif: Path) -> None:
     """It is passed over while another has them; where nobody has, requests are answered as is configured."""
     stranger = {"sender": "stranger@elsewhere.example", "recipient": "all@my.domain"}
-    answers, loaded = r"worker \d \(pid \d+\) answers", "mirror complete"
+    loaded = "mirror complete"
     with Slapd(schema="ldappolicy") as slapd:
         slapd.load(example_ldif)
         with Ldappolicy(merged(TWO, {"directory": {"uri": [slapd.uri]}})) as service:
@@ -198,9 +215,9 @@ def test_a_worker_without_policies(example_ldif: Path) -> None:
             os.kill(service.workers()[0], signal.SIGKILL)
             service.wait_for_log("no policies yet")
             assert {"reject,"} == {service.ask(**stranger) for _ in range(20)}
-            assert 2 == len(service.log(answers))
+            assert 2 == len(service.log(ANSWERS))
             os.kill(service.workers()[0], signal.SIGKILL)
-            service.wait_for_log(answers, 3)
+            service.wait_for_log(ANSWERS, 3)
             assert "DEFER_IF_PERMIT" in str(service.ask(**stranger))
             slapd.start()
             service.wait_for_log(loaded, 4)
@@ -224,11 +241,12 @@ def test_a_worker_of_another_version(tmp_path: Path) -> None:
     """What it counted does not fit: that is lost, the service is not."""
     program = OTHER_BUCKETS.replace("OTHER", str(tmp_path / "other"))
     with Ldappolicy(TWO, command=[sys.executable, "-c", program]) as two:
-        two.wait_for_log(r"worker \d \(pid \d+\) answers", 2)
-        for pid in two.workers():
+        wait_for_both(two)
+        before = two.workers()
+        for pid in before:
             os.kill(pid, signal.SIGTERM)
         two.wait_for_log(r"what worker \d \(pid \d+\) counted is lost: it was of another version")
-        two.wait_for_log(r"worker \d \(pid \d+\) answers", 4)
+        wait_for_both(two, before)
         assert "DUNNO" == two.ask(recipient="nobody@my.domain")
 
 
@@ -303,6 +321,7 @@ def test_a_configuration_that_no_worker_starts_with(tmp_path: Path, sections: Se
 def test_configuration_of_all(two: Ldappolicy) -> None:
     """A good one is in force in every worker, a bad one in none, not even in those that start later."""
     stranger = {"sender": "stranger@elsewhere.example", "recipient": "all@my.domain"}
+    good = two.sections
     assert {"reject,"} == {two.ask(**stranger) for _ in range(10)}
     two.configure(merged(two.sections, {"policy": {"name": "exercise"}}))
     two.hang_up()
@@ -311,11 +330,15 @@ def test_configuration_of_all(two: Ldappolicy) -> None:
     two.configure(merged(two.sections, {"policy": {"name": "absent"}}))
     two.hang_up()
     two.wait_for_log("configuration refused, the old one stays: .*no policy named 'absent'")
-    for pid in two.workers():
+    before = two.workers()
+    for pid in before:
         os.kill(pid, signal.SIGKILL)
-    two.wait_for_log(r"worker \d \(pid \d+\) answers", 4)
+    wait_for_both(two, before)
     assert {"DUNNO"} == {two.ask(**stranger) for _ in range(10)}
     assert 1 == len(two.log("configuration refused"))
+    two.configure(good)
+    two.hang_up()
+    two.wait_for_log("configuration in force in every worker", 2)
 
 
 def test_worker_count() -> None:

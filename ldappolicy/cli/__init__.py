@@ -9,13 +9,16 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import click
 
 from ldappolicy import __version__
 from ldappolicy import config as configuration
 from ldappolicy.errors import ConfigError, InputError, LdapPolicyError, OracleError, Unavailable
+
+if TYPE_CHECKING:  # what only one command takes is not imported for the others
+    from ldappolicy.daemon import Timing
 
 EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 64, 65, 69, 75, 78
 
@@ -27,6 +30,8 @@ class Context:
     """What every command gets: where the configuration is."""
 
     path: Path
+    timing: "Timing | None" = None
+    """Other than a site's: a test's."""
 
     def load(self) -> configuration.Config:
         """The configuration; raises ConfigError."""
@@ -74,7 +79,7 @@ def cli(ctx: click.Context, config: Path) -> None:
     """An LDAP-backed directory policy engine for Postfix."""
     # One line for an error: what the rooms below log is for `serve`, which sets its log up.
     logging.getLogger("ldappolicy").addHandler(logging.NullHandler())
-    ctx.obj = Context(config)
+    ctx.obj = Context(config, ctx.obj)
 
 
 def main() -> NoReturn:
@@ -82,10 +87,10 @@ def main() -> NoReturn:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], timing: "Timing | None" = None) -> int:
     """Runs a command; the exit status."""
     try:
-        status: Any = cli.main(arguments, prog_name="ldappolicy", standalone_mode=False)
+        status: Any = cli.main(arguments, prog_name="ldappolicy", standalone_mode=False, obj=timing)
     except click.ClickException as problem:
         return _say(_usage(problem), EX_USAGE)
     except (click.Abort, KeyboardInterrupt):

@@ -15,7 +15,7 @@ from rich.table import Table
 from ldappolicy import workers
 from ldappolicy.cli import Context
 from ldappolicy.config import Inet
-from ldappolicy.daemon import Daemon
+from ldappolicy.daemon import DEFAULT, Daemon
 from ldappolicy.directory.ldap import LdapDirectory
 from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.policy import Policy, PolicySet, RestrictionClass
@@ -46,7 +46,7 @@ def _open_standard_streams() -> None:
 
 async def _serve(context: Context) -> None:
     systemd = take(os.environ)
-    config = context.load()
+    config, timing = context.load(), context.timing or DEFAULT
 
     def say(facts: Facts, web: Web | None) -> None:
         try:
@@ -56,12 +56,12 @@ async def _serve(context: Context) -> None:
             _discard_output()
 
     if worker_count(config) == 1:
-        daemon = Daemon(config, context.load, systemd=systemd)
+        daemon = Daemon(config, context.load, systemd=systemd, timing=timing)
         await daemon.run(lambda daemon: say(_facts(daemon), daemon.web))
     else:
         # The same program again, however it was called.
         command = [sys.executable, *sys.orig_argv[1:], "--control"]
-        supervisor = Supervisor(context.path, command, systemd=systemd)
+        supervisor = Supervisor(context.path, command, systemd=systemd, timing=timing)
         await supervisor.run(lambda facts: say(facts, supervisor.web))
 
 

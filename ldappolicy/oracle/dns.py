@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
+from ldappolicy.errors import OracleError
 from ldappolicy.oracle.serving import serving
 
 Records = Mapping[tuple[str, str], Sequence[str]]
@@ -87,7 +88,7 @@ def _bind(dns: Dns) -> _Server:
             return _Server(f"127.77.{random.randint(0, 255)}.{random.randint(1, 254)}", dns)
         except OSError as error:
             last = error
-    raise last
+    raise OracleError(f"no address for a DNS server of its own: {last.strerror}") from last
 
 
 def _name(message: bytes, start: int) -> tuple[str, int]:

@@ -10,7 +10,8 @@
   process 1 in there ends (its standard input is a pipe that we hold), the kernel ends all the rest.
 * The network is the machine's: smtpd listens on free ports of 127.0.0.1, one for each service, and
   reaches a policy service or slapd on loopback, or on a socket file that the user `postfix` may open.
-* Its resolver is ours (`dns`, `servfail`): resolv.conf is replaced in the mount namespace only.
+* Its resolver is ours (`dns`, `servfail`): resolv.conf, nsswitch.conf and hosts are replaced in the mount
+  namespace only; what it logs before it has read its main.cf goes nowhere.
 * Everything is delivered to discard(8); nothing leaves. XCLIENT is allowed from loopback, AUTH PLAIN
   takes every login with any password, from a Dovecot auth server of our own.
 
@@ -19,8 +20,10 @@ the installed one is run from the folder where it was built (`built`: its bin/ a
 """
 
 import base64
+import grp
 import json
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -37,11 +40,18 @@ from typing import Any, Self
 
 from ldappolicy.errors import OracleError
 from ldappolicy.oracle.dns import Dns, Records
+from ldappolicy.oracle.programs import (
+    DEADLINE,
+    SEARCHED,
+    configure,
+    make_old,
+    parameter,
+    program,
+    run,
+    start,
+)
 from ldappolicy.oracle.serving import serving
 from ldappolicy.oracle.smtp import Session
-
-DEADLINE = 30.0
-_SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 
 MAIN = {
     "compatibility_level": "3.6",
@@ -73,6 +83,8 @@ MAIN = {
     "smtpd_client_connection_count_limit": "0",
     "notify_classes": "",
     "biff": "no",
+    # A table of type ldap: has what its own file says, and nothing of the machine's ldap.conf.
+    "import_environment": "MAIL_CONFIG TZ LANG=C POSTLOG_SERVICE POSTLOG_HOSTNAME LDAPNOINIT=1",
 }
 
 # name, type, private, process limit, command; unprivileged and chroot are "n" but where master.cf(5) says.
@@ -121,12 +133,27 @@ QUEUE = {
     "pid": ("root", "root", 0o755),
 }
 
+# What stands in /etc of the mount namespace; no name is asked of whatever else the machine's libc asks.
+NAMES = {
+    # Our server answers every question, at once or when the machine lets it.
+    "resolv.conf": "nameserver {dns}\noptions timeout:20 attempts:2\n",
+    "nsswitch.conf": "hosts: files dns\n",
+    "hosts": "127.0.0.1 localhost\n::1 localhost\n",
+}
+
 # Process 1 of the namespaces. The end of its standard input is the end of everything in there.
 INSIDE = """
-mount --bind "$1" /etc/resolv.conf || exit
+for name in resolv.conf nsswitch.conf hosts; do
+    [ ! -e /etc/$name ] || mount --bind "$1/$name" /etc/$name || exit
+done
+[ ! -e /dev/log ] || mount --bind /dev/null /dev/log || exit
 { "$2" -c "$3" -d; echo "ended: $?"; } &
 exec cat >/dev/null
 """
+
+
+class NotStarted(OracleError):
+    """master(8) was run, and ended: it does not take its main.cf."""
 
 
 @cache
@@ -134,17 +161,19 @@ def lacking() -> str:
     """What it takes to run a private Postfix here; empty: nothing is missing."""
     if os.geteuid() != 0:
         return "a private Postfix needs root"
-    if not shutil.which("postconf", path=_SBIN):
+    if not shutil.which("postconf", path=SEARCHED):
         return "Postfix is not installed: apt-get install postfix postfix-ldap"
-    tried = subprocess.run(
-        ["unshare", "--mount", "--pid", "--fork", "mount", "--bind", "/etc/hosts", "/etc/resolv.conf"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return (
-        f"mount and pid namespaces are not allowed here: {tried.stderr.strip()}" if tried.returncode else ""
-    )
+    try:
+        pwd.getpwnam(MAIN["mail_owner"])
+        grp.getgrnam(MAIN["setgid_group"])
+    except KeyError as missing:
+        return f"Postfix is not installed in full: {missing.args[0]}"
+    resolver = "/etc/resolv.conf"
+    try:
+        run("unshare", "--mount", "--pid", "--fork", "mount", "--bind", resolver, resolver)
+    except OracleError as problem:
+        return f"mount and pid namespaces are not allowed here: {problem}"
+    return ""
 
 
 class Postfix:
@@ -169,11 +198,13 @@ class Postfix:
         self.etc, self.spool, self.data = (self.folder / name for name in ("etc", "spool", "data"))
         self.etc.mkdir()
         self.services = {name: dict(parameters) for name, parameters in services.items()}
-        self.ports = dict(zip(services, _free_ports(len(services)), strict=True))
         self._built = built
         self._main = {**MAIN, **(main or {})}
         self._stack = ExitStack()
         self._stack.callback(shutil.rmtree, self.folder)
+        # Ours until it ends: smtpd may listen where nobody else may bind (SO_REUSEADDR).
+        reserved = {name: self._stack.enter_context(_reserved()) for name in services}
+        self.ports = {name: int(held.getsockname()[1]) for name, held in reserved.items()}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -200,7 +231,10 @@ class Postfix:
 
     def _complaints(self) -> str:
         """Why it does not work, as far as Postfix said; master(8) says nothing before it has its log."""
-        return "; ".join([(self.folder / "master.out").read_text(), *self.log("fatal|panic|error|warning")])
+        return "; ".join([*self._output().splitlines(), *self.log("fatal|panic|error|warning")])
+
+    def _output(self) -> str:
+        return (self.folder / "master.out").read_text(errors="replace")
 
     def log(self, pattern: str = "") -> list[str]:
         """The lines of the mail log that match, so far."""
@@ -218,9 +252,8 @@ class Postfix:
 
     def queue(self, name: str = "") -> list[dict[str, Any]]:
         """What postqueue(1) shows of a queue (hold, deferred, active...): one message each."""
-        command = [program("postqueue", self._built), "-c", str(self.etc), "-j"]
-        shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=DEADLINE)
-        messages = [json.loads(line) for line in shown.stdout.splitlines()]
+        shown = run(program("postqueue", self._built), "-c", self.etc, "-j")
+        messages = [json.loads(line) for line in shown.splitlines()]
         return [message for message in messages if name in ("", message["queue_name"])]
 
     # --- how it is made -------------------------------------------------------------------------
@@ -234,10 +267,8 @@ class Postfix:
             (self.spool / name).chmod(mode)
             shutil.chown(self.spool / name, owner, group)
         (self.folder / "mail.log").touch()
-        # One try of a second: a question that our server does not answer is a fault of ours.
-        (self.folder / "resolv.conf").write_text(
-            f"nameserver {self.dns.address}\noptions timeout:1 attempts:2\n"
-        )
+        for name, text in NAMES.items():
+            (self.folder / name).write_text(text.format(dns=self.dns.address))
         places = {
             "queue_directory": self.spool,
             "data_directory": self.data,
@@ -245,13 +276,13 @@ class Postfix:
             "daemon_directory": self._daemons(),
         }
         main = {**self._main, **{key: str(path) for key, path in places.items()}}
-        (self.etc / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in main.items()))
+        configure(self.etc, main, self._built)
         (self.etc / "master.cf").write_text(MASTER + "".join(map(self._service, self.services)))
         make_old(*self.etc.iterdir())
 
     def _daemons(self) -> Path:
         """Where master(8) and what it starts are."""
-        return self._built / "libexec" if self._built else Path(_parameter("daemon_directory"))
+        return self._built / "libexec" if self._built else Path(parameter("daemon_directory"))
 
     def _service(self, name: str) -> str:
         """One smtpd of master.cf; `-o { name = value }` takes values with white space."""
@@ -262,11 +293,9 @@ class Postfix:
     def _start(self, stack: ExitStack) -> None:
         output = stack.enter_context((self.folder / "master.out").open("w"))
         master = self._daemons() / "master"
-        namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-        command = ["sh", "-c", INSIDE, "sh", str(self.folder / "resolv.conf"), str(master), str(self.etc)]
-        self._process = subprocess.Popen(
-            namespaces + command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT
-        )
+        namespaces = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
+        inside = ("sh", "-c", INSIDE, "sh", self.folder, master, self.etc)
+        self._process = start(*namespaces, *inside, output=output)
         stack.callback(self._stop)
 
     def _stop(self) -> None:
@@ -278,25 +307,21 @@ class Postfix:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-            raise
+            raise OracleError(f"Postfix has not ended within {DEADLINE:g} seconds") from None
 
     def _wait(self) -> None:
         deadline = time.monotonic() + DEADLINE
         waiting = set(self.ports.values())
         while waiting:
             waiting = {port for port in waiting if not _answers(port)}
-            ended = self._process.poll() is not None or "ended: " in (self.folder / "master.out").read_text()
-            if ended or time.monotonic() > deadline:
+            if end := re.search(r"(?m)^ended: (\d+)$", self._output()):
+                # As sh(1) counts: from 126 on it could not be run, or a signal has ended it.
+                kind = NotStarted if int(end[1]) < 126 else OracleError
+                raise kind(f"Postfix did not start: {self._complaints()}")
+            if self._process.poll() is not None or time.monotonic() > deadline:
                 raise OracleError(f"Postfix did not start: {self._complaints()}")
             if waiting:
                 time.sleep(0.02)
-
-
-def make_old(*paths: Path, seconds: float = 60) -> None:
-    """Postfix waits up to two seconds for a file that may still be written to (util/dict.c)."""
-    then = time.time() - seconds
-    for path in paths:
-        os.utime(path, (then, then))
 
 
 def _answers(port: int) -> bool:
@@ -307,30 +332,17 @@ def _answers(port: int) -> bool:
     return True
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [int(sock.getsockname()[1]) for sock in sockets]
+def _reserved() -> socket.socket:
+    """A socket bound to a port of loopback that the kernel chose."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 def version(built: Path | None = None) -> str:
     """Which Postfix it is: `3.7.11`, `3.12-20260821`."""
-    return _parameter("mail_version", built)
-
-
-def program(name: str, built: Path | None = None) -> str:
-    """The path of one of Postfix's commands."""
-    return str(built / "bin" / name) if built else shutil.which(name, path=_SBIN) or name
-
-
-@cache
-def _parameter(name: str, built: Path | None = None) -> str:
-    """A default that was compiled in; the machine's own main.cf is not read."""
-    command = [program("postconf", built), "-d", "-h", name]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return parameter("mail_version", built)
 
 
 # --- the auth server ----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Self
 
 from ldappolicy.errors import OracleError
 
-TIMEOUT = 30.0
+TIMEOUT = 120.0
 MESSAGE = b"Subject: test\r\n\r\nThe text.\r\n"
 
 

@@ -29,7 +29,8 @@ from typing import Self
 from ldappolicy.address import is_routed
 from ldappolicy.errors import InputError, OracleError
 from ldappolicy.main_cf import MainCf
-from ldappolicy.oracle.postfix import DEADLINE, Postfix
+from ldappolicy.oracle.postfix import NotStarted, Postfix
+from ldappolicy.oracle.programs import DEADLINE
 from ldappolicy.oracle.replies import effective, is_of_address, parts, says
 from ldappolicy.oracle.smtp import Session
 from ldappolicy.policy import LISTS, PARAMETERS
@@ -105,7 +106,7 @@ def verify(
     """Asks `count` questions; `progress` is called after each.
 
     Raises InputError for a main.cf that Postfix refuses, or entries that cannot be served, OracleError
-    when Postfix does not answer.
+    when Postfix cannot be run or does not answer.
     """
     main = of_this_host(main)
     imported = list(imported)
@@ -123,14 +124,17 @@ def verify(
         postfix = Postfix(smtpd, parameters(main, folder), records(main, keys))
         try:
             stack.enter_context(postfix)
-        except OracleError as problem:
+        except NotStarted as problem:
             raise InputError(f"Postfix refuses this main.cf: {problem}") from None
         _wait_for_greetings(postfix)
         with_message = not {"data", "end_of_data"}.isdisjoint(lists)
         with _Comparison(postfix, ours, with_message) as comparison:
             unasked = tuple(key.text for key in named if not can_be_asked(key))
             report = Report(len(asked), len(keys), unasked=unasked)
-            comparison.run(asked, report, progress)
+            try:
+                comparison.run(asked, report, progress)
+            except OSError as problem:
+                raise OracleError(f"the comparison broke off: {problem}") from problem
     return report
 
 

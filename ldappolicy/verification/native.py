@@ -10,10 +10,8 @@ table that fails, elsewhere it is left away; so are other policy services (check
 """
 
 import re
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from ldappolicy import vocabulary
 from ldappolicy.action import split_list
 from ldappolicy.importing.sources import INDEXED
 from ldappolicy.main_cf import Definition, MainCf
-from ldappolicy.oracle.postfix import make_old, program
+from ldappolicy.oracle.programs import configure, make_old, program, run, table_types
 from ldappolicy.policy import PARAMETERS
 from ldappolicy.verification.questions import LISTED, STRANGER, Key
 
@@ -106,7 +104,6 @@ class Tables:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._made: dict[tuple[str, str], str] = {}
-        (folder / "main.cf").write_text("compatibility_level = 3.6\n")
 
     def put(self, text: str) -> str:
         """A value with the copies in the place of its tables; those that ask a server are gone."""
@@ -131,25 +128,19 @@ class Tables:
         copy = self._folder / f"{len(self._made) + 1}"
         copy.write_bytes(Path(name).read_bytes())
         if kind in INDEXED and kind != "texthash":
-            known = _types()
+            known = table_types()
             kind = kind if kind in known else next((one for one in _MADE if one in known), "texthash")
         if kind in _MADE:
-            command = [program("postmap"), "-c", str(self._folder), f"{kind}:{copy}"]
-            subprocess.run(command, capture_output=True, check=True, timeout=60)  # noqa: S603 - words of ours
+            if not (self._folder / "main.cf").exists():
+                configure(self._folder, {"compatibility_level": "3.6"})
+            make_old(copy)
+            run(program("postmap"), "-c", self._folder, f"{kind}:{copy}", timeout=60)
         return f"{kind}:{copy}"
 
     def make_old(self) -> None:
         """Postfix waits for a file that was written just now, and warns of an index older than its text."""
         for path in self._folder.iterdir():
             make_old(path, seconds=60 if path.suffix else 120)
-
-
-@cache
-def _types() -> frozenset[str]:
-    """The types of tables that this Postfix has."""
-    command = [program("postconf"), "-m"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - words of ours
-    return frozenset(listed.stdout.split())
 
 
 # ---------------------------------------------------------------- the DNS

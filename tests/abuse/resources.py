@@ -356,7 +356,7 @@ def _last_time(service: Ldappolicy) -> float:
 
 def stopped(clients: int = 100) -> Row:
     """SIGSTOP and SIGCONT: who asked meanwhile is answered afterwards."""
-    with ExitStack() as opened, Ldappolicy(QUIET) as service:
+    with ExitStack() as opened, Ldappolicy(QUIET, command=[program()]) as service:
         before = [opened.enter_context(Client(service)) for _ in range(clients)]
         assert [DUNNO] * clients == [client.ask(PASSED) for client in before]
         service.process.send_signal(signal.SIGSTOP)

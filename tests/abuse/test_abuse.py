@@ -1,4 +1,7 @@
-"""Every scene of abuse in small: what has to hold stands in it. `python -m tests.abuse`: in full size."""
+"""Every scene of abuse in small: what has to hold stands in it. `python -m tests.abuse`: in full size.
+
+One of them is enough with every run: what all have in common is in it, and a service that is still right.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +30,12 @@ SMALL: dict[str, Callable[[Path], Row]] = {
 }
 
 
-@pytest.mark.parametrize("name", SCENES)
+def marked(name: str) -> object:
+    """The scene in its tier."""
+    return pytest.param(name, marks=pytest.mark.servers if name == "half_closed" else pytest.mark.long)
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in SCENES])
 def test_scene(name: str, tmp_path: Path) -> None:
     """It runs to its end, and has figures to tell."""
     row = SMALL[name](tmp_path)

@@ -37,7 +37,7 @@ from ldappolicy.service import Service
 from tests.bench.company import ELSEWHERE, LIST_SIZE, PARTNER, PERMITTED, REJECTED, Company, Question
 from tests.labs.deciding import deciding, rcpt
 from tests.labs.ds389 import DS389
-from tests.labs.ldappolicy import Ldappolicy, Sections, Value, merged
+from tests.labs.ldappolicy import Ldappolicy, Sections, Value, merged, program
 from tests.labs.samba import Samba
 from tests.labs.server import Server, are_installed
 from tests.labs.slapd import SUFFIX, Slapd
@@ -223,7 +223,7 @@ def distinct_senders(slapd: Slapd, sizes: Sizes) -> None:
     """On demand, against `serve`."""
     title = f"{sizes.arrivals:,} distinct senders, {sizes.connections} connections, serve"
     heading(title, "first", "again")
-    with Ldappolicy(merged(ON_DEMAND, {"directory": {"uri": [slapd.uri]}})) as service:
+    with Ldappolicy(merged(ON_DEMAND, {"directory": {"uri": [slapd.uri]}}), command=[program()]) as service:
         show_arrivals(sizes.arrivals, *run(arrivals(service, slapd, sizes)))
 
 
@@ -431,7 +431,7 @@ class NotYet(Exception):
 @contextmanager
 def serving(sections: Sections, kind: str, mode: str) -> Iterator[Ldappolicy]:
     """A service that watches as it should, and has its mirror."""
-    service = Ldappolicy(sections)
+    service = Ldappolicy(sections, command=[program()])
     try:
         service.start()
         if kind != "off":
@@ -548,7 +548,7 @@ def mirror(slapd: Slapd, sizes: Sizes) -> None:
     company = sizes.company
     heading(f"mirror of {company.users:,} users, {company.lists:,} lists")
     where: Sections = {"directory": {"uri": [slapd.uri]}}
-    with Ldappolicy(merged(ON_DEMAND, where)) as service:
+    with Ldappolicy(merged(ON_DEMAND, where), command=[program()]) as service:
         without = memory(service.process.pid)
     mirrored: Sections = {"directory": {"watch": "syncrepl"}, "cache": {"mode": "mirror"}}
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.bench.kit import Kit
 from tests.bench.load import Target, processes
-from tests.labs.ldappolicy import Ldappolicy, Sections, merged
+from tests.labs.ldappolicy import Ldappolicy, Sections, merged, program
 from tests.labs.slapd import free_port, wait_until
 
 PATIENCE = 60.0
@@ -98,7 +98,7 @@ def everything_on(kit: Kit, workers: int) -> Sections:
 @contextmanager
 def ldappolicy(kit: Kit, *, workers: int = 1, sections: Sections | None = None) -> Iterator[Served]:
     """`serve`, once it answers; with `sections` on top of everything that is on."""
-    lab = Ldappolicy(merged(everything_on(kit, workers), sections or {}))
+    lab = Ldappolicy(merged(everything_on(kit, workers), sections or {}), command=[program()])
     try:
         with on_cores(server_cores(workers)):
             lab.start()

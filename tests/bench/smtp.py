@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from ldappolicy.oracle import postfix as oracle
+from ldappolicy.oracle.programs import configure, make_old, program, run, table_types
 from tests.bench.kit import Kit, Part
 from tests.bench.load import Run, in_turn
 from tests.bench.services import ldappolicy, policyecho
@@ -55,8 +56,7 @@ def lacking() -> str:
         return reason
     if not are_installed("slapd", "slapadd"):
         return "apt-get install slapd ldap-utils"
-    known = subprocess.run([oracle.program("postconf"), "-m"], capture_output=True, text=True, check=True)
-    missing = {"hash", "ldap"} - set(known.stdout.split())
+    missing = {"hash", "ldap"} - table_types()
     return f"no {' and '.join(sorted(missing))} tables: apt-get install postfix-ldap" if missing else ""
 
 
@@ -183,10 +183,10 @@ def hash_tables(kit: Kit, folder: Path) -> Native:
     texts["lists"] = {address: f"h{entry['cn']}" for address, entry in lists.items()}
     for name, items in texts.items():
         (folder / name).write_text("".join(f"{key} {value}\n" for key, value in items.items()))
-    (folder / "main.cf").write_text("compatibility_level = 3.6\n")
-    maps = [f"hash:{folder / name}" for name in texts]
-    subprocess.run([oracle.program("postmap"), "-c", folder, *maps], check=True, capture_output=True)
-    oracle.make_old(*folder.iterdir())
+    configure(folder, {"compatibility_level": "3.6"})
+    make_old(*folder.iterdir())
+    run(program("postmap"), "-c", folder, *(f"hash:{folder / name}" for name in texts))
+    make_old(*folder.iterdir())
     return native(kit, "h", lambda name: f"hash:{folder / name}")
 
 

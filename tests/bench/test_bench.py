@@ -42,6 +42,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     return made
 
 
+@pytest.mark.servers
+def test_first_pass(tiny: Kit) -> None:
+    """The first row of speed: a service just started, beside one that does nothing."""
+    row = speed.first_pass(tiny)
+    assert (SPEED[0], "0") == (row.what, row.wrong)
+    assert re.match("[1-9]", row.measured)
+    assert row.beside
+
+
+@pytest.mark.long
 def test_speed(tiny: Kit) -> None:
     """Every row has a figure beside another one, and no wrong answer."""
     rows = list(speed.rows(tiny))
@@ -50,6 +60,7 @@ def test_speed(tiny: Kit) -> None:
     assert [] == [row for row in rows if not re.match("[1-9]", row.measured) or not row.beside]
 
 
+@pytest.mark.servers
 def test_native_rules(tiny: Kit, tmp_path: Path) -> None:
     """Each list is a class of its own for Postfix, over tables of one kind."""
     if reason := smtp.lacking():
@@ -63,6 +74,7 @@ def test_native_rules(tiny: Kit, tmp_path: Path) -> None:
     assert (tmp_path / "list0000.db").exists()
 
 
+@pytest.mark.servers
 def test_rules_of_postfwd(tiny: Kit, tmp_path: Path) -> None:
     """Every jump leads somewhere, every table holds something."""
     postfwd.write_rules(tiny, tmp_path)
@@ -74,6 +86,7 @@ def test_rules_of_postfwd(tiny: Kit, tmp_path: Path) -> None:
     assert [] == [name for name in files if not Path(name).read_text()]
 
 
+@pytest.mark.servers
 def test_tree(tiny: Kit) -> None:
     """The service's directory holds what the kit's does."""
     text = tiny.tree.read_text()
@@ -83,6 +96,7 @@ def test_tree(tiny: Kit) -> None:
     assert sum(len(one["members"]) for one in tiny.directory["lists"].values()) == text.count("\nmember: ")
 
 
+@pytest.mark.servers
 def test_ordinary_mail(tiny: Kit) -> None:
     """Mail between users is right to permit, whoever of them is paired with whom."""
     part = tiny.internal()

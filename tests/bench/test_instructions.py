@@ -50,6 +50,7 @@ def test_requests() -> None:
     assert PEOPLE == len({pair[0] for pair in first}) == len({pair[1] for pair in first})
 
 
+@pytest.mark.servers
 def test_a_request_takes_no_more() -> None:
     """Every stage, against what is committed for this version of Python."""
     if VERSION not in committed():
@@ -63,6 +64,7 @@ def test_a_request_takes_no_more() -> None:
 LOOP = "i=0; while [ $i -lt {} ]; do i=$((i+1)); done"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [with_perf, with_valgrind])
 def test_instructions_of_the_processor(count: Callable[[Sequence[str]], int | None]) -> None:
     """A counter that is there counts more for more; what fails is not counted."""

@@ -35,7 +35,7 @@ class Inside(Site):
         )
         self.planner = Planner(Where(base), mapping)
         self.missed = nothing
-        self.one_by_one = False
+        self.one_by_one = self.has_chain = self.tells_apart = False
         self.rounds = []
         self._known: dict[Lookup, Outcome] = {}
 

@@ -15,8 +15,8 @@ What may differ, and how it is counted, is in `Difference`.
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -24,7 +24,8 @@ from types import TracebackType
 from typing import Self
 
 from ldappolicy.address import is_routed
-from ldappolicy.oracle.postfix import Postfix, make_old
+from ldappolicy.oracle.postfix import Postfix
+from ldappolicy.oracle.programs import make_old
 from ldappolicy.oracle.replies import effective, is_of_address, parts, says
 from ldappolicy.oracle.smtp import Session as Smtp
 from ldappolicy.vocabulary import LEFT_TO_POSTFIX, MAY_DEFER, Residue
@@ -114,38 +115,23 @@ class Runner:
 
     def __init__(
         self,
-        command: Sequence[str] = (),
         main: Mapping[str, str] | None = None,
         built: Path | None = None,
     ) -> None:
-        """`command` runs another program in the place of ldappolicy; `main` is more for main.cf.
-
-        `built` is a folder with another Postfix (`ldappolicy.oracle.postfix`).
-        """
+        """`main` is more for main.cf; `built` a folder with another Postfix (`ldappolicy.oracle.postfix`)."""
         self._built = built
         self._stack = ExitStack()
-        self._command = command
         self._more = main or {}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            service = Ldappolicy({"directory": DIRECTORY}, command=self._command)
-            stack.callback(service.remove)
-            self.service = service
-            self._tree = service.folder / "tree.ldif"
-            self._write_tree(EMPTY)
-            service.start()
             self.postfix = Postfix(
                 dict(self._smtpds()), {**SITE_MAIN, **self._more}, DNS, SERVFAIL, self._built
             )
             stack.enter_context(self.postfix)
             self._main = (self.postfix.etc / "main.cf").read_text()
-            self._logs = {
-                "mail": _Tail(self.postfix.folder / "mail.log"),
-                "ours": _Tail(service.folder / "stderr"),
-            }
-            for log in self._logs.values():
-                stack.callback(log.close)
+            self._mail = stack.enter_context(closing(_Tail(self.postfix.folder / "mail.log")))
+            self.service, self._ours = stack.enter_context(serving())
             self._stack = stack.pop_all()
         return self
 
@@ -153,6 +139,16 @@ class Runner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    @contextmanager
+    def served_by(self, *command: str) -> Iterator[None]:
+        """That program runs in the place of ldappolicy until the end of the block."""
+        own = self.service, self._ours
+        with serving(*command) as (self.service, self._ours):
+            try:
+                yield
+            finally:
+                self.service, self._ours = own
 
     def _smtpds(self) -> Iterator[tuple[str, dict[str, str]]]:
         """The three smtpd; what a pair says stands in main.cf under names of its own."""
@@ -177,8 +173,8 @@ class Runner:
         return outcome
 
     def _put(self, pair: Pair) -> None:
-        self._write_tree(entries(pair, POLICY))
-        self._logs["ours"].skip()
+        write_tree(self.service, entries(pair, POLICY))
+        self._ours.skip()
         self.service.hang_up()
         folder = self.postfix.etc / "tables"
         folder.mkdir(exist_ok=True)
@@ -208,11 +204,6 @@ class Runner:
     def _call(self, context: str) -> str:
         return f"check_policy_service {{ {self.service.inet}, timeout=20s, policy_context={context} }}"
 
-    def _write_tree(self, records: Iterator[str] | tuple[str, ...]) -> None:
-        new = self._tree.with_suffix(".new")
-        new.write_text("\n".join(records), "utf-8")
-        new.replace(self._tree)
-
     def _wait_for_policy(self) -> None:
         lines: list[str] = []
         deadline = time.monotonic() + DEADLINE
@@ -220,7 +211,7 @@ class Runner:
             if time.monotonic() > deadline or any("refused" in line for line in lines):
                 raise AssertionError(f"the policy is not in force: {lines}")
             time.sleep(0.001)
-            lines += self._logs["ours"].new()
+            lines += self._ours.new()
         faults = [line for line in lines if line.startswith(("error:", "warning:"))]
         if faults:
             raise AssertionError(f"not a policy: {faults}")
@@ -230,8 +221,7 @@ class Runner:
         return self.postfix.session(service)
 
     def _session(self, service: str, pair: Pair) -> Run:
-        mail = self._logs["mail"]
-        mail.skip()
+        self._mail.skip()
         steps: list[Step] = []
         try:
             with self.connect(service) as smtp:
@@ -243,13 +233,13 @@ class Runner:
                         break
         except (ConnectionError, TimeoutError) as error:
             steps.append(Step("connection", repr(error), tuple(self.postfix.log("fatal|panic|error")[-3:])))
-        lines = mail.until(rf"postfix/{service}/smtpd\[\d+\]: disconnect from")
+        lines = self._mail.until(rf"postfix/{service}/smtpd\[\d+\]: disconnect from")
         return Run(tuple(steps), *effects([line for line in lines if f"postfix/{service}/" in line]))
 
     def _told(self) -> list[str]:
         """What ldappolicy has logged, up to the decision of a request of our own, which comes last."""
         self.service.ask(protocol_state="CONNECT", instance=MARK)
-        lines = self._logs["ours"].until(f"^decision: .*{MARK}")
+        lines = self._ours.until(f"^decision: .*{MARK}")
         return [line for line in lines if MARK not in line]
 
 
@@ -295,6 +285,27 @@ EMPTY = (
     f"dn: ou=policy,{BASE}\nobjectClass: organizationalUnit\nou: policy\n",
     f"dn: cn=default,{POLICY_BASE}\nobjectClass: smtpdPolicy\ncn: default\nsmtpdSenderRestrictions: permit\n",
 )
+
+
+@contextmanager
+def serving(*command: str) -> Iterator[tuple[Ldappolicy, _Tail]]:
+    """ldappolicy, or that program, with a tree of its own, and its log."""
+    service = Ldappolicy({"directory": DIRECTORY}, command=command)
+    try:
+        write_tree(service, EMPTY)
+        service.start()
+        with closing(_Tail(service.folder / "stderr")) as log:
+            yield service, log
+    finally:
+        service.remove()
+
+
+def write_tree(service: Ldappolicy, records: Iterable[str]) -> None:
+    """The tree that it reads when it is told to."""
+    tree = service.folder / "tree.ldif"
+    new = tree.with_suffix(".new")
+    new.write_text("\n".join(records), "utf-8")
+    new.replace(tree)
 
 
 def dialogue(smtp: Smtp, pair: Pair) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ import logging
 import sys
 from pathlib import Path
 
-from tests.fuzz.mutation import Finding, fuzz, growth_fault
+from tests.fuzz.mutation import Finding, fuzz, growth_fault, within
 from tests.fuzz.targets import TARGETS, seeds, words
 
 FOUND = Path(__file__).parents[2] / "build" / "fuzz"
@@ -36,7 +36,7 @@ def _arguments() -> argparse.Namespace:
 
 def _one(name: str, seconds: float, seed: int) -> int:
     target = TARGETS[name]
-    run = fuzz(target, list(seeds(name).values()), words(name), seed, seconds)
+    run = fuzz(target, list(seeds(name).values()), words(name), seed, within(seconds))
     grown = {growth: fault for growth in target.growths if (fault := growth_fault(target, growth))}
     count = len(run.findings) + len(grown)
     rate = run.executions / seconds

@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from ldappolicy.action import parse_action
@@ -59,7 +60,7 @@ def _outcome(target: Target, data: bytes, patience: float = PATIENCE) -> tuple[s
         return "", _place(error)
 
 
-_OURS = re.compile(r"/(?:ldappolicy|tests/fuzz)/(?!mutation\.py)")
+_OURS = re.compile(rf"{re.escape(str(Path(__file__).parents[2]))}/(ldappolicy|tests/fuzz)/(?!mutation\.py)")
 
 
 def _place(error: Exception) -> str:
@@ -68,7 +69,7 @@ def _place(error: Exception) -> str:
     ours = None
     while last is not None:
         code = last.tb_frame.f_code
-        if _OURS.search(code.co_filename):
+        if _OURS.match(code.co_filename):
             ours = f"{code.co_filename.rpartition('/')[2]}:{code.co_name}"
         last = last.tb_next
     return f"{type(error).__name__} in {ours}"
@@ -154,14 +155,23 @@ def _slice(chance: random.Random, data: bytes) -> tuple[int, int]:
 _CHANGES: tuple[Change, ...] = (_word, _word, _replaced, _octet, _cut, _repeated, _joined)
 
 
-def fuzz(target: Target, pool: Sequence[bytes], words: Sequence[bytes], seed: int, seconds: float) -> Run:
-    """Mutates for some seconds; an input whose outcome is new is mutated further."""
+Limit = Callable[[int], bool]
+"""Whether to go on after so many executions."""
+
+
+def within(seconds: float) -> Limit:
+    """As many executions as there is time for."""
+    deadline = time.monotonic() + seconds
+    return lambda executions: time.monotonic() < deadline
+
+
+def fuzz(target: Target, pool: Sequence[bytes], words: Sequence[bytes], seed: int, more: Limit) -> Run:
+    """Mutates as long as there are more to be made; an input whose outcome is new is mutated further."""
     mutator = Mutator(pool, words, random.Random(f"{seed} {target.name}"))
     seen: set[str] = set()
     faults: dict[str, bytes] = {}
     executions = 0
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while more(executions):
         data = pool[executions] if executions < len(pool) else mutator.next()
         executions += 1
         outcome, fault = _outcome(target, data)

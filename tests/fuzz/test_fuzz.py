@@ -1,4 +1,7 @@
-"""The kept corpus of every target, some examples more, how costs grow, and that the fuzzer finds faults."""
+"""The kept corpus of every target, some examples more, how costs grow, and that the fuzzer finds faults.
+
+With every run: the corpus, a few examples of each target, and faults that are planted.
+"""
 
 from collections.abc import Iterator
 
@@ -36,15 +39,16 @@ def inputs(name: str) -> st.SearchStrategy[bytes]:
     return st.lists(piece, max_size=6).map(b"".join)
 
 
+@pytest.mark.parametrize(
+    "count", [pytest.param(20, marks=pytest.mark.servers), pytest.param(200, marks=pytest.mark.long)]
+)
 @every_target
-def test_examples(target: Target) -> None:
+def test_examples(target: Target, count: int) -> None:
     """Always the same ones: chance finds new ones in `make fuzz`, where nothing else waits for it."""
     checks = list(HealthCheck)
-    is_slow = target.name in ("remembered", "snapshot")
+    most = min(count, 100) if target.name in ("remembered", "snapshot") else count
 
-    @settings(
-        max_examples=100 if is_slow else 200, derandomize=True, database=None, suppress_health_check=checks
-    )
+    @settings(max_examples=most, derandomize=True, database=None, suppress_health_check=checks)
     @given(inputs(target.name))
     def check(data: bytes) -> None:
         target.run(data)
@@ -62,12 +66,14 @@ def growths() -> Iterator[object]:
 every_growth = pytest.mark.parametrize(("target", "growth"), list(growths()))
 
 
+@pytest.mark.long
 @every_growth
 def test_growth(target: Target, growth: Growth) -> None:
     """Twice the size takes about twice the time, whatever it is that is repeated."""
     assert growth_fault(target, growth) == ""
 
 
+@pytest.mark.long
 @every_growth
 def test_memory(target: Target, growth: Growth) -> None:
     """No byte of input takes more than a thousand of memory; what grows with the square would here."""
@@ -92,9 +98,10 @@ def planted(data: bytes) -> str:
 PLANTED = Target("planted", planted)
 
 
+@pytest.mark.servers
 def test_planted_faults_are_found() -> None:
     """Each is found once and made small; what the package declares is none."""
-    found = fuzz(PLANTED, [b"", b"text <x> of nothing"], [b"<", b"a"], 1, 0.5).findings
+    found = fuzz(PLANTED, [b"", b"text <x> of nothing"], [b"<", b"a"], 1, lambda made: made < 2000).findings
     by_fault = {finding.fault: finding.data for finding in found}
     assert b"<<" == by_fault["KeyError in test_fuzz.py:planted"]
     [other] = [data for fault, data in by_fault.items() if fault.startswith("AssertionError")]
@@ -108,7 +115,7 @@ def test_an_input_without_an_end_is_found() -> None:
 
 def test_one_seed_makes_one_run() -> None:
     """What a seed has found it finds again."""
-    runs = [fuzz(PLANTED, [b"x<x"], [b"<"], seed, 0.2).findings for seed in (7, 7)]
+    runs = [fuzz(PLANTED, [b"x<x"], [b"<"], seed, lambda made: made < 500).findings for seed in (7, 7)]
     assert runs[0] == runs[1] == (Finding("planted", "KeyError in test_fuzz.py:planted", b"<<"),)
 
 

@@ -355,10 +355,11 @@ class ActiveDirectory(Served):
     @contextmanager
     def open(cls) -> Iterator[World]:
         """A domain with the company; those of the crowd are there, for a group names nobody who is not."""
-        with Samba(schema="ldappolicy") as server:
-            world = cls(server, server.uri)
+        server = Samba(schema="ldappolicy")
+        world = cls(server, server.uri)
+        server.data = world.tree() + world.crowd() + world.company() + policy()
+        with server:
             (server.home / "password").write_text(server.root_pw, "utf-8")
-            server.load(world.tree() + world.crowd() + world.company() + policy())
             yield world
 
     def identity(self) -> dict[str, str | int | bool | list[str]]:

@@ -62,7 +62,7 @@ async def following(service: Service, config: Config) -> AsyncIterator[Freshness
             raise bug
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 180.0) -> None:
     """Waits for a condition, looking often."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  # nothing tells of it

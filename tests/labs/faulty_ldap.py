@@ -17,8 +17,11 @@ lets the entries through and puts its result code in the place of the server's.
 `FakeLdap` does what no server here does: as Active Directory (MS-ADTS section 3.1.1.3.1.3.3) it sends
 at most `max_values` values of an attribute, as `member;range=0-1499` beside an empty `member`, and the
 rest when it is asked for `member;range=1500-*`. `root_dse` is what it says of itself; it takes any bind;
-`entries` may be changed while it runs. With `tls` it speaks ldaps or StartTLS; `heard` is all that it was
-told, after TLS.
+`entries` may be changed while it runs, and so may `code`, with which every search ends unless it is 0. With
+`tls` it speaks ldaps or StartTLS; `heard` is all that it was told, after TLS.
+
+Both run in a thread; with `async with` they run in the loop that is running, over a socket file, and time may
+be a virtual one (`tests.labs.clock`): an answer that is `delayed(5.0)` is then there at once, and 5 s later.
 
 BUGS: its filters are and, or, not, equality and presence, without matching rules other than "ignore case".
 """
@@ -28,14 +31,14 @@ import random
 import socket
 import ssl
 import struct
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
-
-from tests.labs.slapd import free_port
-
-T = TypeVar("T")
+from typing import Any, Self
+from urllib.parse import quote
 
 DONE, ENTRY, EXTENDED = 0x65, 0x64, 0x78
 BIND, BOUND, UNBIND, SEARCH, EXTEND = 0x60, 0x61, 0x42, 0x63, 0x77
@@ -87,24 +90,44 @@ def result(tag: int, code: int, text: str = "", *more: bytes) -> bytes:
     return ber(tag, number, ber(0x04), ber(0x04, text.encode()), *more)
 
 
-# --- an event loop of its own ---------------------------------------------------------------------
+# --- where they listen ----------------------------------------------------------------------------
+
+DEADLINE_S = 60.0
+"""How long the thread may take for what a test wants of it, on a machine that has other things to do."""
 
 
-class _Threaded:
-    """Runs in a thread, so that tests with and without an event loop of their own can use it."""
+@contextmanager
+def nobody() -> Iterator[str]:
+    """The URI of a port that is taken, and where nobody listens."""
+    with _bound(0) as taken:
+        yield f"ldap://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def _bound(port: int) -> socket.socket:
+    """A socket that does not listen; another may be bound to its port by us, and by nobody else."""
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", port))
+    return bound
+
+
+class _Listening:
+    """A server in a thread (`with`), on a port; or in the loop that runs (`async with`), on a socket file."""
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self.port = 0
+        self.path = ""
         self.connections = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._loop: asyncio.AbstractEventLoop
+        self._thread: threading.Thread | None = None
         self._listener: socket.socket | None = None
-        self._greeting: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._held = ExitStack()
 
     @property
     def uri(self) -> str:
-        """ldap://, by address."""
-        return f"ldap://127.0.0.1:{self.port}"
+        """ldap://, by address; ldapi:// of a socket file."""
+        return f"ldapi://{quote(self.path, safe='')}" if self.path else f"ldap://127.0.0.1:{self.port}"
 
     @property
     def ldaps_uri(self) -> str:
@@ -112,6 +135,9 @@ class _Threaded:
         return f"ldaps://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
+        self.port = self._held.enter_context(_bound(0)).getsockname()[1]
+        self._loop = self._held.enter_context(closing(asyncio.new_event_loop()))
+        self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         self.accept()
         return self
@@ -119,34 +145,62 @@ class _Threaded:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.run(self._end())
+        assert self._thread is not None
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(DEADLINE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
+        self._thread.join(DEADLINE_S)
+        self._held.close()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do it in the thread, and wait for it."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self.path = self._held.enter_context(tempfile.TemporaryDirectory(prefix="ldap-")) + "/ldapi"
+        self.accept()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._end()
+        self._held.close()
 
     def accept(self) -> None:
         """Listen (again)."""
-        self.run(self._listen())
+        self._do(self._listen)
 
     def refuse(self) -> None:
         """Listen no more; what is open stays open."""
-        self.run(self._close())
+        self._do(self._close)
 
-    async def _listen(self) -> None:
+    def _do(self, work: Callable[[], None]) -> None:
+        """In the loop that serves."""
+
+        async def do() -> None:
+            work()
+
+        if self._thread is None:
+            work()
+        else:
+            asyncio.run_coroutine_threadsafe(do(), self._loop).result(DEADLINE_S)
+
+    def _listen(self) -> None:
         if self._listener is None:
-            self._listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
+            self._listener = self._opened()
+            self._listener.listen(128)
             self._listener.setblocking(False)
-            asyncio.get_running_loop().add_reader(self._listener, self._take, self._listener)
+            self._loop.add_reader(self._listener, self._take, self._listener)
 
-    async def _close(self) -> None:
+    def _opened(self) -> socket.socket:
+        if not self.path:
+            return _bound(self.port)
+        opened = socket.socket(socket.AF_UNIX)
+        opened.bind(self.path)
+        return opened
+
+    def _close(self) -> None:
         if self._listener is not None:
-            asyncio.get_running_loop().remove_reader(self._listener)
+            self._loop.remove_reader(self._listener)
             self._listener.close()
             self._listener = None
+            if self.path:
+                Path(self.path).unlink()
 
     def _take(self, listener: socket.socket) -> None:
         """Not asyncio.Server: one that is closed loses sight of what it is just accepting."""
@@ -154,36 +208,42 @@ class _Threaded:
             accepted, _ = listener.accept()
         except BlockingIOError:
             return
-        task = asyncio.get_running_loop().create_task(self._greet(accepted))
-        self._greeting.add(task)
-        task.add_done_callback(self._greeting.discard)
+        self._keep(self._greet, accepted).add_done_callback(
+            lambda greeted: accepted.close() if greeted.cancelled() else None
+        )
+
+    def _keep(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> asyncio.Task[None]:
+        """A task that is over in the end; connections that break are what all this is for."""
+
+        async def quietly() -> None:
+            with suppress(OSError, EOFError):
+                await work(*arguments)
+
+        task = self._loop.create_task(quietly())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _greet(self, accepted: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
         protocol = asyncio.StreamReaderProtocol(asyncio.StreamReader(), self._accepted)
         try:
-            await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=self._tls())
-        except (OSError, asyncio.CancelledError):
+            await self._loop.connect_accepted_socket(lambda: protocol, accepted, ssl=self._tls())
+        except OSError:
             accepted.close()
 
     async def _end(self) -> None:
-        await self._close()
-        await asyncio.sleep(0.02)  # what is just being connected gets so far that it can be ended
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        self._close()
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(set(self._tasks))
+            await asyncio.sleep(0)  # what was just connected is served now, and ends in the next round
         for _ in range(3):  # what was aborted is closed when the loop comes round
             await asyncio.sleep(0)
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        try:
-            await self._serve(reader, writer)
-        except (OSError, EOFError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.transport.abort()
+        self._keep(self._serve, reader, writer).add_done_callback(lambda _: writer.transport.abort())
 
     def _tls(self) -> ssl.SSLContext | None:
         return None
@@ -292,10 +352,10 @@ def _recoded(message: bytes, code: int) -> bytes:
     return ber(0x30, ber(0x02, number), result(DONE, code, "on purpose"))
 
 
-class Proxy(_Threaded):
-    """Passes octets on between clients and the server at `target`, a port of 127.0.0.1."""
+class Proxy(_Listening):
+    """Passes octets on between clients and the server at `target`, a port of 127.0.0.1 or a socket file."""
 
-    def __init__(self, target: int, seed: int = 1) -> None:
+    def __init__(self, target: int | str, seed: int = 1) -> None:
         super().__init__()
         self.fault: Fault = well
         self.received = b""
@@ -308,20 +368,20 @@ class Proxy(_Threaded):
     def be(self, fault: Fault) -> None:
         """What happens to the server's words from now on."""
 
-        async def change() -> None:
+        def change() -> None:
             self.fault = fault
             self.changed.set()
             self.changed = asyncio.Event()
 
-        self.run(change())
+        self._do(change)
 
     def drop(self, most: int | None = None) -> None:
         """End every connection, or the oldest ones, in an orderly way."""
-        self.run(self._leave(self._pipes[:most], reset=False))
+        self._do(lambda: self._leave(most, reset=False))
 
     def reset(self) -> None:
         """End every connection with a reset."""
-        self.run(self._leave(self._pipes, reset=True))
+        self._do(lambda: self._leave(None, reset=True))
 
     def forget(self) -> None:
         """Nothing comes through the connections there are, ever again."""
@@ -338,8 +398,8 @@ class Proxy(_Threaded):
         self.be(well)
         self.accept()
 
-    async def _leave(self, pipes: Sequence[Pipe], *, reset: bool) -> None:
-        for pipe in pipes:
+    def _leave(self, most: int | None, *, reset: bool) -> None:
+        for pipe in self._pipes[:most]:
             if reset:
                 linger = struct.pack("ii", 1, 0)
                 sock = pipe.client.get_extra_info("socket")
@@ -349,19 +409,21 @@ class Proxy(_Threaded):
             pipe.server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answers, requests = await asyncio.open_connection("127.0.0.1", self._target)
+        if isinstance(self._target, str):
+            answers, requests = await asyncio.open_unix_connection(self._target)
+        else:
+            answers, requests = await asyncio.open_connection("127.0.0.1", self._target)
         pipe = Pipe(self, writer, requests)
         self._pipes.append(pipe)
-        ways = (asyncio.ensure_future(self._there(pipe, reader)), asyncio.ensure_future(_back(pipe, answers)))
+        ways = (self._keep(self._there, pipe, reader), self._keep(_back, pipe, answers))
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.closed += 1
             self._pipes.remove(pipe)
+            requests.transport.abort()
             for way in ways:
                 way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            requests.transport.abort()
 
     async def _there(self, pipe: Pipe, reader: asyncio.StreamReader) -> None:
         while octets := await reader.read(65536):
@@ -387,7 +449,7 @@ Values = Sequence[str | bytes]
 Entries = Mapping[str, Mapping[str, Values]]
 
 
-class FakeLdap(_Threaded):
+class FakeLdap(_Listening):
     """A directory in a dict: DN to attributes to values."""
 
     def __init__(
@@ -403,6 +465,7 @@ class FakeLdap(_Threaded):
         super().__init__()
         self.entries = dict(entries)
         self.root_dse = dict(root_dse)
+        self.code = 0
         self.heard = b""
         self.searches: list[tuple[str, tuple[str, ...]]] = []
         self._max_values = max_values
@@ -441,17 +504,19 @@ class FakeLdap(_Threaded):
         condition, selection = list(elements(body))[6:8]
         wanted = tuple(name.decode() for _, name in elements(selection[1]))
         self.searches.append((base.decode(), wanted))
-        if not base and scope == b"\0":
+        if self.code:
+            yield result(DONE, self.code)
+        elif not base and scope == b"\0":
             if _matches(condition, self.root_dse):
                 yield self._entry("", self.root_dse, wanted)
+            yield result(DONE, 0)
         elif not any(_is_below(dn, base.decode(), 0) for dn in self.entries):
             yield result(DONE, 32)
-            return
         else:
             for dn, attributes in list(self.entries.items()):
                 if _is_below(dn, base.decode(), scope[0]) and _matches(condition, attributes):
                     yield self._entry(dn, attributes, wanted)
-        yield result(DONE, 0)
+            yield result(DONE, 0)
 
     def _entry(self, dn: str, attributes: Mapping[str, Values], wanted: Sequence[str]) -> bytes:
         chosen = (pair for name in wanted for pair in self._chosen(attributes, name))

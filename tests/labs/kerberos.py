@@ -16,7 +16,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -33,8 +32,8 @@ from ldappolicy.ldap_filter import Present
 from tests.labs.ldappolicy import program as ldappolicy
 from tests.labs.samba import PACKAGES as SAMBA_PACKAGES
 from tests.labs.samba import REALM, Samba, needs_samba
-from tests.labs.server import are_installed, program
-from tests.labs.slapd import Certificates, Slapd, wait_until
+from tests.labs.server import Server, are_installed, program
+from tests.labs.slapd import Certificates, Slapd
 
 HOST = "dc1.example.com"
 STRANGER = "other.example.com"
@@ -102,11 +101,10 @@ needs_kerberos = pytest.mark.skipif(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of the searches: the values of each, or why there are none; in how many seconds."""
+    """What came of the searches: the values of each, or why there are none."""
 
     found: list[list[str]]
     error: str
-    seconds: float
 
 
 class Realm(Samba):
@@ -145,7 +143,8 @@ class Realm(Samba):
     def tool(self, *arguments: str) -> None:
         """samba-tool(8) on the files of this domain controller."""
         command = [program("samba-tool"), *arguments, "-s", str(self.home / "etc" / "smb.conf")]
-        done = subprocess.run(command, capture_output=True, check=False)
+        told = {**os.environ, **self.variables}
+        done = subprocess.run(command, capture_output=True, check=False, env=told)
         if done.returncode:
             raise RuntimeError(f"samba-tool: {done.stderr.decode('utf-8', 'replace').strip()}")
 
@@ -227,17 +226,15 @@ class KerberosSlapd(Slapd):
         super().__init__(access=access, data=data, schema=schema, certificates=realm.certificates)
         self._realm = realm
 
-    def start(self) -> None:
-        """See `Slapd.start`."""
+    def command(self) -> list[str]:
+        """Slapd, where the realm is, with its key."""
         key = self._realm.keytab(f"ldap/{HOST}")
         inside = self._realm.inside({**self._realm.environment(), "KRB5_KTNAME": str(key)})
-        listen = f"{self.uri}/ {self.ldapi_uri}/ {self.ldaps_uri}/"
-        command = [program("slapd"), "-F", str(self.home / "conf"), "-h", listen, "-d", "stats"]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*inside, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        wait_until(self._answers)
+        return [*inside, *super().command()]
+
+    def probe(self) -> None:
+        """Its socket file: its ports are elsewhere."""
+        Server.probe(self)
 
     def uri_of(self, host: str) -> str:
         """ldaps:// by that name."""
@@ -249,10 +246,6 @@ class KerberosSlapd(Slapd):
         return subprocess.run(
             [program("ldapsearch"), *asked], capture_output=True, text=True, check=True
         ).stdout
-
-    def _answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:
-            return not probe.connect_ex(str(self.home / "ldapi"))
 
 
 def _clock(home: Path) -> Path:
@@ -302,12 +295,11 @@ async def _answer(told: dict[str, Any]) -> Answer:
     if told["relay"]:
         await _relayed(*told["relay"])
     settings = LdapSettings(uris=(told["settings"].pop("uri"),), **told["settings"])
-    begun = time.monotonic()
     try:
         found, error = await _asked(settings, told["searches"]), ""
     except Unavailable as unavailable:
         found, error = [], str(unavailable)
-    return Answer(found, error, time.monotonic() - begun)
+    return Answer(found, error)
 
 
 def _main() -> None:

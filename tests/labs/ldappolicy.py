@@ -25,9 +25,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ldappolicy.daemon import Timing
+from tests.labs import forks
+from tests.labs.forks import Forked
 from tests.labs.slapd import wait_until
 
-DEADLINE = 20.0
+DEADLINE = 180.0
+"""Seconds that anything is waited for: a machine may be busy, and none of this is about speed."""
+
+HASTY = Timing(retry_s=0.05, first_reply_s=0.05, tick_s=0.1, missed=150, missed_at_start=3000)
+"""A service that waits less than at a site; a worker is given up no sooner."""
 
 Value = str | int | bool | list[str]
 Sections = Mapping[str, Mapping[str, Value]]
@@ -76,13 +83,18 @@ class Ldappolicy:
         config: Path | None = None,
         command: Sequence[str] = (),
         pass_fds: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
+        timing: Timing = HASTY,
     ) -> None:
         """`sections` of the configuration differ from EXAMPLE; or `config` is the file, as it stands.
 
-        `command` is run in the place of the installed program, with these descriptors.
+        `command` is run in the place of the program that `labs.forks` has ready, with these descriptors; the
+        program itself gets them from 3 on, with more of an `environment`, as by systemd.
         """
         self._pass_fds = tuple(pass_fds)
-        self._command = list(command) or [program()]
+        self._command = command
+        self._environment = environment
+        self._timing = timing
         # Not pytest's tmp_path: that is closed to Postfix's user, and its name too long for a socket.
         self.folder = Path(tempfile.mkdtemp(prefix="ldappolicy-"))
         self.folder.chmod(0o755)
@@ -93,7 +105,7 @@ class Ldappolicy:
         listen: Sections = {"server": {"listen": ["inet:127.0.0.1:0", self.unix]}}
         if config is None:
             self.configure(merged(listen, EXAMPLE, sections or {}))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
 
     def configure(self, sections: Sections) -> None:
         """Write the configuration; a running service reads it on SIGHUP."""
@@ -114,7 +126,7 @@ class Ldappolicy:
         self.remove()
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> subprocess.Popen[bytes] | Forked:
         """The running process."""
         if self._process is None:
             raise RuntimeError("the service does not run")
@@ -127,11 +139,25 @@ class Ldappolicy:
 
     def start(self) -> None:
         """Start it; return when it has answered a request."""
-        command = [*self._command, "-c", str(self.config), "serve"]
+        arguments = ["-c", str(self.config), "serve"]
         with (self.folder / "stdout").open("wb") as out, (self.folder / "stderr").open("ab") as err:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, pass_fds=self._pass_fds
-            )
+            if self._command:
+                self._process = subprocess.Popen(
+                    [*self._command, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    pass_fds=self._pass_fds,
+                )
+            else:
+                self._process = forks.start(
+                    arguments,
+                    stdout=out,
+                    stderr=err,
+                    timing=self._timing,
+                    passed=self._pass_fds,
+                    environment=self._environment,
+                )
         wait_until(self._is_up, DEADLINE)
         self.inet = self._told_port()
         self.ask(protocol_state="CONNECT")

@@ -1,4 +1,9 @@
-"""The private Postfix of the tests: `ldappolicy.oracle.postfix` as the example company's mail server."""
+"""The private Postfix of the tests: `ldappolicy.oracle.postfix` as the example company's mail server.
+
+`smtpds` are its smtpd services as deploy/ has them: behind reject_unauth_destination, so that a permit in a
+residue (`permit_mynetworks, reject`) never opens a relay. `lists` calls the service once for each list
+instead, and Postfix then blames the address that its own list is about.
+"""
 
 from collections.abc import Collection, Mapping
 
@@ -7,6 +12,7 @@ import pytest
 from ldappolicy.oracle import postfix
 from ldappolicy.oracle.dns import Records
 from ldappolicy.oracle.smtp import Session
+from tests.labs.ldappolicy import Ldappolicy
 
 __all__ = ["Postfix", "Session", "require_postfix"]
 
@@ -20,6 +26,34 @@ SITE = {
     "smtpd_relay_restrictions": "permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination",
     "smtpd_recipient_restrictions": "",
 }
+
+OUTSIDE = {"name": "mail.outside.example", "addr": "198.51.100.7"}
+# What the world outside is: beside it, broken.example fails for now, and nothing else is there.
+WORLD = {
+    ("elsewhere.example", "MX"): ["10 mx.elsewhere.example"],
+    ("mx.elsewhere.example", "A"): ["198.51.100.9"],
+    ("partner.example", "A"): ["198.51.100.10"],
+    ("agency.example", "A"): ["198.51.100.11"],
+}
+
+
+def smtpds(service: Ldappolicy) -> dict[str, dict[str, str]]:
+    """The smtpd services: the service called once, with each policy, over both sockets; and list by list."""
+    recipient = "smtpd_recipient_restrictions"
+    return {
+        "mx": {recipient: f"check_policy_service {service.inet}"},
+        "plain": {recipient: call(service.unix, "plain")},
+        "exercise": {recipient: call(service.unix, "exercise")},
+        "lists": {
+            "smtpd_sender_restrictions": call(service.inet, "default/sender"),
+            recipient: call(service.inet, "default/recipient"),
+        },
+    }
+
+
+def call(server: str, context: str) -> str:
+    """The call of the service with a policy_context, in main.cf syntax."""
+    return f"check_policy_service {{ {server}, policy_context={context} }}"
 
 
 def require_postfix() -> None:

@@ -1,6 +1,7 @@
 """A private Prometheus for the tests: it scrapes what it is told every second, and evaluates rules.
 
-    with Prometheus({"ldappolicy": {"mx1": 9414}}, rules=text) as prometheus:
+    with Prometheus(["ldappolicy"], rules=text) as prometheus:
+        ... prometheus.scrape("ldappolicy", {"mx1": 9414})
         ... prometheus.firing()             alerts, by their labels
         ... prometheus.query("up")          what an expression gives now
 
@@ -14,7 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,12 +26,11 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from tests.labs.slapd import free_port, wait_until
+from tests.labs.ports import free_port
+from tests.labs.slapd import wait_until
 
-DEADLINE = 30.0
+DEADLINE = 180.0
 INTERVAL = "1s"
-
-Targets = Mapping[str, Mapping[str, int]]
 
 
 def require_prometheus() -> None:
@@ -47,12 +47,12 @@ def at_once(rules: str) -> str:
 class Prometheus:
     """One server; a context manager that always ends what it started."""
 
-    def __init__(self, targets: Targets, rules: str = "") -> None:
+    def __init__(self, jobs: Sequence[str], rules: str = "") -> None:
         self.home = Path(tempfile.mkdtemp(prefix="prometheus-"))
         self.url = f"http://127.0.0.1:{free_port()}"
         self._log = self.home / "log"
         (self.home / "rules.yaml").write_text(at_once(rules), "utf-8")
-        (self.home / "prometheus.yml").write_text(yaml.safe_dump(_configuration(targets)), "utf-8")
+        (self.home / "prometheus.yml").write_text(yaml.safe_dump(_configuration(self.home, jobs)), "utf-8")
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -72,6 +72,16 @@ class Prometheus:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
+
+    def scrape(self, job: str, instances: Mapping[str, int]) -> None:
+        """Whom to ask from now on (it looks every five seconds)."""
+        targets = [
+            {"targets": [f"127.0.0.1:{port}"], "labels": {"instance": name}}
+            for name, port in instances.items()
+        ]
+        new = self.home / f"{job}.new"
+        new.write_text(json.dumps(targets), "utf-8")
+        new.replace(self.home / f"{job}.json")
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """What it gives now: `metric` and `value`, each."""
@@ -108,16 +118,7 @@ class Prometheus:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
-def _configuration(targets: Targets) -> dict[str, Any]:
-    jobs = [
-        {
-            "job_name": job,
-            "static_configs": [
-                {"targets": [f"127.0.0.1:{port}"], "labels": {"instance": name}}
-                for name, port in instances.items()
-            ],
-        }
-        for job, instances in targets.items()
-    ]
+def _configuration(home: Path, jobs: Sequence[str]) -> dict[str, Any]:
+    found = [{"job_name": job, "file_sd_configs": [{"files": [f"{home}/{job}.json"]}]} for job in jobs]
     times = {"scrape_interval": INTERVAL, "scrape_timeout": INTERVAL, "evaluation_interval": INTERVAL}
-    return {"global": times, "rule_files": ["rules.yaml"], "scrape_configs": jobs}
+    return {"global": times, "rule_files": ["rules.yaml"], "scrape_configs": found}

@@ -1,9 +1,9 @@
 """A private Active Directory domain controller (Samba's) for the tests: its LDAP service alone.
 
-A domain is provisioned once a test session (4 s), then copied for every server (0.2 s with its start).
-The ports of a domain controller cannot be chosen, so each runs in a network namespace of its own, and is
-asked through its socket file, which is a file and seen from outside. No root is needed where users may
-have namespaces.
+A domain is provisioned once a run (4 s), then copied for every server (0.2 s with its start); so is one with
+our schema, or with the data that several tests share. The ports of a domain controller cannot be chosen, so
+each runs in a network namespace of its own, and is asked through its socket file, which is a file and seen
+from outside. No root is needed where users may have namespaces.
 
     with Samba(schema="ldappolicy") as samba:
         samba.load("dn: OU=people,DC=example,DC=com\\nobjectClass: organizationalUnit\\n")
@@ -15,19 +15,18 @@ set since the strong authentication that it would ask for is switched off.
 BUGS: Samba serves one connection after the other (`-M single`); it never cuts `member` into ranges.
 """
 
-import atexit
 import base64
 import functools
+import hashlib
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.labs.server import Server, are_installed, program
+from tests.labs.templates import copy, template
 
 SUFFIX = "DC=example,DC=com"
 REALM = "EXAMPLE.COM"
@@ -58,6 +57,24 @@ provision(
     dom_for_fun_level=4,
 )
 """
+# The schema has to know an attribute before it is named; the updates in the file are for a running server.
+_EXTEND = """\
+import sys
+from samba.auth import system_session
+from samba.param import LoadParm
+from samba.samdb import SamDB
+configuration, database = sys.argv[1:]
+update = "dn:\\nchangetype: modify\\nadd: schemaUpdateNow\\nschemaUpdateNow: 1\\n-\\n"
+lp = LoadParm()
+lp.load(configuration)
+samdb = SamDB(url=database, session_info=system_session(), lp=lp)
+for part in sys.stdin.read().split(update):
+    samdb.transaction_start()
+    samdb.modify_ldif(part)
+    samdb.transaction_commit()
+    samdb.set_schema_update_now()
+"""
+
 _CONFIG = """\
 [global]
     netbios name = DC1
@@ -129,11 +146,13 @@ class Samba(Server):
         self._services = services
         self._tls = tls
         self._options = options
+        self.data = ""
+        """LDIF that it has from the beginning: loaded once a run."""
+        self.variables = _variables(self.home)
 
     def create(self) -> None:
         """A copy of the provisioned domain, with a configuration that points into it."""
-        copy = ["cp", "-a", "--sparse=always", f"{template(self._schema)}/.", str(self.home)]
-        subprocess.run(copy, check=True)
+        copy(self._template(), self.home)
         for name in ("cache", "lock", "run", f"state/sysvol/{REALM.lower()}/scripts"):
             (self.home / name).mkdir(parents=True, exist_ok=True)
         (self.home / "etc" / "smb.conf").write_text(self._configuration(), "utf-8")
@@ -152,6 +171,21 @@ class Samba(Server):
             f"userPrincipalName: {login}@{REALM.lower()}\nunicodePwd:: {quoted}\n{more}"
         )
 
+    def _template(self) -> Path:
+        if self.data:
+            digest = hashlib.sha256(self.data.encode()).hexdigest()
+            return template(f"samba-{self._schema}-{digest}", self._filled)
+        if self._schema == "ldappolicy":
+            return template("samba-ldappolicy", _extended)
+        return template("samba", _provisioned)
+
+    def _filled(self, home: Path) -> None:
+        with Samba(schema=self._schema) as empty:
+            empty.load(self.data)
+            empty.stop()
+            (empty.home / "private" / "ldapi").unlink(missing_ok=True)
+            copy(empty.home, home)
+
     def _configuration(self) -> str:
         tls = "    tls enabled = no"
         if self._tls:
@@ -168,29 +202,45 @@ class Samba(Server):
         )
 
 
-@functools.cache
-def template(schema: str = "none") -> Path:
-    """A provisioned domain, made once a session and deleted at its end; with our schema on request."""
-    home = Path(tempfile.mkdtemp(prefix="samba-template-"))
-    atexit.register(shutil.rmtree, home, ignore_errors=True)
-    if schema == "ldappolicy":
-        _extend(home)
-        return home
+def _variables(home: Path) -> dict[str, str]:
+    """What Samba's programs find in their environment, so that they find no other files."""
+    return {
+        "SMB_CONF_PATH": str(home / "etc" / "smb.conf"),
+        "KRB5_CONFIG": str(home / "krb5.conf"),
+        # No domain outlives this machine: two thousand users are there in seconds, not in minutes.
+        "TDB_NO_FSYNC": "1",
+    }
+
+
+def _provisioned(home: Path) -> None:
     # mkdtemp's folder is ours alone; Samba looks at the rights of what is in it.
+    (home / "krb5.conf").touch()
+    _python(home, _PROVISION, str(home), REALM, ROOT_PW)
+
+
+def _extended(home: Path) -> None:
+    """As an administrator would bring it in by hand, but without a server, which takes ten seconds for it."""
+    text = PROJECT_SCHEMA.read_text("utf-8").replace("DC=X", SUFFIX)
+    records = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
+    plain = Samba()
+    try:
+        plain.create()
+        files = (plain.home / "etc" / "smb.conf", plain.home / "private" / "sam.ldb")
+        _python(plain.home, _EXTEND, *map(str, files), text=records)
+        copy(plain.home, home)
+    finally:
+        plain.remove()
+
+
+def _python(home: Path, program_text: str, *arguments: str, text: str = "") -> None:
+    """Samba's own Python, with its library."""
     done = subprocess.run(
-        [*_namespace(), _PYTHON, "-c", _PROVISION, str(home), REALM, ROOT_PW],
+        [*_namespace(), _PYTHON, "-c", program_text, *arguments],
+        input=text,
+        text=True,
         capture_output=True,
         check=False,
+        env={**os.environ, **_variables(home)},
     )
     if done.returncode:
-        raise RuntimeError(f"no domain provisioned: {done.stderr.decode('utf-8', 'replace')[-3000:]}")
-    return home
-
-
-def _extend(home: Path) -> None:
-    """A domain whose schema has ours, as an administrator would bring it in by hand."""
-    with Samba() as plain:
-        plain.load(PROJECT_SCHEMA.read_text("utf-8").replace("DC=X", SUFFIX))
-        plain.stop()
-        subprocess.run(["cp", "-a", "--sparse=always", f"{plain.home}/.", str(home)], check=True)
-    (home / "private" / "ldapi").unlink(missing_ok=True)
+        raise RuntimeError(f"no domain provisioned: {done.stderr[-3000:]}")

@@ -1,7 +1,7 @@
 """What the private directory servers of the tests have in common: one process, its files, and LDIF.
 
 A server is a context manager that always stops what it started, by process id. Who derives says how its
-files come to be (`create`), how it is started (`command`) and when it listens (`listens`).
+files come to be (`create`), how it is started (`command`) and when it listens (`probe`).
 """
 
 import os
@@ -10,14 +10,15 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from tests.labs.slapd import SUFFIX, wait_until
-
-SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+SUFFIX = "dc=example,dc=com"
+SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", "/usr/libexec"))
 
 
 def program(name: str) -> str:
@@ -28,6 +29,27 @@ def program(name: str) -> str:
 def are_installed(*names: str) -> bool:
     """Whether all these programs are."""
     return all(shutil.which(name, path=SBIN) for name in names)
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 60.0) -> None:
+    """Return once the condition holds; fail after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"still not so after {timeout} s: {condition}")
+        time.sleep(0.003)
+
+
+def run(command: list[str], text: str) -> None:
+    """A program that reads LDIF; what it says when it fails is the error."""
+    done = subprocess.run(
+        [program(command[0]), *command[1:]],
+        input=text.encode("utf-8", "surrogateescape"),
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{command[0]}: {done.stderr.decode('utf-8', 'replace').strip()}")
 
 
 class Server:
@@ -43,7 +65,9 @@ class Server:
         # Not pytest's tmp_path: the path of a socket file may have 107 bytes.
         self.home = Path(tempfile.mkdtemp(prefix=f"{name}-"))
         self.socket_file = self.home / "ldapi"
-        self.log = self.home / f"{name}.out"
+        self.log = self.home / f"{name}.log"
+        self.variables: dict[str, str] = {}
+        """What it finds in its environment besides."""
         self._process: subprocess.Popen[bytes] | None = None
 
     def create(self) -> None:
@@ -53,6 +77,11 @@ class Server:
     def command(self) -> list[str]:
         """What runs in the foreground."""
         raise NotImplementedError
+
+    def probe(self) -> None:
+        """Connect once to where it listens last."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(self.socket_file))
 
     @property
     def uri(self) -> str:
@@ -88,9 +117,14 @@ class Server:
         with self.log.open("ab") as log:
             # An open standard input: samba ends when it reads the end of it.
             self._process = subprocess.Popen(
-                self.command(), stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                self.command(),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, **self.variables},
             )
-        wait_until(self._listens, 60)
+        wait_until(self._listens)
 
     def stop(self) -> None:
         """End it in an orderly way, also when it is suspended; nothing when it does not run."""
@@ -134,14 +168,7 @@ class Server:
         """Import LDIF, a file (Path) or the text itself: entries and change records, as the root DN."""
         text = ldif.read_text("utf-8") if isinstance(ldif, Path) else ldif
         who = ["-D", bind_dn or self.root_dn, "-w", bind_pw or self.root_pw]
-        done = subprocess.run(
-            [program("ldapmodify"), "-a", "-x", "-H", self.ldapi_uri, *who],
-            input=text.encode("utf-8", "surrogateescape"),
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"ldapmodify: {done.stderr.decode('utf-8', 'replace').strip()}")
+        run(["ldapmodify", "-a", "-x", "-H", self.ldapi_uri, *who], text)
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -159,9 +186,8 @@ class Server:
         if self._running().poll() is not None:
             said = self.log.read_text("utf-8", "replace")[-3000:]
             raise RuntimeError(f"{type(self).__name__} did not start: {said}")
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(str(self.socket_file))
-            except OSError:
-                return False
+        try:
+            self.probe()
+        except OSError:
+            return False
         return True

@@ -10,27 +10,25 @@ that was free) and on a socket file; with certificates also with StartTLS and ld
 
 slapd.log holds the statistics log; `searches()` counts in it.
 
-BUGS: slapadd (`data`) does not run slapo-memberof: groups loaded that way give no memberOf.
+BUGS: Debian's slapd looks for /etc/ldap/sasl2/slapd.conf, which nothing can keep it from; no package brings
+one. slapadd (`data`) does not run slapo-memberof: groups loaded that way give no memberOf.
 """
 
 import os
-import shutil
-import signal
 import socket
-import subprocess
-import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
-from urllib.parse import quote
 
 import pytest
 import trustme
 
-SUFFIX = "dc=example,dc=com"
+from tests.labs.ports import free_port as free_port
+from tests.labs.server import SUFFIX as SUFFIX
+from tests.labs.server import Server, are_installed, program, run
+from tests.labs.server import wait_until as wait_until
+
 CONFIG_DN = "cn=admin,cn=config"
 ROOT_PW = "secret"
 PROJECT_SCHEMA = Path(__file__).parents[2] / "schema" / "ldappolicy.ldif"
@@ -72,8 +70,8 @@ STORED = ("memberof", "refint", "dynlist", "syncprov")
 NESTED = ("refint", "dynlist_nested", "syncprov")
 PLAIN: tuple[str, ...] = ()
 
-_SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", "/usr/libexec"))
 _MODULES = ("/usr/lib/ldap", "/usr/lib/openldap", "/usr/lib64/openldap", "/usr/libexec/openldap")
+# No setting of the machine's: the package brings these definitions here, and nowhere else.
 _SCHEMAS = ("/etc/ldap/schema", "/etc/openldap/schema")
 _INDEXES = (
     "objectClass entryUUID entryCSN mail mailLocalAddress uid cn associatedDomain "
@@ -138,25 +136,9 @@ olcDbEnvFlags: writemap
 
 def require_slapd() -> str:
     """The slapd program; a test that asks for it is skipped where there is none."""
-    if not all(shutil.which(name, path=_SBIN) for name in ("slapd", "slapadd", "ldapmodify")):
+    if not are_installed("slapd", "slapadd", "ldapmodify"):
         pytest.skip("install slapd: apt-get install slapd ldap-utils")
-    return _program("slapd")
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(condition: Callable[[], object], timeout: float = 10.0) -> None:
-    """Return once the condition holds; fail after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"still not so after {timeout} s: {condition}")
-        time.sleep(0.003)
+    return program("slapd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +171,7 @@ class Certificates:
         return files
 
 
-class Slapd:
+class Slapd(Server):
     """One server with one database; a context manager that always stops what it started."""
 
     def __init__(
@@ -205,14 +187,9 @@ class Slapd:
         idle_timeout: int = 0,
     ) -> None:
         """`schema` is "none" or "ldappolicy"; `data` is LDIF for slapadd; `overlays` name OVERLAYS."""
-        self.suffix = suffix
-        self.root_dn = f"cn=root,{suffix}"
-        self.root_pw = ROOT_PW
+        super().__init__("slapd", root_dn=f"cn=root,{suffix}", root_pw=ROOT_PW, suffix=suffix)
         self.port = free_port()
         self.tls_port = free_port() if certificates else 0
-        # Not pytest's tmp_path: the path of a socket file may have 107 bytes.
-        self.home = Path(tempfile.mkdtemp(prefix="slapd-"))
-        self.log = self.home / "slapd.log"
         self._schema = schema
         self._overlays = tuple(overlays)
         self._access = tuple(access)
@@ -220,7 +197,6 @@ class Slapd:
         self._certificates = certificates
         self._size_limit = size_limit
         self._idle_timeout = idle_timeout
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def uri(self) -> str:
@@ -232,89 +208,33 @@ class Slapd:
         """ldaps://, by address; there only with certificates."""
         return f"ldaps://127.0.0.1:{self.tls_port}"
 
-    @property
-    def ldapi_uri(self) -> str:
-        """ldapi:// with the percent-encoded path of the socket file."""
-        return "ldapi://" + quote(str(self.home / "ldapi"), safe="")
+    def create(self) -> None:
+        """cn=config, and the data."""
+        for name in ("conf", "db"):
+            (self.home / name).mkdir()
+        run(["slapadd", "-n", "0", "-F", str(self.home / "conf")], self._config())
+        if self._data:
+            # Without -w: with TLS in cn=config it aborts ("double free").
+            run(["slapadd", "-q", "-n", "1", "-F", str(self.home / "conf")], self._data)
 
-    @property
-    def pid(self) -> int:
-        """The server's process id."""
-        return self._running().pid
+    def command(self) -> list[str]:
+        """Slapd in the foreground, with the ports it had."""
+        listen = [self.uri + "/", self.ldapi_uri + "/"] + [self.ldaps_uri + "/"] * bool(self.tls_port)
+        return [program("slapd"), "-F", str(self.home / "conf"), "-h", " ".join(listen), "-d", "stats"]
 
-    def __enter__(self) -> Self:
-        try:
-            self._create()
-            self.start()
-        except BaseException:
-            self.remove()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.remove()
+    def probe(self) -> None:
+        """Its port."""
+        socket.create_connection(("127.0.0.1", self.port), 1).close()
 
     def start(self) -> None:
-        """Start (again), with the data and the ports it had; return when it listens."""
-        listen = [self.uri + "/", self.ldapi_uri + "/"] + [self.ldaps_uri + "/"] * bool(self.tls_port)
-        command = [_program("slapd"), "-F", str(self.home / "conf"), "-h", " ".join(listen), "-d", "stats"]
-        with self.log.open("ab") as log:
-            greeted = self.connections()
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        wait_until(self._listens)
-        wait_until(lambda: self.connections() > greeted)  # so that callers may count from here
-
-    def stop(self) -> None:
-        """End it in an orderly way, also when it is suspended; nothing when it does not run."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            self._process.send_signal(signal.SIGCONT)
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-        self._process.wait()
-        self._process = None
-
-    def kill(self) -> None:
-        """End it without a goodbye."""
-        process = self._running()
-        process.kill()
-        process.wait()
-        self._process = None
-
-    def restart(self) -> None:
-        """Stop and start: the same data, every connection gone."""
-        self.stop()
-        self.start()
-
-    def suspend(self) -> None:
-        """It still has its sockets, and says nothing more."""
-        self._running().send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED)  # until then it may answer
-
-    def resume(self) -> None:
-        """After `suspend`."""
-        self._running().send_signal(signal.SIGCONT)
-
-    def remove(self) -> None:
-        """Stop it and delete its files."""
-        self.stop()
-        shutil.rmtree(self.home, ignore_errors=True)
-
-    def load(self, ldif: Path | str, *, bind_dn: str = "", bind_pw: str = "") -> None:
-        """Import LDIF, a file (Path) or the text itself: entries and change records, as the root DN."""
-        text = ldif.read_text("utf-8") if isinstance(ldif, Path) else ldif
-        who = ["-D", bind_dn or self.root_dn, "-w", bind_pw or self.root_pw]
-        _run(["ldapmodify", "-a", "-x", "-H", self.ldapi_uri, *who], text)
+        """As `Server.start`; what listens has been counted, so that callers may count from here."""
+        greeted = self.connections() if self.log.exists() else 0
+        super().start()
+        wait_until(lambda: self.connections() > greeted)
 
     def configure(self, ldif: str) -> None:
         """Change cn=config of the running server."""
-        _run(["ldapmodify", "-a", "-x", "-H", self.ldapi_uri, "-D", CONFIG_DN, "-w", ROOT_PW], ldif)
+        run(["ldapmodify", "-a", "-x", "-H", self.ldapi_uri, "-D", CONFIG_DN, "-w", ROOT_PW], ldif)
 
     def searches(self, part: str = "") -> int:
         """How many searches it was asked so far (that name `part` in base or filter)."""
@@ -324,28 +244,6 @@ class Slapd:
     def connections(self) -> int:
         """How many connections it has accepted so far."""
         return self.log.read_text("utf-8", "replace").count(" ACCEPT from ")
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            raise RuntimeError("slapd does not run")
-        return self._process
-
-    def _listens(self) -> bool:
-        if self._running().poll() is not None:
-            raise RuntimeError(f"slapd did not start: {self.log.read_text('utf-8', 'replace')[-2000:]}")
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
-
-    def _create(self) -> None:
-        for name in ("conf", "db"):
-            (self.home / name).mkdir()
-        _run(["slapadd", "-n", "0", "-F", str(self.home / "conf")], self._config())
-        if self._data:
-            # Without -w: with TLS in cn=config it aborts ("double free").
-            _run(["slapadd", "-q", "-n", "1", "-F", str(self.home / "conf")], self._data)
 
     def _config(self) -> str:
         names = ("core", "cosine", "inetorgperson", "nis", "dyngroup", "misc")
@@ -386,16 +284,3 @@ def _overlay(name: str) -> str:
 
 def _first(places: Sequence[str]) -> str:
     return next((place for place in places if Path(place).is_dir()), places[0])
-
-
-def _program(name: str) -> str:
-    return shutil.which(name, path=_SBIN) or name
-
-
-def _run(command: list[str], text: str) -> None:
-    program = [_program(command[0]), *command[1:]]
-    done = subprocess.run(
-        program, input=text.encode("utf-8", "surrogateescape"), capture_output=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"{command[0]}: {done.stderr.decode('utf-8', 'replace').strip()}")

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 TRY_LIMIT = 2
-DEADLINE = 30.0
+DEADLINE = 180.0
 
 PAUSE = 0.01
 """Seconds between a reply and the next request of a connection: the machine is for the server, too."""

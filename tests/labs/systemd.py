@@ -1,11 +1,11 @@
 """What systemd does to a service: it binds the sockets and passes them, and listens to what the service says.
 
-    with Systemd(folder) as systemd, Ldappolicy(command=systemd.command(), pass_fds=systemd.fds) as service:
+    with Systemd(folder) as systemd, Ldappolicy(**systemd.passes) as service:
         systemd.wait_for("READY=1")
         ... systemd.unix, systemd.inet       the sockets, which outlive the service
 
-sd_listen_fds(3) wants the sockets from descriptor 3 on, and the process id of the service in its
-environment: a few lines of Python, run in the place of the service, see to both and then become it.
+sd_listen_fds(3) wants the sockets from descriptor 3 on, and the process id of the service in its environment:
+`labs.forks` sees to both, and for other programs a few lines of Python, which then become it (`command`).
 """
 
 import os
@@ -15,11 +15,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.labs.ldappolicy import program
 
-DEADLINE = 20.0
+DEADLINE = 180.0
 
 BECOME = """
 import fcntl, os, sys
@@ -59,12 +59,22 @@ class Systemd:
         """Of the sockets: where to connect to."""
         return [self._sockets[0].getsockname(), str(self.file)]
 
+    def environment(self, count: int) -> dict[str, str]:
+        """What tells a service of so many sockets, but for its own process id."""
+        settings = {"NOTIFY_SOCKET": self.address, "LISTEN_FDS": str(count), "LISTEN_FDNAMES": "a:b"}
+        if self._watchdog:
+            settings["WATCHDOG_USEC"] = str(int(self._watchdog * 1_000_000))
+        return settings
+
+    @property
+    def passes(self) -> dict[str, Any]:
+        """The sockets, for `Ldappolicy`."""
+        return {"pass_fds": self.fds, "environment": self.environment(len(self.fds))}
+
     def command(self, fds: Sequence[int] | None = None, what: Sequence[str] = ()) -> list[str]:
         """What runs the service, or `what`, with these sockets (by default its own)."""
         passed = self.fds if fds is None else fds
-        settings = [f"NOTIFY_SOCKET={self.address}", f"LISTEN_FDS={len(passed)}", "LISTEN_FDNAMES=a:b"]
-        if self._watchdog:
-            settings.append(f"WATCHDOG_USEC={int(self._watchdog * 1_000_000)}")
+        settings = [f"{name}={value}" for name, value in self.environment(len(passed)).items()]
         become = [sys.executable, "-c", BECOME, " ".join(map(str, passed)), "\n".join(settings)]
         return [*become, *(what or [program()])]
 

@@ -50,7 +50,7 @@ class Composed(Stack):
     def wait_for(self, part: str) -> None:
         """Return when it answers; where it does not, say what it said."""
         try:
-            wait_until(lambda: self._answers(part), 40)
+            wait_until(lambda: self._answers(part), 120)
         except TimeoutError as error:
             raise RuntimeError(f"{part}: {docker('logs', self._containers[part])[-1000:]}") from error
 
@@ -78,7 +78,7 @@ class Composed(Stack):
 def docker(*arguments: str, text: str = "") -> str:
     """Run the command; what it printed."""
     done = subprocess.run(
-        ["docker", *arguments], input=text, capture_output=True, text=True, check=False, timeout=60
+        ["docker", *arguments], input=text, capture_output=True, text=True, check=False, timeout=120
     )
     if done.returncode:
         raise RuntimeError(f"docker {' '.join(arguments)}: {done.stderr}")

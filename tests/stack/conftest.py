@@ -13,7 +13,7 @@ from pytest_docker.plugin import Services, get_docker_services
 
 from tests.labs.slapd import free_port
 from tests.stack.composed import Composed
-from tests.stack.engine import DOCKERFILES, Engine, NoEngineError, engine, make_images, must, run
+from tests.stack.engine import COMPOSE_FILES, Engine, NoEngineError, engine, make_images, must
 from tests.stack.native import Native
 from tests.stack.stack import DIRECTORIES, REPLICAS, Stack
 
@@ -23,9 +23,9 @@ TAG = f"test-{os.getpid()}"
 notes = pytest.StashKey[list[str]]()
 
 
-@pytest.fixture(scope="module", params=["native", "docker"])
+@pytest.fixture(scope="module")
 def stack(request: pytest.FixtureRequest, example_ldif: Path) -> Iterator[Stack]:
-    """The same scenarios on both; containers are skipped where there is no engine, saying what it takes."""
+    """The one that a test asks for; containers are skipped where there is no engine, saying what it takes."""
     began = time.monotonic()
     if request.param == "docker":
         yield request.getfixturevalue("composed")
@@ -51,14 +51,12 @@ def docker_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     began = time.monotonic()
     try:
         with engine() as found, pytest.MonkeyPatch.context() as environment:
-            make_images(found, TAG)
+            make_images(TAG)
             environment.setenv("LDAPPOLICY_TAG", TAG)
             for name in PORTS:
                 environment.setenv(name, str(free_port()))
             note(request, f"in containers: {found.name}, images made in {time.monotonic() - began:.0f} s")
             yield found
-            if not found.is_ours:
-                run("docker", "rmi", *(f"{name}:{TAG}" for name in DOCKERFILES))
     except NoEngineError as reason:
         note(request, f"not in containers: {reason}")
         pytest.skip(f"{reason} (the same scenarios run on native servers)")
@@ -67,8 +65,8 @@ def docker_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def docker_services(docker_engine: Engine) -> Iterator[Services]:
     """pytest-docker's services, for the module instead of the session: then the engine can go."""
-    files, cleanup = docker_engine.compose_files, ["down --volumes --timeout 2"]
-    with get_docker_services(docker_engine.compose, files, TAG, [], cleanup) as services:
+    cleanup = ["down --volumes --timeout 2"]
+    with get_docker_services(docker_engine.compose, COMPOSE_FILES, TAG, [], cleanup) as services:
         # Not as its setup: what has come up is not taken down when the rest does not.
         compose(docker_engine, "up", "--detach")
         yield services
@@ -76,7 +74,7 @@ def docker_services(docker_engine: Engine) -> Iterator[Services]:
 
 def compose(used: Engine, *arguments: str) -> str:
     """Run the compose command on the services; what it printed."""
-    files = [word for file in used.compose_files for word in ("-f", file)]
+    files = [word for file in COMPOSE_FILES for word in ("-f", file)]
     return must(*used.compose.split(), *files, "-p", TAG, *arguments)
 
 

@@ -1,12 +1,11 @@
-"""The Docker engine of the tests: the one that answers, else one of our own.
+"""The Docker engine of the tests: always one of our own, whatever engine the machine may have.
 
-Our own takes root, Debian's docker.io, iptables and debootstrap. It has everything in one temporary folder,
+It takes root, Debian's docker.io, iptables and debootstrap. It has everything in one temporary folder,
 listens on a socket file there, and lives in mount and process namespaces that end with the pipe that we hold:
 no process and no mount is left, however the tests end. It changes no packet filter and makes no bridge of
 its own (`--iptables=false --bridge=none`): images are built in the machine's network, containers talk over
-the bridge that the compose file has them make, and published ports are the engine's proxy's.
-
-Its base image is made by debootstrap; an engine that was there already pulls it, as it does for its user.
+the bridge that the compose file has them make, and published ports are the engine's proxy's. The client's
+own files (~/.docker) are in that folder, too: no context of the user's leads elsewhere.
 """
 
 import os
@@ -30,6 +29,8 @@ BASE = "debian:bookworm-slim"
 # Debian's Python in BASE: some wheels hold machine code for one Python.
 PYTHON = (3, 11)
 
+# What is shipped, and what an engine without a network needs behind it.
+COMPOSE_FILES = [str(ROOT / "deploy" / "docker-compose.yml"), str(ROOT / "tests" / "stack" / "alone.yml")]
 DOCKERFILES = {
     "ldappolicy": "deploy/Dockerfile",
     "ldappolicy-demonstration-directory": "deploy/compose/directory/Dockerfile",
@@ -41,8 +42,12 @@ NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c
 
 # Process 1 in there. The end of its standard input is the end of all the rest. In memory, where
 # there is enough: the kernel writes a disk's back when overlays are unmounted, for half a minute.
+# The machine's configuration of an engine, and a containerd that it runs, are not seen in there.
 INSIDE = """
 mount -t proc proc /proc || exit
+for place in /etc/docker /run/containerd; do
+    mkdir -p $place && mount -t tmpfs tmpfs $place || exit
+done
 [ "$2" = disk ] || mount -t tmpfs -o mode=711 tmpfs "$1/data" || exit
 dockerd --data-root "$1/data" --exec-root "$1/exec" --pidfile "$1/pid" --host "unix://$1/socket" \\
     --bridge=none --iptables=false --ip-forward=false --ip-masq=false >"$1/log" 2>&1 &
@@ -50,7 +55,7 @@ exec cat >/dev/null
 """
 
 # As in the image that this one stands for: no service is started, dpkg does not
-# wait for the disk, and nobody reads manuals.
+# wait for the disk, and nobody reads manuals or translations.
 MAKE_BASE = r"""
 set -e
 mount -t proc proc /proc
@@ -60,6 +65,7 @@ cd "$1"
 printf '#!/bin/sh\nexit 101\n' >usr/sbin/policy-rc.d
 chmod 755 usr/sbin/policy-rc.d
 echo force-unsafe-io >etc/dpkg/dpkg.cfg.d/unsafe-io
+echo 'Acquire::Languages "none";' >etc/apt/apt.conf.d/no-languages
 rm -rf usr/share/doc/* usr/share/man/* usr/share/locale/* var/cache/apt/* var/lib/apt/lists/*
 tar --exclude='./dev/*' -c . | docker import - "$3"
 """
@@ -77,26 +83,20 @@ class Engine:
 
     name: str
     compose: str
-    is_ours: bool
-
-    @property
-    def compose_files(self) -> list[str]:
-        """What is shipped, and what an engine without a network needs behind it."""
-        shipped = str(ROOT / "deploy" / "docker-compose.yml")
-        return [shipped, str(ROOT / "tests" / "stack" / "alone.yml")] if self.is_ours else [shipped]
 
 
 @contextmanager
 def engine() -> Iterator[Engine]:
-    """The engine; DOCKER_HOST leads to it while it is needed."""
-    compose = compose_command()
-    if version := answers():
-        yield Engine(f"the engine that was there, {version}", compose, is_ours=False)
-        return
-    if lacks := lacking():
-        raise NoEngineError(f"no Docker engine answers, and none can be started: {lacks}")
-    with started() as version:
-        yield Engine(f"an engine of its own, {version}", compose, is_ours=True)
+    """The engine; the environment leads to it while it is needed, and to nothing of the user's."""
+    with tempfile.TemporaryDirectory(prefix="docker-") as folder, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DOCKER_CONFIG", f"{folder}/client")
+        environment.setenv("DOCKER_HOST", f"unix://{folder}/socket")
+        environment.delenv("DOCKER_CONTEXT", raising=False)
+        compose = compose_command()
+        if lacks := lacking():
+            raise NoEngineError(f"no Docker engine can be started: {lacks}")
+        with started(Path(folder)):
+            yield Engine(f"an engine of its own, {answers()}", compose)
 
 
 def compose_command() -> str:
@@ -111,7 +111,7 @@ def compose_command() -> str:
 
 
 def answers() -> str:
-    """The version of the engine that the environment leads to; empty when none answers."""
+    """The version of the engine; empty when it does not answer (yet)."""
     asked = run("docker", "version", "--format", "{{.Server.Version}}", timeout=20)
     return asked.stdout.strip() if asked.returncode == 0 else ""
 
@@ -128,28 +128,24 @@ def lacking() -> str:
 
 
 @contextmanager
-def started() -> Iterator[str]:
-    """An engine of our own, with the base image; its version."""
-    folder = Path(tempfile.mkdtemp(prefix="docker-"))
+def started(folder: Path) -> Iterator[None]:
+    """Runs it in that folder."""
     (folder / "data").mkdir()
     command = [*NAMESPACES, INSIDE, "sh", str(folder), place()]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("DOCKER_HOST", f"unix://{folder}/socket")
-            wait_for(process, folder)
-            yield answers()
+        wait_for(process, folder)
+        yield
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(30)
-        shutil.rmtree(folder)
+        process.wait(120)
 
 
 def wait_for(process: subprocess.Popen[bytes], folder: Path) -> None:
     """Return when it answers."""
     try:
-        wait_until(lambda: process.poll() is not None or ((folder / "socket").exists() and answers()), 30)
+        wait_until(lambda: process.poll() is not None or ((folder / "socket").exists() and answers()), 120)
     except TimeoutError:
         pass
     else:
@@ -162,13 +158,12 @@ def wait_for(process: subprocess.Popen[bytes], folder: Path) -> None:
     raise NoEngineError(f"dockerd does not start: {' '.join(said)}")
 
 
-def make_images(made: Engine, tag: str) -> None:
+def make_images(tag: str) -> None:
     """Build all that the compose file names, with that tag."""
+    try_out()
     with ThreadPoolExecutor() as pool:
         wheels = pool.submit(make_wheels)
-        if made.is_ours:
-            make_base()
-            try_out()
+        make_base()
         wheels.result()
         builds = [pool.submit(build, f"{name}:{tag}", path) for name, path in DOCKERFILES.items()]
         for one in builds:
@@ -192,10 +187,14 @@ def make_base() -> None:
 
 
 def try_out() -> None:
-    """Run a container on a network of its own: the kernel may have no bridges, packet filters or overlays."""
+    """Run a container on a network of its own: the kernel may have no bridges, packet filters or overlays.
+
+    All that is in it is a program that needs nothing else, so that this is known at once.
+    """
+    must("sh", "-c", "tar -C /sbin -c ldconfig | docker import - tried")
     tried = run("docker", "network", "create", "tried")
     if tried.returncode == 0:
-        tried = run("docker", "run", "--rm", "--network", "tried", BASE, "true")
+        tried = run("docker", "run", "--rm", "--network", "tried", "tried", "/ldconfig", "--version")
         run("docker", "network", "rm", "tried")
     if tried.returncode:
         raise NoEngineError(f"no container can be run: {tried.stderr.strip()[-300:]}")
@@ -208,7 +207,7 @@ def place() -> str:
 
 
 def build(image: str, dockerfile: str) -> None:
-    """One image; in the machine's network, since our own engine has no other."""
+    """One image; in the machine's network, since the engine has no other."""
     must("docker", "build", "--quiet", "--network", "host", "--tag", image, "--file", dockerfile, ".")
 
 
@@ -220,7 +219,7 @@ def must(*command: str) -> str:
     return done.stdout
 
 
-def run(*command: str, timeout: float = 250) -> subprocess.CompletedProcess[str]:
+def run(*command: str, timeout: float = 500) -> subprocess.CompletedProcess[str]:
     """Run it in the checkout."""
     return subprocess.run(
         command,

@@ -26,7 +26,7 @@ from tests.stack.stack import Stack
 CLIENTS = 6
 PAUSE = 0.01
 """Seconds between two messages of a client, and before it tries again: load, not a stampede."""
-PATIENCE = 40.0
+PATIENCE = 120.0
 """Seconds after which a recipient that was put off counts as unanswered."""
 
 

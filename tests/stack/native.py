@@ -58,7 +58,7 @@ class Native(Stack):
             directories = [stack.enter_context(Slapd(schema="ldappolicy", overlays=NESTED)) for _ in range(2)]
             replicate(*directories)
             directories[0].load(example)
-            wait_until(lambda: has_all_of(*directories))
+            wait_until(lambda: has_all_of(*directories), 120)
             port, webs = free_port(), [free_port(), free_port()]
             replicas = [
                 stack.enter_context(Ldappolicy(sections(number, port, web, directories)))

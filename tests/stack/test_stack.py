@@ -1,5 +1,6 @@
-"""The whole service from outside, while parts of it are killed; in containers where there is an engine.
+"""The whole service from outside, while parts of it are killed; in containers where an engine can be started.
 
+`make test` kills processes, and has the containers decide and show what they are; `make test-all` kills them.
 A recipient of the load may be put off (4xx) while a part is gone, and is then tried again; at the end each
 has been answered as the example company's directory says, and each message that was taken was delivered once.
 """
@@ -17,7 +18,11 @@ from tests.stack.stack import REPLICAS, Stack
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.servers
+
+# One process for all that needs the engine: to make the images takes longer than the tests.
+DOCKER = pytest.param("docker", marks=pytest.mark.xdist_group("docker"))
+KILLED = pytest.param("docker", marks=[pytest.mark.xdist_group("docker"), pytest.mark.long])
 
 SALES = f"cn=sales,ou=lists,{SUFFIX}"
 HANK = f"uid=hank,ou=people,{SUFFIX}"
@@ -67,10 +72,11 @@ def nothing_is_lost(load: Load) -> None:
     assert [] == tally.wrong
     assert [] == tally.unanswered, tally.deferred
     assert tally.sent == tally.right
-    wait_until(lambda: load.delivered().total() >= tally.delivered.total())
+    wait_until(lambda: load.delivered().total() >= tally.delivered.total(), 120)
     assert tally.delivered == load.delivered()
 
 
+@pytest.mark.parametrize("stack", ["native", DOCKER], indirect=True)
 def test_mail_is_refused_and_accepted(stack: Stack) -> None:
     """As the directory says; with all parts there, nothing is put off."""
     with Load(stack) as load:
@@ -79,6 +85,7 @@ def test_mail_is_refused_and_accepted(stack: Stack) -> None:
     assert {} == load.tally.deferred
 
 
+@pytest.mark.parametrize("stack", ["native", KILLED], indirect=True)
 def test_a_replica_is_killed_under_load(stack: Stack) -> None:
     """Postfix goes to the other one, whichever it is."""
     with Load(stack) as load:
@@ -92,6 +99,7 @@ def test_a_replica_is_killed_under_load(stack: Stack) -> None:
     nothing_is_lost(load)
 
 
+@pytest.mark.parametrize("stack", ["native", KILLED], indirect=True)
 def test_the_directory_is_replaced_by_its_second_provider(stack: Stack) -> None:
     """What is changed there is in force at either replica; the first one, when it is back, has it too."""
     assert BEFORE == probe(stack)
@@ -102,20 +110,20 @@ def test_the_directory_is_replaced_by_its_second_provider(stack: Stack) -> None:
         stack.change("directory2", CHANGE)
         for gone in REPLICAS:
             stack.kill(gone)
-            wait_until(lambda: probe(stack) == AFTER, 30)
+            wait_until(lambda: probe(stack) == AFTER, 120)
             stack.start(gone)
         stack.start("directory1")
-        wait_until(lambda: stack.holds("directory1", HANK, "smtpdRecipientAccess: reject"), 30)
+        wait_until(lambda: stack.holds("directory1", HANK, "smtpdRecipientAccess: reject"), 120)
         stack.change("directory1", CHANGE_BACK)
-        wait_until(lambda: stack.holds("directory2", SALES, "smtpdRecipientAccess: members_only"), 30)
-        wait_until(lambda: probe(stack) == BEFORE, 30)
+        wait_until(lambda: stack.holds("directory2", SALES, "smtpdRecipientAccess: members_only"), 120)
+        wait_until(lambda: probe(stack) == BEFORE, 120)
     nothing_is_lost(load)
 
 
-@pytest.mark.parametrize("stack", ["docker"], indirect=True)
+@pytest.mark.parametrize("stack", [DOCKER], indirect=True)
 def test_the_demonstration_shows_what_it_says(stack: Composed) -> None:
     """The script for an administrator, who has Python and the published port."""
     script = ROOT / "deploy" / "compose" / "demonstrate.py"
     command = [sys.executable, str(script), str(stack.port)]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    shown = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (0, "") == (shown.returncode, shown.stderr), shown.stdout

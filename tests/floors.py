@@ -1,0 +1,14 @@
+"""On which floor each module of the package lives: README.md shows it, tests/test_house.py holds it."""
+
+FLOORS = [
+    {"", "action", "address", "counters", "entry", "errors", "ldap_filter", "network", "vocabulary"},
+    {"config", "ldif", "main_cf", "mapping", "request", "rewriting", "schema_files"},
+    {"facts", "learned", "log", "protocol"},
+    {"policy"},
+    {"evaluate", "evaluation", "identity", "residue", "restrictions", "tables"},
+    {"decision_log", "directory", "invalidation", "ready", "resolver", "snapshot"},
+    {"agreement", "calls", "foresight", "freshness", "importing", "inventory", "lint", "oracle", "service"},
+    {"assembly", "doors", "metrics", "server", "systemd", "verification", "warm_start", "web"},
+    {"daemon", "pages", "supervisor", "workers"},
+    {"cli", "__main__"},
+]

@@ -38,6 +38,26 @@ SAME = [
     ("long names of types", "commonName=amy smith,organizationalUnitName=people,dc=example,dc=com", AMY),
     ("object identifiers", "2.5.4.3=amy smith,2.5.4.11=people,domainComponent=example,dc=com", AMY),
     ("OID. and digits", "OID.2.5.4.3=amy smith,oid.2.5.4.11=people,dc=example,dc=com", AMY),
+    (
+        "other object identifiers",
+        "2.5.4.4=b,2.5.4.6=c,2.5.4.7=d,2.5.4.8=e,2.5.4.9=f,2.5.4.10=g,1.2.840.113549.1.9.1=k",
+        "sn=b,c=c,l=d,st=e,street=f,o=g,email=k",
+    ),
+    (
+        "object identifiers of RFC 4524",
+        "0.9.2342.19200300.100.1.1=i,0.9.2342.19200300.100.1.25=j",
+        "uid=i,dc=j",
+    ),
+    (
+        "long names of places",
+        "surname=b,countryName=c,localityName=d,stateOrProvinceName=e,streetAddress=f",
+        "sn=b,c=c,l=d,st=e,street=f",
+    ),
+    (
+        "long names of people",
+        "organizationName=g,userid=i,emailAddress=k,E=l",
+        "o=g,uid=i,email=k,email=l",
+    ),
     ("BER of a string", "cn=#0409616d7920736d697468,ou=people,dc=example,dc=com", AMY),
     ("BER with a long length", "cn=#0c8109616d7920536d697468,ou=people,dc=example,dc=com", AMY),
     ("escaped comma", r"cn=Smith\, Amy,dc=example,dc=com", COMMA),

@@ -128,6 +128,7 @@ FILTERS = [
     ("(mailAlternateAddress=*VANDYK*)", ["amy"]),
     ("(mail=bob@*.com)", ["bob", "eve"]),
     ("(mail=bob@example.com*example.com)", []),
+    ("(mail=bob@*example.com)", ["bob", "eve"]),
     ("(cn=amy * dyk)", ["amy"]),
     ("(cn=amy  van*)", ["amy"]),
     ("(cn=*a*v*n*k)", ["amy"]),

@@ -1,10 +1,23 @@
 """Restrictions: what is evaluated here, what is left to Postfix, what is an error, and how lists nest."""
 
+from typing import Any
+
 import pytest
 
+from ldappolicy.entry import Entry
 from ldappolicy.policy import LISTS
 from ldappolicy.vocabulary import CHECKS, EVALUATED, LEFT_TO_POSTFIX, OLD_NAMES, ONLY_IN_MAIN_CF
-from tests.language import CONFIGURATION_ERROR, Site, answer, classes, policy, restriction_class, tables
+from tests.language import (
+    CONFIGURATION_ERROR,
+    Site,
+    answer,
+    asked,
+    classes,
+    policy,
+    restriction_class,
+    table,
+    tables,
+)
 
 NEXT = "check_client_access static:{550 5.7.9 NEXT}"
 """Says that evaluation went on behind what is tested."""
@@ -140,6 +153,22 @@ def test_error_is_explained() -> None:
     """A server configuration error says what was wrong."""
     decision = Site(policy(recipient="nosuch")).decide()
     assert "nosuch" in decision.error
+
+
+@pytest.mark.parametrize(
+    ("name", "entries"),
+    [
+        pytest.param("inline:{x=REJECT}", [], id="in the name"),
+        pytest.param("ldap:t", [table("t", "x REJECT")], id="one entry"),
+        pytest.param("ldap:t", [table("t", "x REJECT"), table("t", "y REJECT", rdn="u")], id="two entries"),
+    ],
+)
+def test_keys_not_found_are_explained(name: str, entries: list[Entry]) -> None:
+    """A trace says of every key that a table does not hold it, in the order in which they were tried."""
+    trace: list[dict[str, Any]] = []
+    Site(policy(recipient=f"check_sender_access {name}"), entries).resolve(asked(), trace)
+    tried = [told["key"] for told in trace if told.get("table") == name and told["result"] == "not found"]
+    assert ["a@b.example", "b.example", "example", "a@"] == tried
 
 
 @pytest.mark.parametrize(

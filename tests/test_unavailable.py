@@ -268,3 +268,11 @@ def test_tables_of_lines_need_no_directory() -> None:
     """What stands under policy_base is known all along."""
     site = Site(policy(recipient="check_sender_access ldap:t"), tables(t=["b.example REJECT"]), missed=every)
     assert "REJECT" == site.action()
+
+
+@pytest.mark.parametrize(("length", "shown"), [(195, "mail {}"), (196, "mail {}...")], ids=["whole", "cut"])
+def test_long_lookup_is_cut(length: int, shown: str) -> None:
+    """What was looked up stands in the log with its first 200 characters; clients choose how long it is."""
+    sender = "a" * (length - len("@b.example")) + "@b.example"
+    (outage,) = down({"recipient": ASK}).decide(sender=sender).outages
+    assert f"{shown.format(sender[:195])}: made unavailable" in outage

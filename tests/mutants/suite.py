@@ -35,7 +35,9 @@ class Suite:
             if kind not in ("servers", "long") and sharing[kind or name] < QUICK_SECONDS
         }
         self.all = [
-            name for name in items if not name.startswith(LEFT_OUT) and _junit_name(name) not in failed
+            name
+            for name, kind in items.items()
+            if kind != "long" and not name.startswith(LEFT_OUT) and _junit_name(name) not in failed
         ]
         self._known = set(self.all)
 

@@ -4,6 +4,7 @@
 #   make check   lint, types, and every test that needs no server: the inner loop
 #   make test    every behaviour once; as root it installs the directory servers and the Postfix that the tests start
 #   make test-all  the same, and the long ones (alone: make long): every product, fuzzing, abuse, benchmarks in small
+#   make mutants a sample of faults in the core, and which tests see each of them
 #   make coverage  `make test` with the lines and branches that no test reaches
 #   make lint    ruff and mypy
 #   make conformance [PAIRS=2000] [SEED=N]   generated policies, natively and through ldappolicy, in real Postfix
@@ -35,13 +36,14 @@ ENGINE = $(if $(shell command -v dockerd),,docker.io) \
 JOBS ?= $(shell expr 2 \* $$(nproc))
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
-.PHONY: run check test long test-all test-requirements coverage lint conformance bench bench-directory bench-instructions fuzz wheels clean
+.PHONY: run check test long test-all test-requirements coverage mutants lint conformance bench bench-directory bench-instructions fuzz wheels clean
 
 run: $(VENV)/.installed
 	$(BIN)/ldappolicy -c deploy/example.toml serve
 
 test-requirements: $(VENV)/.installed-dev
-	@.ci/packages "some tests will be skipped" $(SERVERS) $(KERBEROS) $(ENGINE) || true
+	@.ci/packages "some tests will be skipped" $(SERVERS) $(KERBEROS) || true
+	@.ci/packages "the composed stack will be tested on native servers only" $(ENGINE) || true
 	@$(BIN)/python -c 'import gssapi' 2>/dev/null \
 	    || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[gssapi]' \
 	    || echo "the tests of bind = \"gssapi\" will be skipped" >&2
@@ -59,6 +61,10 @@ test-all: test long
 
 coverage: test-requirements
 	$(PYTEST) -m "not long" --cov --cov-report=term
+
+mutants: test-requirements
+	$(PYTEST) -m "not long" --cov --cov-context=test --cov-report= --junitxml=build/tests.xml
+	$(BIN)/python -m tests.mutants
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

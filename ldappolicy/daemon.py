@@ -39,14 +39,14 @@ logger = logging.getLogger("ldappolicy.daemon")
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long is waited where nobody configures it: a site never says, who tests does not wait as long.
+    """Waiting times that no configuration sets. Sites use the defaults; tests use shorter ones.
 
     Of workers ticks are counted, not seconds: while the machine sleeps nobody's time runs out. `missed` of
     them without a sign of life are too many: a machine that is short of memory or disk may hold a worker up
     for seconds, and its death costs its connections and what it remembers. `missed_at_start` are too many
     before it is ready (a large LDIF file takes its time).
-    Who dies `stable_s` after the start or later is replaced after `first_pause_s`; others after a pause that
-    doubles up to `longest_pause_s`.
+    A worker that dies `stable_s` after its start or later is replaced after `first_pause_s`; others after a
+    pause that doubles up to `longest_pause_s`.
     """
 
     ldif_look_s: float = 0.25

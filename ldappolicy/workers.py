@@ -101,7 +101,7 @@ class Worker:
         self._facts = facts
         self._path = Path(orders["path"])
         self._turn: int = orders["turn"]
-        self._timing = Timing(**orders["timing"])
+        self._timing = Timing(**orders.get("timing", {}))  # an older supervisor says nothing of it
         self._swapping: asyncio.Task[None] | None = None
         self._warnings = Limited(logger)
         self._counts = Counts(orders["counts"], orders["count"], orders["number"])

@@ -23,8 +23,10 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("shared")
 
-SERVERS = frozenset(("slapd", "ns-slapd", "samba", "master", "unshare", "dockerd", "prometheus", "krb5kdc"))
-"""Programs that only a test marked `servers` or `long` starts; unshare(1) is what starts Postfix."""
+SERVERS = frozenset(
+    ("slapd", "ns-slapd", "prometheus", "unshare", "postconf", "ktutil", "systemd-analyze", "groff")
+)
+"""Programs that only a test with a mark starts; unshare(1) is what starts Postfix, Samba and Docker."""
 
 _unmarked = ""
 
@@ -54,17 +56,22 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         _unmarked = ""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Any:
     """Tests that share a fixture of their module run one after the other in one process."""
     for item in items:
         group = isinstance(item, pytest.Function) and _shares(item)
         if group and not any(item.iter_markers("xdist_group")):
             item.add_marker(pytest.mark.xdist_group(group))
+    result = yield
+    for item in items:
         for mark in item.iter_markers("xdist_group"):
             # pytest-xdist 3.8 does this itself, by a name that pytest 9.2 has given up.
-            if "PYTEST_XDIST_WORKER" in os.environ and hasattr(item, "_id"):
-                item._id = item.id.parse(f"{item.nodeid}@{mark.args[0]}")  # noqa: SLF001
+            behind = f"@{mark.args[0]}"
+            is_there = item.nodeid.endswith(behind) or not hasattr(item, "_id")
+            if "PYTEST_XDIST_WORKER" in os.environ and not is_there:
+                item._id = item.id.parse(f"{item.nodeid}{behind}")  # noqa: SLF001
+    return result
 
 
 def _shares(item: pytest.Function) -> str:

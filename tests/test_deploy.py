@@ -115,6 +115,7 @@ def test_every_key_is_explained() -> None:
 PAGES = ["ldappolicy.8", "ldappolicy.toml.5"]
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("page", PAGES)
 def test_page_is_well_formed(page: str) -> None:
     """groff has no complaint, with all its warnings on."""
@@ -204,12 +205,14 @@ def settings(unit: str) -> dict[str, list[str]]:
 SERVICE, LISTENER = settings("ldappolicy.service"), settings("ldappolicy.socket")
 
 
+@pytest.mark.servers
 def test_units_are_well_formed(units: list[str]) -> None:
     """systemd has no complaint about a line of them."""
     checked = systemd_analyze("verify", "--man=no", "--recursive-errors=no", *units)
     assert (0, "") == (checked.returncode, checked.stderr)
 
 
+@pytest.mark.servers
 def test_exposure(units: list[str]) -> None:
     """The service gives away what it does not need."""
     said = systemd_analyze("security", "--offline=true", "--no-pager", units[0]).stdout

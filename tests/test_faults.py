@@ -183,7 +183,8 @@ CODES = {
 }
 FORGETFUL: Sections = {
     "cache": {"ttl": "1ms", "negative_ttl": "1ms", "max_stale": "1ms"},
-    "directory": {"timeout": "500ms"},
+    "server": {"request_timeout": "1m"},
+    "directory": {"timeout": "1m"},
 }
 
 
@@ -421,7 +422,7 @@ MIRROR: Sections = {"directory": {"watch": "auto"}, "cache": {"mode": "mirror"}}
     [
         pytest.param("servers", {}, FAULTS, marks=pytest.mark.servers),
         pytest.param("long", {}, FAULTS, marks=pytest.mark.long),
-        pytest.param("long", MIRROR, {"garbled": garbled}, marks=pytest.mark.long),
+        pytest.param("servers", MIRROR, {"garbled": garbled}, marks=pytest.mark.servers),
     ],
 )
 def test_all_servers_at_once(

@@ -267,6 +267,7 @@ def test_silent_kdc(silence: ExitStack) -> None:
     wait_until(lambda: refusal(login) == expected)
 
 
+@pytest.mark.servers
 @needs_kerberos
 def test_unreadable_keytab(silence: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What libkrb5 keeps to itself: that it could not read the keys; a socket file is this machine's."""

@@ -236,12 +236,14 @@ def elapsed_asserts(function: Function) -> Iterator[int]:
     assigned = [node for node in nodes if isinstance(node, ast.Assign) and is_elapsed(node.value)]
     names = {node.id for one in assigned for node in one.targets if isinstance(node, ast.Name)}
     asserts = [node for node in nodes if isinstance(node, ast.Assert) and is_elapsed(node.test, names)]
-    return (node.lineno for node in asserts if not is_at_least(node.test))
+    return (node.lineno for node in asserts if not is_at_least(node.test, names))
 
 
-def is_at_least(test: ast.expr) -> bool:
+def is_at_least(test: ast.expr, names: Collection[str]) -> bool:
     """Whether it is `elapsed >= SECONDS`, which a busy machine does not make untrue."""
-    return isinstance(test, ast.Compare) and [ast.GtE] == [*map(type, test.ops)]
+    if not isinstance(test, ast.Compare):
+        return False
+    return [ast.GtE] == [*map(type, test.ops)] and is_elapsed(test.left, names)
 
 
 def test_no_work_at_import() -> None:

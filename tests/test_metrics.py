@@ -332,7 +332,7 @@ def slapd(example_ldif: Path) -> Iterator[Slapd]:
 def watched(slapd: Slapd, sections: Sections) -> Iterator[Watched]:
     """The real command over that server, with a web page on a port that was free."""
     where: Sections = {
-        "directory": {"uri": [slapd.uri], "timeout": "500ms"},
+        "directory": {"uri": [slapd.uri], "timeout": "3s"},
         "web": {"listen": "127.0.0.1:0"},
     }
     layers = {name: {**where.get(name, {}), **sections.get(name, {})} for name in {*where, *sections}}

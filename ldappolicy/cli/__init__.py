@@ -31,7 +31,7 @@ class Context:
 
     path: Path
     timing: "Timing | None" = None
-    """Other than a site's: a test's."""
+    """Set by tests only."""
 
     def load(self) -> configuration.Config:
         """The configuration; raises ConfigError."""

@@ -134,7 +134,7 @@ def verify(
             try:
                 comparison.run(asked, report, progress)
             except OSError as problem:
-                raise OracleError(f"the comparison broke off: {problem}") from problem
+                raise OracleError(f"the comparison broke off: {problem.strerror or problem}") from problem
     return report
 
 

@@ -135,7 +135,7 @@ class Vector:
         """The parameters of its smtpd: the service is called once, or from each list."""
         own = {name: value for name, value in self.params.items() if name != "smtpd_sender_login_maps"}
         own["smtpd_relay_restrictions"] = NEUTRAL
-        call = f"check_policy_service {{{{ {server}, timeout=20s, try_limit=1, policy_context={{}} }}}}"
+        call = f"check_policy_service {{{{ {server}, timeout=180s, try_limit=1, policy_context={{}} }}}}"
         if not each_list:
             return {**own, "smtpd_recipient_restrictions": call.format(self.id)}
         for name in self.lists:

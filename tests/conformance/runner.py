@@ -33,7 +33,7 @@ from tests.conformance import BASE, POLICY_BASE
 from tests.conformance.pairs import DNS, LISTS, SERVFAIL, SITE_MAIN, Native, Pair, entries
 from tests.labs.ldappolicy import Ldappolicy
 
-DEADLINE = 20.0
+DEADLINE = 180.0
 POLICY = "pair"
 REFUSED = ("4", "5")
 HUNG_UP = ("421", "521")
@@ -202,7 +202,7 @@ class Runner:
         return found
 
     def _call(self, context: str) -> str:
-        return f"check_policy_service {{ {self.service.inet}, timeout=20s, policy_context={context} }}"
+        return f"check_policy_service {{ {self.service.inet}, timeout=180s, policy_context={context} }}"
 
     def _wait_for_policy(self) -> None:
         lines: list[str] = []

@@ -2,11 +2,13 @@
 
 import os
 
-_NOTHING = {
+_SETTINGS = {
     "LDAPNOINIT": "1",  # neither ldap.conf nor ldaprc
     "KRB5_CONFIG": os.devnull,
 }
 
-# What a test starts has them already, or something better.
-if not _NOTHING.keys() <= os.environ.keys():
-    os.environ |= _NOTHING
+_MARK = "LDAPPOLICY_LAB"
+
+# What a test starts has them already, or those of a realm of the labs.
+if _MARK not in os.environ:
+    os.environ |= {**_SETTINGS, _MARK: "1"}

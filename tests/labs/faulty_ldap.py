@@ -137,7 +137,7 @@ class _Listening:
     def __enter__(self) -> Self:
         self.port = self._held.enter_context(_bound(0)).getsockname()[1]
         self._loop = self._held.enter_context(closing(asyncio.new_event_loop()))
-        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.accept()
         return self

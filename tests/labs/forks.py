@@ -1,4 +1,4 @@
-"""The program `ldappolicy` without its start: a process that has imported it forks for every call.
+"""The program `ldappolicy` without its start-up time: a process that has imported it forks for every call.
 
     process = start(["-c", "config.toml", "serve"], stderr=log)     like subprocess.Popen, as far as it goes
     done = completed(["schema"])                                    like subprocess.run, with text
@@ -154,7 +154,7 @@ def _end(control: socket.socket, process: subprocess.Popen[bytes]) -> None:
 
 
 def _serve(control: socket.socket) -> None:
-    """Forks as it is told, and tells of every end; until nobody is there to tell."""
+    """Forks on request, and reports each end; until nobody is there to report to."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     woken, wake = os.pipe()
@@ -169,6 +169,8 @@ def _serve(control: socket.socket) -> None:
         if control.fileno() in ready:
             data, descriptors, _, _ = socket.recv_fds(control, MAX_ORDER_BYTES, 4 + MAX_PASSED)
             if not data:
+                for pid in running:  # of a test that did not come to its end
+                    os.kill(pid, signal.SIGTERM)
                 return
             pid = os.fork()
             if not pid:

@@ -21,6 +21,10 @@ SUFFIX = "dc=example,dc=com"
 SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", "/usr/libexec"))
 
 
+DEADLINE_S = 180.0
+"""How long a busy machine may take for one thing."""
+
+
 def program(name: str) -> str:
     """Where it is; the name alone when it is nowhere."""
     return shutil.which(name, path=SBIN) or name
@@ -31,7 +35,7 @@ def are_installed(*names: str) -> bool:
     return all(shutil.which(name, path=SBIN) for name in names)
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], timeout: float = DEADLINE_S) -> None:
     """Return once the condition holds; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -55,7 +59,7 @@ def run(command: list[str], text: str) -> None:
 class Server:
     """One server process of our own, with everything it writes in `home`."""
 
-    grace = 10.0
+    grace = DEADLINE_S
     """Seconds to end in an orderly way before it is killed."""
 
     def __init__(self, name: str, *, root_dn: str, root_pw: str, suffix: str = SUFFIX) -> None:

@@ -123,7 +123,7 @@ def sections(
 
 def mail_server(port: int) -> Postfix:
     """Postfix, with the call of deploy/compose/postfix/main.cf."""
-    call = f"check_policy_service {{ inet:policy.test:{port}, timeout=10s, policy_context=default }}"
+    call = f"check_policy_service {{ inet:policy.test:{port}, timeout=60s, policy_context=default }}"
     return Postfix(
         {"in": {"smtpd_recipient_restrictions": call}},
         dns={("policy.test", "A"): ["127.0.0.1", "127.0.0.2"]},

@@ -180,8 +180,10 @@ def test_passed_by_mistake(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the program
 
 
-def served(manager: Manager, sections: Sections | None = None) -> Ldappolicy:
-    """The service, as this manager starts it."""
+def served(manager: Manager, sections: Sections | None = None, *, by_exec: bool = False) -> Ldappolicy:
+    """The service, as this manager starts it: by a fork, or the installed command."""
+    if by_exec:
+        return Ldappolicy(sections, command=manager.command(), pass_fds=manager.fds)
     return Ldappolicy(sections, **manager.passes)
 
 
@@ -189,7 +191,10 @@ def served(manager: Manager, sections: Sections | None = None) -> Ldappolicy:
 def test_life(tmp_path: Path, workers: int) -> None:
     """Ready, fed, reloaded, refused, stopped; the passed sockets are what is served, and stay."""
     sections: Sections = {"server": {"workers": workers}}
-    with Manager(tmp_path, watchdog=0.2) as manager, served(manager, sections) as service:
+    with (
+        Manager(tmp_path, watchdog=0.2) as manager,
+        served(manager, sections, by_exec=workers == 2) as service,
+    ):
         assert "policies in force: revision" in manager.wait_for("READY=1")[1]
         assert f"inet:127.0.0.1:{manager.addresses[0][1]}" == service.inet
         assert not Path(service.unix.removeprefix("unix:")).exists()

@@ -58,6 +58,7 @@ def test_no_network(text: str) -> None:
         pytest.param("192.0.2.0/24", "x", "192.0.2.77", True, id="inside"),
         pytest.param("192.0.2.0/24", "x", "192.0.3.1", False, id="outside"),
         pytest.param("192.0.2.1", "x", "192.0.2.1", True, id="address"),
+        pytest.param("[192.0.2.1]", "x", "192.0.2.1", True, id="address in brackets"),
         pytest.param("!192.0.2.1 192.0.2.0/24", "x", "192.0.2.1", False, id="excluded first"),
         pytest.param("192.0.2.0/24 !192.0.2.1", "x", "192.0.2.1", True, id="the first match wins"),
         pytest.param("!!192.0.2.1", "x", "192.0.2.1", True, id="twice not"),

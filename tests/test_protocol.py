@@ -385,6 +385,14 @@ def test_replies(action: str, expected: bytes) -> None:
     assert encode_reply(action) == expected
 
 
+@pytest.mark.parametrize(
+    "word", ["OK", "DUNNO", "DEFER", "DEFER_IF_REJECT", "INFO", "WARN", "HOLD", "DISCARD", "HANGUP"]
+)
+def test_the_text_of_every_action_is_cut(word: str) -> None:
+    """Postfix cuts its reply to the client; what is not sent to anybody is cut alike."""
+    assert encode_reply(f"{word} {'x' * 600}") == f"action={word} {'x' * 600}".encode()[:507] + b"\n\n"
+
+
 @pytest.mark.parametrize("action", ["", " ", "\n", "\n\n\x85", "550", " 450\n", "0"])
 def test_no_reply_that_means_ok(action: str) -> None:
     """Postfix takes an empty action, and one of digits alone, for OK."""

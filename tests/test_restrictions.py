@@ -125,6 +125,7 @@ def test_left_to_postfix_with_argument(name: str) -> None:
         "reject_rbl_client zen.example:53",
         "check_reverse_client_hostname_access static:OK",
         "check_reverse_client_hostname_access static:permit",
+        "check_reverse_client_hostname_access static:permit_inet_interfaces",
     ],
 )
 @pytest.mark.parametrize("place", ["list", "class"])
@@ -153,6 +154,14 @@ def test_error_is_explained() -> None:
     """A server configuration error says what was wrong."""
     decision = Site(policy(recipient="nosuch")).decide()
     assert "nosuch" in decision.error
+
+
+def test_policy_that_does_not_parse_is_explained() -> None:
+    """Whoever asks for it by name gets the error, and the log what is wrong, and where."""
+    decision = Site(policy(), policy("bad", recipient="permit {")).decide(policy_context="bad")
+    told = "smtpdRecipientRestrictions: unbalanced '{' at character 8"
+    assert CONFIGURATION_ERROR == decision.action
+    assert f"policy 'bad' does not parse: cn=bad,ou=policy,dc=example: {told}" == decision.error
 
 
 @pytest.mark.parametrize(

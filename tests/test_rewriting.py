@@ -53,6 +53,7 @@ def test_means_the_list(received: str) -> None:
         pytest.param("all%my.domain%[127.0.0.1]", "all%my.domain@[127.0.0.1]", id="nor behind a percent"),
         pytest.param("all%my.domain@localhost", "all%my.domain@localhost", id="localhost is no table's"),
         pytest.param("all@my.domain..", "all@my.domain..", id="two dots"),
+        pytest.param("@elsewhere.example", "@elsewhere.example", id="no local part"),
     ],
 )
 def test_means_something_else(received: str, expected: str) -> None:
@@ -114,6 +115,7 @@ def test_most_rounds(routing: str, times: int, ends: bool) -> None:
         pytest.param("a@other.example@my.domain", "a@other.example", id="at away"),
         pytest.param("a%b@other.example", "a%b@other.example", id="not ours: stays"),
         pytest.param("a@b@other.example", "a@b@other.example", id="not ours: at stays"),
+        pytest.param("a:b@other.example@my.domain", "a:b@other.example", id="a colon is no route"),
         pytest.param("a!b%my.domain@my.domain", "b%my.domain@a", id="the bang goes before the percent"),
         pytest.param("a%b%my.domain", "a%b@my.domain->a@b", id="the last percent"),
         pytest.param("a@my.domain..", "a@my.domain..", id="two dots stay"),

@@ -11,7 +11,7 @@ from coverage import CoverageData
 from tests.mutants.sample import Mutant
 
 QUICK_SECONDS = 0.5
-"""What takes longer, or shares a fixture with what does, is not of `make check`, whatever its marks."""
+"""In a suite without marks, what takes longer or shares a fixture with it is not of the inner loop."""
 
 LEFT_OUT = ("tests/bench/", "tests/stack/", "tests/test_house.py")
 """They judge speed, images, and how the source looks."""
@@ -26,14 +26,7 @@ class Suite:
         self._files = {file.rpartition("/ldappolicy/")[2]: file for file in self._data.measured_files()}
         seconds, failed = _times(junit)
         self.seconds = {name: seconds.get(_junit_name(name), 0.1) for name in items}
-        sharing: defaultdict[str, float] = defaultdict(float)
-        for name, kind in items.items():
-            sharing[kind or name] = max(sharing[kind or name], self.seconds[name])
-        self.quick = {
-            name
-            for name, kind in items.items()
-            if kind not in ("servers", "long") and sharing[kind or name] < QUICK_SECONDS
-        }
+        self.quick = _quick(items, self.seconds)
         self.all = [
             name
             for name, kind in items.items()
@@ -68,6 +61,16 @@ class Suite:
             ranked.append((seen[function], self.seconds[name], name))
             seen[function] += 1
         return [name for _, _, name in sorted(ranked)]
+
+
+def _quick(items: dict[str, str], seconds: dict[str, float]) -> set[str]:
+    """The tests of `make check`: those without a mark; in a suite that has no marks, those that are quick."""
+    if "servers" in items.values():
+        return {name for name, kind in items.items() if kind not in ("servers", "long")}
+    slowest: defaultdict[str, float] = defaultdict(float)
+    for name, kind in items.items():
+        slowest[kind or name] = max(slowest[kind or name], seconds[name])
+    return {name for name, kind in items.items() if slowest[kind or name] < QUICK_SECONDS}
 
 
 def _junit_name(test: str) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from typing import IO, Any
 import _pytest.main
 import pytest
 
+PACKAGE = str(Path.cwd() / "ldappolicy") + os.sep
 MEMORY = 6 * 2**30
 OPTIONS = ["-q", "-p", "no:cacheprovider", "--hypothesis-seed=1", "--continue-on-collection-errors"]
 
@@ -71,7 +72,7 @@ class Server:
 
     def _note_functions(self) -> None:
         for each in gc.get_objects():
-            if isinstance(each, FunctionType) and "/ldappolicy/" in each.__code__.co_filename:
+            if isinstance(each, FunctionType) and each.__code__.co_filename.startswith(PACKAGE):
                 self._functions.setdefault(_place(each.__code__), []).append(each)
             elif isinstance(each, CACHE) and each.__module__.startswith("ldappolicy."):
                 self._caches.append(each)

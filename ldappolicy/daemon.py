@@ -66,7 +66,7 @@ class Timing:
     longest_pause_s: float = 10.0
 
 
-DEFAULT = Timing()
+DEFAULT_TIMING = Timing()
 
 Stamp = tuple[int, int, int] | None
 """What changes when a file is written or replaced."""
@@ -89,7 +89,7 @@ class Daemon:
         doors: Sequence[Door] = (),
         systemd: Systemd | None = None,
         worker: int | None = None,
-        timing: Timing = DEFAULT,
+        timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self.config = config
         self._timing = timing

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from ldappolicy import config as configuration
 from ldappolicy.config import Config
-from ldappolicy.daemon import DEFAULT, Timing, cancelled, say_what_needs_a_restart, set_up_log, try_out
+from ldappolicy.daemon import DEFAULT_TIMING, Timing, cancelled, say_what_needs_a_restart, set_up_log, try_out
 from ldappolicy.doors import Counts, Door, open_doors
 from ldappolicy.errors import ConfigError, InputError, Unavailable
 from ldappolicy.metrics import Snapshot, merged, retired
@@ -73,7 +73,7 @@ class Supervisor:
         command: Sequence[str],
         *,
         systemd: Systemd | None = None,
-        timing: Timing = DEFAULT,
+        timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self._path = path
         self._command = command

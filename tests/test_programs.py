@@ -18,7 +18,7 @@ import pytest
 
 from ldappolicy.errors import OracleError
 from ldappolicy.oracle import dns, programs
-from ldappolicy.oracle.programs import SEARCHED, configure, parameter, program, run, table_types
+from ldappolicy.oracle.programs import SEARCH_PATH, configure, parameter, program, run, table_types
 from tests.labs.importing import BASE, FOLDERS
 from tests.labs.postfix import Postfix, require_postfix
 
@@ -161,7 +161,7 @@ instead() { printf '#!/bin/sh\\n%s\\n' "$2" >$HERE/it; chmod +x $HERE/it; mount 
 def on_a_machine(change: str, folder: Path, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """The command where that is changed, which nobody else sees."""
     names = {"POSTCONF": program("postconf"), "POSTMAP": program("postmap"), "UNSHARE": "unshare"}
-    places = {name: shutil.which(path, path=SEARCHED) for name, path in names.items()}
+    places = {name: shutil.which(path, path=SEARCH_PATH) for name, path in names.items()}
     places |= {"MASTER": f"{parameter('daemon_directory')}/master", "HERE": str(folder)}
     named = "".join(f"{name}={place}\n" for name, place in places.items())
     script = f'set -e\n{named}{MACHINE}\n{change}\nexec "$@"'

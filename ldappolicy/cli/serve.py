@@ -15,7 +15,7 @@ from rich.table import Table
 from ldappolicy import workers
 from ldappolicy.cli import Context
 from ldappolicy.config import Inet
-from ldappolicy.daemon import DEFAULT, Daemon
+from ldappolicy.daemon import DEFAULT_TIMING, Daemon
 from ldappolicy.directory.ldap import LdapDirectory
 from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.policy import Policy, PolicySet, RestrictionClass
@@ -46,7 +46,7 @@ def _open_standard_streams() -> None:
 
 async def _serve(context: Context) -> None:
     systemd = take(os.environ)
-    config, timing = context.load(), context.timing or DEFAULT
+    config, timing = context.load(), context.timing or DEFAULT_TIMING
 
     def say(facts: Facts, web: Web | None) -> None:
         try:

@@ -42,7 +42,7 @@ from ldappolicy.errors import OracleError
 from ldappolicy.oracle.dns import Dns, Records
 from ldappolicy.oracle.programs import (
     DEADLINE,
-    SEARCHED,
+    SEARCH_PATH,
     configure,
     make_old,
     parameter,
@@ -161,7 +161,7 @@ def lacking() -> str:
     """What it takes to run a private Postfix here; empty: nothing is missing."""
     if os.geteuid() != 0:
         return "a private Postfix needs root"
-    if not shutil.which("postconf", path=SEARCHED):
+    if not shutil.which("postconf", path=SEARCH_PATH):
         return "Postfix is not installed: apt-get install postfix postfix-ldap"
     try:
         pwd.getpwnam(MAIN["mail_owner"])

@@ -22,9 +22,9 @@ from ldappolicy.errors import OracleError
 DEADLINE = 120.0
 """Seconds that Postfix may take for one thing."""
 
-SEARCHED = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 
-_NOTHING = {"MAIL_CONFIG": "/nonexistent", "LDAPNOINIT": "1"}
+_ENVIRONMENT = {"MAIL_CONFIG": "/nonexistent", "LDAPNOINIT": "1"}
 """In the environment of each: where -c was forgotten there is no main.cf; libldap reads no ldap.conf."""
 
 _INDEXED = frozenset(("cdb", "lmdb", "sdbm"))
@@ -42,7 +42,7 @@ def run(*command: str | Path, timeout: float = DEADLINE) -> str:
             text=True,
             errors="replace",
             timeout=timeout,
-            env=os.environ | _NOTHING,
+            env=os.environ | _ENVIRONMENT,
         )
     except OSError as problem:
         raise _failure(words, f"cannot be run: {problem.strerror}") from problem
@@ -58,7 +58,7 @@ def start(*command: str | Path, output: IO[str]) -> subprocess.Popen[bytes]:
     words = [str(word) for word in command]
     try:
         return subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=os.environ | _NOTHING
+            words, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=os.environ | _ENVIRONMENT
         )
     except OSError as problem:
         raise _failure(words, f"cannot be run: {problem.strerror}") from problem
@@ -80,7 +80,7 @@ def _failure(words: list[str], what: str, said: str = "") -> OracleError:
 
 def program(name: str, built: Path | None = None) -> str:
     """The path of one of Postfix's commands."""
-    return str(built / "bin" / name) if built else shutil.which(name, path=SEARCHED) or name
+    return str(built / "bin" / name) if built else shutil.which(name, path=SEARCH_PATH) or name
 
 
 @cache

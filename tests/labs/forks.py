@@ -33,7 +33,7 @@ from threading import Lock
 from typing import IO, Any, NoReturn
 
 from ldappolicy.cli import run
-from ldappolicy.daemon import DEFAULT, Timing
+from ldappolicy.daemon import DEFAULT_TIMING, Timing
 
 ROOT = Path(__file__).parents[2]
 MAX_ORDER_BYTES = 1 << 17
@@ -90,7 +90,7 @@ def start(
     stdout: Stream = subprocess.DEVNULL,
     stderr: Stream = subprocess.DEVNULL,
     folder: Path = ROOT,
-    timing: Timing = DEFAULT,
+    timing: Timing = DEFAULT_TIMING,
     passed: Sequence[int] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Forked:

@@ -32,9 +32,9 @@ KERBEROS := gcc libc6-dev python3-dev libkrb5-dev
 ENGINE = $(if $(shell command -v dockerd),,docker.io) \
     $(if $(shell docker compose version 2>/dev/null),,docker-compose) iptables debootstrap
 
-# Twice as many as there are processors: a test waits for servers more than it computes.
+# Processes of the tests: twice as many as there are processors, since who starts servers waits more than it computes.
 JOBS ?= $(shell expr 2 \* $$(nproc))
-PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+PYTEST = $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: run check test long test-all test-requirements coverage mutants lint conformance bench bench-directory bench-instructions fuzz wheels clean
 
@@ -48,6 +48,7 @@ test-requirements: $(VENV)/.installed-dev
 	    || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[gssapi]' \
 	    || echo "the tests of bind = \"gssapi\" will be skipped" >&2
 
+check: JOBS = $(shell nproc)
 check: lint
 	$(PYTEST) -m "not servers and not long"
 

@@ -25,7 +25,7 @@ DEADLINE = 120.0
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 
 _ENVIRONMENT = {"MAIL_CONFIG": "/nonexistent", "LDAPNOINIT": "1"}
-"""In the environment of each: where -c was forgotten there is no main.cf; libldap reads no ldap.conf."""
+"""For each: where -c was forgotten there is no main.cf; libldap reads no ldap.conf."""
 
 _INDEXED = frozenset(("cdb", "lmdb", "sdbm"))
 """Types of tables in shared objects that postmap(1) makes an index for."""
@@ -58,7 +58,11 @@ def start(*command: str | Path, output: IO[str]) -> subprocess.Popen[bytes]:
     words = [str(word) for word in command]
     try:
         return subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=os.environ | _ENVIRONMENT
+            words,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | _ENVIRONMENT,
         )
     except OSError as problem:
         raise _failure(words, f"cannot be run: {problem.strerror}") from problem

@@ -23,9 +23,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("shared")
 
-SERVERS = frozenset(
-    ("slapd", "ns-slapd", "prometheus", "unshare", "postconf", "ktutil", "systemd-analyze", "groff")
-)
+SERVERS = frozenset(("slapd", "ns-slapd", "prometheus", "unshare", "ktutil", "systemd-analyze", "groff"))
 """Programs that only a test with a mark starts; unshare(1) is what starts Postfix, Samba and Docker."""
 
 _unmarked = ""

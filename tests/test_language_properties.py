@@ -44,6 +44,7 @@ def decide(
     return site.decide(**request)
 
 
+@pytest.mark.servers
 @settings(max_examples=150)
 @given(policies(), REQUESTS, MISSED)
 def test_order_of_lookups(settings_: dict[str, str], request: dict[str, str], missed: set[str]) -> None:
@@ -132,6 +133,7 @@ EVERYTHING = Site(
 )
 
 
+@pytest.mark.servers
 @settings(max_examples=300)
 @given(ANY_REQUEST)
 def test_any_request(attributes: dict[str, str]) -> None:

@@ -93,6 +93,13 @@ def pattern(output: str) -> str:
     return "".join("(?:.*\n)*" if line == "..." else re.escape(line) + "\n" for line in lines)
 
 
+def test_targets_exist() -> None:
+    """What README says to make, the Makefile has; no figure is left to be filled in."""
+    made = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8")))
+    assert set(re.findall(r"`make ([a-z-]+)", README)) <= made
+    assert [] == re.findall(r"@[A-Z]+@", README)
+
+
 def test_paths_exist() -> None:
     """What is named of the checkout is there."""
     tops = {path.name for path in ROOT.iterdir() if path.is_dir()}

@@ -736,9 +736,7 @@ def test_a_comparison_that_breaks_off() -> None:
     """A connection that is lost on the way is an error of one line, not of the entries."""
     main = read_main_cf(FOLDERS / "local_only" / "main.cf")
     gone = Mock(side_effect=ConnectionResetError(104, "Connection reset by peer"))
-    with pytest.raises(
-        OracleError, match=r"^the comparison broke off: Connection reset by peer$"
-    ):
+    with pytest.raises(OracleError, match=r"^the comparison broke off: Connection reset by peer$"):
         verify(main, imported(main).records, BASE, "default", 10, gone)
 
 

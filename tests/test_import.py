@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldappolicy.cli import run
+from ldappolicy.cli import cli, import_main_cf, run
 from ldappolicy.cli.import_main_cf import ldif_of
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
@@ -947,11 +947,14 @@ def test_policy_base_of_the_configuration(tmp_path: Path, capsys: pytest.Capture
     assert "\ndn: cn=mx,ou=p,o=x\n" in capsys.readouterr().out
 
 
-def test_without_configuration(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where there is no configuration yet, base and name are its defaults."""
     monkeypatch.delenv("LDAPPOLICY_CONFIG", raising=False)
-    if Path("/etc/ldappolicy/config.toml").exists():
-        pytest.skip("ldappolicy is configured here")
+    option = next(one for one in cli.params if one.name == "config")
+    monkeypatch.setattr(option, "default", f"{tmp_path}/none.toml")  # this machine may have one in /etc
+    monkeypatch.setattr(import_main_cf, "DEFAULT_CONFIG", f"{tmp_path}/none.toml")
     assert 0 == run(["import", "--main-cf", str(FOLDERS / "local_only" / "main.cf")])
     assert f"\ndn: cn=default,{BASE}\n" in capsys.readouterr().out
 

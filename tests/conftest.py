@@ -18,8 +18,12 @@ from tests.labs.templates import place
 ROOT = Path(__file__).parents[1]
 
 # No deadline for one example, and none for drawing them: a pause of a machine that is shared is not a fault.
+# The same examples each time: a run tells of the change (--hypothesis-profile=other-examples: others).
 hypothesis.settings.register_profile(
-    "shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "other-examples", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile(
+    "shared", hypothesis.settings.get_profile("other-examples"), derandomize=True
 )
 hypothesis.settings.load_profile("shared")
 

@@ -25,7 +25,7 @@ MODES: dict[str, Sections] = {
 """Ways of asking; a file has only the first."""
 
 # Samba counts whole seconds: a time limit of one of them may be over at once.
-SHORT: Sections = {"server": {"request_timeout": "4s"}, "directory": {"timeout": "3s"}}
+SHORT: Sections = {"server": {"request_timeout": "20s"}, "directory": {"timeout": "6s"}}
 
 DEFERRED = "DEFER_IF_PERMIT 4.3.0 Temporary lookup failure"
 MIRROR = "mirror complete|the mirror is|everything is looked at again"

@@ -549,7 +549,8 @@ def test_interrupted(number: signal.Signals) -> None:
         folder = Path(name)
         folder.chmod(0o755)
         process = subprocess.Popen(
-            [program(), *arguments, "--verify", "3000"],
+            # Who runs the tests may have it ignored (nohup, a job in the background).
+            ["env", "--default-signal=INT", program(), *arguments, "--verify", "3000"],
             env={**os.environ, "TMPDIR": name},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

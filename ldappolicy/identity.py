@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar, cast
 
 from ldappolicy import facts
-from ldappolicy.address import exact_forms, fold, parent_domains, split_address
+from ldappolicy.address import (
+    catch_all_of,
+    exact_forms,
+    fold,
+    is_catch_all,
+    parent_domains,
+    split_address,
+)
 from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.evaluation import Evaluation, MissedLookup
@@ -26,13 +33,24 @@ Closure = dict[str, Entry | None]
 """Groups by normal DN; None where only the DN is known (a memberOf value without an entry to be seen)."""
 
 
-def entries_of_address(evaluation: Evaluation, exact: Sequence[str]) -> tuple[Entry, ...]:
-    """The entries that have the address, else those that have it without its extension."""
+def entries_of_address(
+    evaluation: Evaluation, exact: Sequence[str], *, catch_all: bool = False
+) -> tuple[Entry, ...]:
+    """The entries that have the address, else those that have it without its extension.
+
+    With `catch_all` last those that stand for all of its domain.
+    """
     for address in exact:
-        entries = evaluation.lookup(facts.mail(address))
+        entries = entries_with(evaluation, address)
         if entries:
             return entries
-    return ()
+    last = catch_all_of(exact[0]) if catch_all else ""
+    return evaluation.lookup(facts.mail(last)) if last else ()
+
+
+def entries_with(evaluation: Evaluation, address: str) -> tuple[Entry, ...]:
+    """The entries that have just this address; an empty local part is no name that a catch-all answers to."""
+    return () if is_catch_all(address) else evaluation.lookup(facts.mail(address))
 
 
 def entry_of_login(evaluation: Evaluation) -> Entry | None:
@@ -42,7 +60,7 @@ def entry_of_login(evaluation: Evaluation) -> Entry | None:
         return None
     entries = evaluation.lookup(facts.login(login, evaluation.request.sasl_username))
     if not entries and "@" in login:
-        entries = evaluation.lookup(facts.mail(login))
+        entries = entries_with(evaluation, login)
     if len(entries) > 1:
         raise MissedLookup(f"login {login!r} belongs to {len(entries)} entries: {_names(entries)}")
     return entries[0] if entries else None
@@ -52,15 +70,16 @@ def entries_of_recipient(evaluation: Evaluation) -> tuple[Entry, ...]:
     """The entries that the recipient address names, in the form that is being checked."""
     forms = (evaluation.form,) if evaluation.form is not None else evaluation.recipients
     for form in forms:
-        entries = entries_of_address(evaluation, exact_forms(form, evaluation.around.delimiter))
+        exact = exact_forms(form, evaluation.around.delimiter)
+        entries = entries_of_address(evaluation, exact, catch_all=True)
         if entries:
             return entries
     return ()
 
 
 def addresses(evaluation: Evaluation, entry: Entry) -> tuple[str, ...]:
-    """The folded addresses of an entry, the primary one first."""
-    return evaluation.mapping.addresses_of(entry)
+    """The folded addresses of an entry, the primary one first; a catch-all is none."""
+    return tuple(address for address in evaluation.mapping.addresses_of(entry) if not is_catch_all(address))
 
 
 def domain_of_login(evaluation: Evaluation, entry: Entry | None) -> str:
@@ -68,7 +87,7 @@ def domain_of_login(evaluation: Evaluation, entry: Entry | None) -> str:
     login = fold(evaluation.request.sasl_username)
     if "@" in login:
         return split_address(login)[1]
-    own = addresses(evaluation, entry) if entry is not None else ()
+    own = (addresses(evaluation, entry) or evaluation.mapping.addresses_of(entry)) if entry else ()
     return split_address(own[0])[1] if own else ""
 
 
@@ -325,7 +344,8 @@ def owns_sender(evaluation: Evaluation, login: Entry | None) -> bool:
 
 
 def _sender_entries(evaluation: Evaluation) -> tuple[Entry, ...]:
-    return entries_of_address(evaluation, exact_forms(evaluation.sender, evaluation.around.delimiter))
+    exact = exact_forms(evaluation.sender, evaluation.around.delimiter)
+    return entries_of_address(evaluation, exact, catch_all=True)
 
 
 def _domain_owners(evaluation: Evaluation) -> frozenset[str]:

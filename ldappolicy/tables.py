@@ -379,12 +379,13 @@ def _told(evaluation: Evaluation, subject: Subject, answer: "_Access | None") ->
 def _owners(evaluation: Evaluation, subject: Subject, *, catch_all: bool) -> tuple[tuple[Entry, ...], str]:
     """The entries that the subject belongs to, and its domain; a login never belongs to a catch-all."""
     if subject.login:
-        login = identity.entry_of_login(evaluation)
-        return (login,) if login is not None else (), identity.domain_of_login(evaluation, login)
+        login = identity.identified(evaluation)
+        entries = (login.entry,) if login.entry is not None else ()
+        return entries, identity.domain_of_login(evaluation, login)
     if not subject.exact:
         return (), ""
-    entries = identity.entries_of_address(evaluation, subject.exact, catch_all=catch_all)
-    return entries, split_address(subject.exact[0])[1]
+    owners = identity.entries_of_address(evaluation, subject.exact, catch_all=catch_all)
+    return owners, split_address(subject.exact[0])[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -559,14 +560,16 @@ def _is_listed(
 def _all_keys(evaluation: Evaluation, subject: Subject, denies: bool) -> set[str]:
     """All access(5) keys of an address; of a login, of itself and of all addresses of its entry.
 
-    Those of an entry's catch-all count against it only.
+    Of itself as it stands, and as its entry has it: without a realm. Of a catch-all only where senders
+    are denied.
     """
     if not subject.login:
         return set(subject.keys)
-    entry = identity.entry_of_login(evaluation)
+    login = identity.identified(evaluation)
     own_addresses = evaluation.mapping.addresses_of if denies else partial(identity.addresses, evaluation)
-    own = own_addresses(entry) if entry is not None else ()
-    return {key for name in (subject.login, *own) for key in address_subject(evaluation, name).keys}
+    own = own_addresses(login.entry) if login.entry is not None else ()
+    names = dict.fromkeys((subject.login, login.name, *own))
+    return {key for name in names for key in address_subject(evaluation, name).keys}
 
 
 def _sender_access(evaluation: Evaluation, subject: Subject) -> Action | None:

@@ -6,11 +6,19 @@ memberOf names, that is its primary group, or whose memberURL covers it; and to 
 group. How much of that has to be asked is the server's: some keep memberOf for all of it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar, cast
 
 from ldappolicy import facts
-from ldappolicy.address import exact_forms, fold, parent_domains, split_address
+from ldappolicy.address import (
+    catch_all_of,
+    exact_forms,
+    fold,
+    is_catch_all,
+    parent_domains,
+    split_address,
+    unquoted,
+)
 from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.evaluation import Evaluation, MissedLookup
@@ -26,49 +34,93 @@ Closure = dict[str, Entry | None]
 """Groups by normal DN; None where only the DN is known (a memberOf value without an entry to be seen)."""
 
 
-def entries_of_address(evaluation: Evaluation, exact: Sequence[str]) -> tuple[Entry, ...]:
-    """The entries that have the address, else those that have it without its extension."""
+def entries_of_address(
+    evaluation: Evaluation, exact: Sequence[str], *, catch_all: bool = False
+) -> tuple[Entry, ...]:
+    """The entries that have the address, else those that have it without its extension.
+
+    With `catch_all` last those that stand for all of its domain.
+    """
     for address in exact:
-        entries = evaluation.lookup(facts.mail(address))
+        entries = entries_with(evaluation, address)
         if entries:
             return entries
-    return ()
+    last = catch_all_of(exact[0]) if catch_all else ""
+    return evaluation.lookup(facts.mail(last)) if last else ()
+
+
+def entries_with(evaluation: Evaluation, address: str) -> tuple[Entry, ...]:
+    """The entries that have just this address; an empty local part is no name that a catch-all answers to."""
+    return () if is_catch_all(address) else evaluation.lookup(facts.mail(address))
+
+
+class Login(NamedTuple):
+    """Whom the login belongs to; `name` is the (folded) login as the entry has it, without a realm."""
+
+    entry: Entry | None
+    name: str
 
 
 def entry_of_login(evaluation: Evaluation) -> Entry | None:
     """The one entry of the login; two are unavailable."""
-    login = fold(evaluation.request.sasl_username)
+    return identified(evaluation).entry
+
+
+def identified(evaluation: Evaluation) -> Login:
+    """The login as it is known: as it stands, else as an address or without its realm."""
+    spelled = evaluation.request.sasl_username
+    login = fold(spelled)
     if not login:
-        return None
-    entries = evaluation.lookup(facts.login(login, evaluation.request.sasl_username))
-    if not entries and "@" in login:
-        entries = evaluation.lookup(facts.mail(login))
-    if len(entries) > 1:
-        raise MissedLookup(f"login {login!r} belongs to {len(entries)} entries: {_names(entries)}")
-    return entries[0] if entries else None
+        return Login(None, "")
+    found = {entry.key: Login(entry, login) for entry in evaluation.lookup(facts.login(login, spelled))}
+    if not found:
+        for name in _without_realm(unquoted(spelled), evaluation.around.login_realms):
+            entries = evaluation.lookup(facts.login(name.casefold(), name))
+            found.update((entry.key, Login(entry, name.casefold())) for entry in entries)
+        if "@" in login:
+            entries = entries_with(evaluation, login)
+            found.update((entry.key, Login(entry, login)) for entry in entries)
+    if len(found) > 1:
+        named = _names(one.entry for one in found.values() if one.entry is not None)
+        raise MissedLookup(f"login {login!r} belongs to {len(found)} entries: {named}")
+    return next(iter(found.values()), Login(None, login))
+
+
+def _without_realm(login: str, realms: frozenset[str]) -> Iterator[str]:
+    """The names that `name@REALM` and `REALM\\name` may mean: a realm is taken off once."""
+    name, _, realm = login.rpartition("@")
+    if name and realm.casefold() in realms:
+        yield name
+    realm, _, name = login.partition("\\")
+    if name and realm.casefold() in realms:
+        yield name
 
 
 def entries_of_recipient(evaluation: Evaluation) -> tuple[Entry, ...]:
     """The entries that the recipient address names, in the form that is being checked."""
     forms = (evaluation.form,) if evaluation.form is not None else evaluation.recipients
     for form in forms:
-        entries = entries_of_address(evaluation, exact_forms(form, evaluation.around.delimiter))
+        exact = exact_forms(form, evaluation.around.delimiter)
+        entries = entries_of_address(evaluation, exact, catch_all=True)
         if entries:
             return entries
     return ()
 
 
 def addresses(evaluation: Evaluation, entry: Entry) -> tuple[str, ...]:
-    """The folded addresses of an entry, the primary one first."""
-    return evaluation.mapping.addresses_of(entry)
+    """The folded addresses of an entry, the primary one first; a catch-all is none."""
+    return tuple(address for address in evaluation.mapping.addresses_of(entry) if not is_catch_all(address))
 
 
-def domain_of_login(evaluation: Evaluation, entry: Entry | None) -> str:
-    """What stands behind the ``@`` of the login, else the domain of its entry's primary address."""
-    login = fold(evaluation.request.sasl_username)
-    if "@" in login:
-        return split_address(login)[1]
-    own = addresses(evaluation, entry) if entry is not None else ()
+def domain_of_login(evaluation: Evaluation, login: Login) -> str:
+    """What stands behind the ``@`` of the login, else the domain of its entry's primary address.
+
+    A realm that was taken off is no domain of anybody.
+    """
+    if "@" in login.name:
+        return split_address(login.name)[1]
+    entry = login.entry
+    own = (addresses(evaluation, entry) or evaluation.mapping.addresses_of(entry)) if entry else ()
     return split_address(own[0])[1] if own else ""
 
 
@@ -325,7 +377,8 @@ def owns_sender(evaluation: Evaluation, login: Entry | None) -> bool:
 
 
 def _sender_entries(evaluation: Evaluation) -> tuple[Entry, ...]:
-    return entries_of_address(evaluation, exact_forms(evaluation.sender, evaluation.around.delimiter))
+    exact = exact_forms(evaluation.sender, evaluation.around.delimiter)
+    return entries_of_address(evaluation, exact, catch_all=True)
 
 
 def _domain_owners(evaluation: Evaluation) -> frozenset[str]:

@@ -7,7 +7,7 @@ a URL. A lookup that is lacking counts as "not found", while all else that could
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple, cast
 
 from ldappolicy import facts, identity
@@ -258,7 +258,7 @@ def _is_member(evaluation: Evaluation, part: TablePart, subject: Subject, key: s
         return login is not None and identity.belongs_to(evaluation, login, part.members)
     if key not in subject.exact:
         return False
-    entries = evaluation.lookup(facts.mail(key))
+    entries = identity.entries_with(evaluation, key)
     return bool(
         identity.agreed(
             entries,
@@ -333,7 +333,7 @@ def access_skip(attribute: str, delimiters: str) -> Skip:
 
 def _ask_access(evaluation: Evaluation, subject: Subject, recipient: bool) -> Action | None:
     """What entry, groups or domain carry; None: nothing. An action on whole messages is an error there."""
-    entries, domain = _owners(evaluation, subject)
+    entries, domain = _owners(evaluation, subject, catch_all=True)
     if recipient and evaluation.lacking and evaluation.mapping.delivery_restrictions:
         _ask_who_sends(evaluation)
 
@@ -348,7 +348,7 @@ def _ask_who_sends(evaluation: Evaluation) -> None:
     """Those whom delivery restrictions are about, so that they are asked for together with the recipient."""
     for subject in (login_subject(evaluation), sender_subject(evaluation)):
         if subject is not None:
-            _owners(evaluation, subject)
+            _owners(evaluation, subject, catch_all=True)
 
 
 def _find_access_behind(evaluation: Evaluation, subject: Subject) -> Action | None:
@@ -356,7 +356,7 @@ def _find_access_behind(evaluation: Evaluation, subject: Subject) -> Action | No
 
     The other form of the recipient, if its entry has none of these, is a check of its own.
     """
-    entries, domain = _owners(evaluation, subject)
+    entries, domain = _owners(evaluation, subject, catch_all=True)
     own = identity.agreed(entries, lambda entry: _own_access(evaluation, entry, recipient=True), "its access")
     if own is None or own.action != DENIED_SENDERS:
         return None
@@ -376,14 +376,16 @@ def _told(evaluation: Evaluation, subject: Subject, answer: "_Access | None") ->
     return action
 
 
-def _owners(evaluation: Evaluation, subject: Subject) -> tuple[tuple[Entry, ...], str]:
-    """The entries that the subject belongs to, and its domain."""
+def _owners(evaluation: Evaluation, subject: Subject, *, catch_all: bool) -> tuple[tuple[Entry, ...], str]:
+    """The entries that the subject belongs to, and its domain; a login never belongs to a catch-all."""
     if subject.login:
-        login = identity.entry_of_login(evaluation)
-        return (login,) if login is not None else (), identity.domain_of_login(evaluation, login)
+        login = identity.identified(evaluation)
+        entries = (login.entry,) if login.entry is not None else ()
+        return entries, identity.domain_of_login(evaluation, login)
     if not subject.exact:
         return (), ""
-    return identity.entries_of_address(evaluation, subject.exact), split_address(subject.exact[0])[1]
+    owners = identity.entries_of_address(evaluation, subject.exact, catch_all=catch_all)
+    return owners, split_address(subject.exact[0])[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,7 +469,8 @@ def _access_of_domain(evaluation: Evaluation, domain: str, recipient: bool) -> _
     if not domain:
         return None
     answer = _look_at_domain(evaluation, domain, recipient)
-    if answer is None and not evaluation.lacking and len(domain) <= REMEMBERED:
+    is_plain = answer is None and not evaluation.lacking and len(domain) <= REMEMBERED
+    if is_plain and type(evaluation.known(facts.mail(f"@{domain}"))) is Absent:
         evaluation.derived["no access", domain, recipient] = True
     return answer
 
@@ -492,13 +495,14 @@ Test = Callable[[Evaluation, Entry, Subject], bool]
 def _recipient_finder(table: str, test: Test, found: str) -> Finder:
     """A table whose key is found when the recipient's entry says so of the subject."""
     action = parse_action(found)
+    denies = table in _DENYING
 
     def find(evaluation: Evaluation, subject: Subject) -> Action | None:
         if not evaluation.request.recipient or not (subject.exact or subject.login):
             return None
         entries = identity.entries_of_recipient(evaluation)
         if evaluation.lacking:
-            _owners(evaluation, subject)  # so that both are asked for together
+            _owners(evaluation, subject, catch_all=denies)  # so that both are asked for together
         if identity.agreed(entries, lambda entry: test(evaluation, entry, subject), table):
             return _traced(evaluation, table, subject.keys[0], action, entries[0].dn)
         evaluation.trace_key(table, subject.keys[0], None)
@@ -511,11 +515,15 @@ def _is_list_member(evaluation: Evaluation, target: Entry, subject: Subject) -> 
     def inside(entry: Entry) -> bool:
         return identity.is_inside(evaluation, entry, frozenset((target.key,)))
 
-    return bool(identity.agreed(_owners(evaluation, subject)[0], inside, f"membership in {target.dn}"))
+    entries, _ = _owners(evaluation, subject, catch_all=False)
+    return bool(identity.agreed(entries, inside, f"membership in {target.dn}"))
 
 
-def _is_named(names: Callable[[Evaluation], tuple[str, ...]]) -> Test:
-    """A test of DN attributes of the recipient's entry; a group there means its members."""
+def _is_named(names: Callable[[Evaluation], tuple[str, ...]], *, denies: bool = False) -> Test:
+    """A test of DN attributes of the recipient's entry; a group there means its members.
+
+    A catch-all lets nobody in, for whoever invents an address in its domain has it; it does deny.
+    """
 
     def test(evaluation: Evaluation, target: Entry, subject: Subject) -> bool:
         dns = identity.normal_values(target, names(evaluation))
@@ -525,33 +533,43 @@ def _is_named(names: Callable[[Evaluation], tuple[str, ...]]) -> Test:
         def inside(entry: Entry) -> bool:
             return identity.belongs_to(evaluation, entry, dns)
 
-        return bool(identity.agreed(_owners(evaluation, subject)[0], inside, f"membership by {target.dn}"))
+        entries, _ = _owners(evaluation, subject, catch_all=denies)
+        return bool(identity.agreed(entries, inside, f"membership by {target.dn}"))
 
     return test
 
 
 def _is_listed(
-    patterns: Callable[[Evaluation], tuple[str, ...]], names: Callable[[Evaluation], tuple[str, ...]]
+    patterns: Callable[[Evaluation], tuple[str, ...]],
+    names: Callable[[Evaluation], tuple[str, ...]],
+    *,
+    denies: bool = False,
 ) -> Test:
     """A test of patterns (access(5) keys) of the recipient's entry, then of DNs."""
-    named = _is_named(names)
+    named = _is_named(names, denies=denies)
 
     def test(evaluation: Evaluation, target: Entry, subject: Subject) -> bool:
         values = frozenset(value.casefold() for name in patterns(evaluation) for value in target.values(name))
-        if values and not values.isdisjoint(_all_keys(evaluation, subject)):
+        if values and not values.isdisjoint(_all_keys(evaluation, subject, denies)):
             return True
         return named(evaluation, target, subject)
 
     return test
 
 
-def _all_keys(evaluation: Evaluation, subject: Subject) -> set[str]:
-    """All access(5) keys of an address; of a login, of itself and of all addresses of its entry."""
+def _all_keys(evaluation: Evaluation, subject: Subject, denies: bool) -> set[str]:
+    """All access(5) keys of an address; of a login, of itself and of all addresses of its entry.
+
+    Of itself as it stands, and as its entry has it: without a realm. Of a catch-all only where senders
+    are denied.
+    """
     if not subject.login:
         return set(subject.keys)
-    entry = identity.entry_of_login(evaluation)
-    own = identity.addresses(evaluation, entry) if entry is not None else []
-    return {key for name in (subject.login, *own) for key in address_subject(evaluation, name).keys}
+    login = identity.identified(evaluation)
+    own_addresses = evaluation.mapping.addresses_of if denies else partial(identity.addresses, evaluation)
+    own = own_addresses(login.entry) if login.entry is not None else ()
+    names = dict.fromkeys((subject.login, login.name, *own))
+    return {key for name in names for key in address_subject(evaluation, name).keys}
 
 
 def _sender_access(evaluation: Evaluation, subject: Subject) -> Action | None:
@@ -561,6 +579,8 @@ def _sender_access(evaluation: Evaluation, subject: Subject) -> Action | None:
 def _recipient_access(evaluation: Evaluation, subject: Subject) -> Action | None:
     return _find_access(evaluation, subject, recipient=True)
 
+
+_DENYING = frozenset(("recipient:denied",))
 
 _RECIPIENT_TABLES: Mapping[str, tuple[Test, str]] = {
     "members": (_is_list_member, "OK"),
@@ -577,6 +597,7 @@ _RECIPIENT_TABLES: Mapping[str, tuple[Test, str]] = {
         _is_listed(
             lambda evaluation: evaluation.mapping.denied_sender,
             lambda evaluation: evaluation.mapping.denied_sender_dn,
+            denies=True,
         ),
         "REJECT",
     ),

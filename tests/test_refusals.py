@@ -26,7 +26,7 @@ from ldappolicy.errors import Unavailable
 from ldappolicy.ldap_filter import Present
 from tests.labs.clock import on_virtual_time
 from tests.labs.faulty_ldap import FakeLdap, Proxy
-from tests.labs.ldappolicy import Ldappolicy, merged
+from tests.labs.ldappolicy import Ldappolicy, Sections, merged
 from tests.labs.samba import SUFFIX as DOMAIN
 from tests.labs.samba import Samba, needs_samba
 from tests.labs.slapd import Slapd, require_slapd, wait_until
@@ -263,8 +263,9 @@ def test_attempts_are_counted_over_all_workers(doors: tuple[Slapd, list[str]]) -
     with Ldappolicy({"server": {"workers": WORKERS}}) as service:
         file = service.folder / "password"
         file.write_text("wrong")
-        bind = {"bind": "simple", "bind_dn": slapd.root_dn, "bind_pw_file": str(file), "uri": uris}
-        service.configure(merged(service.sections, {"directory": bind}))
+        who: Sections = {"directory": {"bind": "simple", "bind_dn": slapd.root_dn, "uri": uris}}
+        secret: Sections = {"directory": {"bind_pw_file": str(file)}}
+        service.configure(merged(service.sections, who, secret))
         service.stop()
         service.start()
         service.wait_for_log("no policies yet", WORKERS)

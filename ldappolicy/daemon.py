@@ -110,11 +110,8 @@ class Daemon:
         self.web = web_of(alone, self) if alone is not None else None
         self._load = load
         self._doors = list(doors) or self._systemd.doors
-        self._stop = asyncio.Event()
-        self._reread = asyncio.Event()
-        self._moved = asyncio.Event()
-        self._in_force = asyncio.Event()
-        self._may_accept = asyncio.Event()
+        self._stop, self._reread, self._moved = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._in_force, self._may_accept = asyncio.Event(), asyncio.Event()
         if worker is None:
             self._may_accept.set()
         self._swapping = asyncio.Lock()

@@ -151,7 +151,7 @@ def local_domain_subject(domain: str) -> Subject:
 def compile_table(name: TableName, policies: PolicySet, check: str) -> Finder:
     """The finder of a table for a check; a table that is none is an error when it is reached."""
     if name.type == "ldap":
-        return _ldap_finder(name, policies.tables.get(name.name.casefold()))
+        return _ldap_finder(name, policies.tables.get(name.name.casefold()), check)
     if name.type == "static":
         action = parse_static(name.name)
         return lambda evaluation, subject: _traced(evaluation, name, next(iter(subject.keys), ""), action)
@@ -204,7 +204,7 @@ def _find_line(
     return None
 
 
-def _ldap_finder(name: TableName, table: Table | Broken | None) -> Finder:
+def _ldap_finder(name: TableName, table: Table | Broken | None, check: str) -> Finder:
     if table is None:
         return _error_finder(f"unknown table {str(name)!r}")
     if isinstance(table, Broken):
@@ -216,7 +216,7 @@ def _ldap_finder(name: TableName, table: Table | Broken | None) -> Finder:
 
     def find(evaluation: Evaluation, subject: Subject) -> Action | None:
         found = _find_network(evaluation, name, table, subject) if table.cidr else None
-        return found or _find_joined(evaluation, name, table.parts, subject)
+        return found or _find_joined(evaluation, name, table.parts, subject, by_envelope=check == "sender")
 
     return find
 
@@ -234,7 +234,12 @@ def _find_network(evaluation: Evaluation, name: object, table: Table, subject: S
 
 
 def _find_joined(
-    evaluation: Evaluation, name: object, parts: tuple[TablePart, ...], subject: Subject
+    evaluation: Evaluation,
+    name: object,
+    parts: tuple[TablePart, ...],
+    subject: Subject,
+    *,
+    by_envelope: bool,
 ) -> Action | None:
     """Key by key: a line of any entry, then its members, then its URLs."""
     for key in subject.keys:
@@ -242,7 +247,7 @@ def _find_joined(
             if key in part.lines:
                 return _traced(evaluation, name, key, part.lines[key], part.dn)
         for part in parts:
-            if part.members and _is_member(evaluation, part, subject, key):
+            if part.members and _is_member(evaluation, part, subject, key, by_envelope):
                 return _traced(evaluation, name, key, part.action, part.dn)
         for part in parts:
             if any(evaluation.lookup(facts.url(url, key)) for url in part.urls):
@@ -251,7 +256,9 @@ def _find_joined(
     return None
 
 
-def _is_member(evaluation: Evaluation, part: TablePart, subject: Subject, key: str) -> bool:
+def _is_member(
+    evaluation: Evaluation, part: TablePart, subject: Subject, key: str, by_envelope: bool
+) -> bool:
     """Whether a full address, or the login, belongs to an entry that smtpdAccessMember names."""
     if subject.login:
         login = identity.entry_of_login(evaluation)
@@ -259,13 +266,14 @@ def _is_member(evaluation: Evaluation, part: TablePart, subject: Subject, key: s
     if key not in subject.exact:
         return False
     entries = identity.entries_with(evaluation, key)
-    return bool(
-        identity.agreed(
-            entries,
-            lambda entry: identity.belongs_to(evaluation, entry, part.members),
-            f"membership in {part.dn}",
-        )
+    inside = identity.agreed(
+        entries,
+        lambda entry: identity.belongs_to(evaluation, entry, part.members),
+        f"membership in {part.dn}",
     )
+    if inside or not by_envelope or key != subject.exact[0]:
+        return bool(inside)
+    return not part.members.isdisjoint(identity.groups_of_envelope(evaluation, subject.exact))
 
 
 # ---------------------------------------------------------------- directory:access
@@ -337,10 +345,15 @@ def _ask_access(evaluation: Evaluation, subject: Subject, recipient: bool) -> Ac
     if recipient and evaluation.lacking and evaluation.mapping.delivery_restrictions:
         _ask_who_sends(evaluation)
 
-    def ask(entry: Entry) -> _Access | None:
-        return _own_access(evaluation, entry, recipient) or _group_access(evaluation, entry, recipient)
+    by_envelope = {} if recipient else _groups_of_sender(evaluation, subject)
 
-    answer = identity.agreed(entries, ask, "its access")
+    def ask(entry: Entry) -> _Access | None:
+        own = _own_access(evaluation, entry, recipient)
+        return own or _group_access(evaluation, entry, recipient, by_envelope)
+
+    answer = identity.agreed(entries, ask, "its access") if entries else None
+    if by_envelope and not entries:
+        answer = _ranked(evaluation, by_envelope, recipient)
     return _told(evaluation, subject, answer or _access_of_domain(evaluation, domain, recipient))
 
 
@@ -360,9 +373,7 @@ def _find_access_behind(evaluation: Evaluation, subject: Subject) -> Action | No
     own = identity.agreed(entries, lambda entry: _own_access(evaluation, entry, recipient=True), "its access")
     if own is None or own.action != DENIED_SENDERS:
         return None
-    answer = identity.agreed(
-        entries, lambda entry: _group_access(evaluation, entry, recipient=True), "its access"
-    )
+    answer = identity.agreed(entries, lambda entry: _group_access(evaluation, entry, True, {}), "its access")
     return _told(evaluation, subject, answer or _access_of_domain(evaluation, domain, recipient=True))
 
 
@@ -439,13 +450,28 @@ def _requires_login(evaluation: Evaluation, entry: Entry) -> bool:
     return required
 
 
-def _group_access(evaluation: Evaluation, entry: Entry, recipient: bool) -> _Access | None:
+def _groups_of_sender(evaluation: Evaluation, subject: Subject) -> identity.Closure:
+    """The groups that the sender is in by envelope alone, if any group carries something."""
+    if subject.login or not (subject.exact and evaluation.mapping.member_address):
+        return {}
+    matters = evaluation.lookup(_CARRYING) or _CARRYING in evaluation.lacking
+    return identity.groups_of_envelope(evaluation, subject.exact) if matters else {}
+
+
+def _group_access(
+    evaluation: Evaluation, entry: Entry, recipient: bool, by_envelope: identity.Closure
+) -> _Access | None:
+    """What the groups around an entry, and these others, carry for their members."""
+    if not evaluation.lookup(facts.carrying()) and not identity.is_named_elsewhere(evaluation, entry):
+        return _ranked(evaluation, by_envelope, recipient)
+    return _ranked(evaluation, {**by_envelope, **identity.groups_around(evaluation, entry)}, recipient)
+
+
+def _ranked(evaluation: Evaluation, closure: identity.Closure, recipient: bool) -> _Access | None:
     """What the group with the lowest priority carries for its members."""
     mapping = evaluation.mapping
     by_group = mapping.member_recipient_access if recipient else mapping.member_sender_access
-    if not evaluation.lookup(facts.carrying()) and not identity.is_named_elsewhere(evaluation, entry):
-        return None
-    groups = [group for group in identity.groups_around(evaluation, entry).values() if group is not None]
+    groups = [group for group in closure.values() if group is not None]
     carrying = [group for group in groups if any(group.values(name) for name in by_group)]
     if not carrying:
         return None
@@ -470,6 +496,9 @@ def _access_of_domain(evaluation: Evaluation, domain: str, recipient: bool) -> _
         return None
     answer = _look_at_domain(evaluation, domain, recipient)
     is_plain = answer is None and not evaluation.lacking and len(domain) <= REMEMBERED
+    if not recipient and evaluation.mapping.member_address:
+        # Somebody without an entry may be a member of what carries something.
+        is_plain = is_plain and type(evaluation.known(_CARRYING)) is Absent
     if is_plain and type(evaluation.known(facts.mail(f"@{domain}"))) is Absent:
         evaluation.derived["no access", domain, recipient] = True
     return answer
@@ -503,6 +532,7 @@ def _recipient_finder(table: str, test: Test, found: str) -> Finder:
         entries = identity.entries_of_recipient(evaluation)
         if evaluation.lacking:
             _owners(evaluation, subject, catch_all=denies)  # so that both are asked for together
+            _is_in_by_envelope(evaluation, subject, identity.NOWHERE)
         if identity.agreed(entries, lambda entry: test(evaluation, entry, subject), table):
             return _traced(evaluation, table, subject.keys[0], action, entries[0].dn)
         evaluation.trace_key(table, subject.keys[0], None)
@@ -512,11 +542,21 @@ def _recipient_finder(table: str, test: Test, found: str) -> Finder:
 
 
 def _is_list_member(evaluation: Evaluation, target: Entry, subject: Subject) -> bool:
+    dns = frozenset((target.key,))
+
     def inside(entry: Entry) -> bool:
-        return identity.is_inside(evaluation, entry, frozenset((target.key,)))
+        return identity.is_inside(evaluation, entry, dns)
 
     entries, _ = _owners(evaluation, subject, catch_all=False)
-    return bool(identity.agreed(entries, inside, f"membership in {target.dn}"))
+    found = identity.agreed(entries, inside, f"membership in {target.dn}")
+    return bool(found) or _is_in_by_envelope(evaluation, subject, dns)
+
+
+def _is_in_by_envelope(evaluation: Evaluation, subject: Subject, dns: frozenset[str]) -> bool:
+    """Whether a sender that has no entry is a member of one of those (normal) DNs; a login never is."""
+    if subject.login:
+        return False
+    return not dns.isdisjoint(identity.groups_of_envelope(evaluation, subject.exact))
 
 
 def _is_named(names: Callable[[Evaluation], tuple[str, ...]], *, denies: bool = False) -> Test:
@@ -534,7 +574,8 @@ def _is_named(names: Callable[[Evaluation], tuple[str, ...]], *, denies: bool = 
             return identity.belongs_to(evaluation, entry, dns)
 
         entries, _ = _owners(evaluation, subject, catch_all=denies)
-        return bool(identity.agreed(entries, inside, f"membership by {target.dn}"))
+        found = identity.agreed(entries, inside, f"membership by {target.dn}")
+        return bool(found) or _is_in_by_envelope(evaluation, subject, dns)
 
     return test
 

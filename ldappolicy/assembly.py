@@ -41,7 +41,8 @@ def open_directory(
     base = _base("search_base", config.directory.search_base)
     if not directory.holds(base):
         raise ConfigError(f"[directory] search_base: expected a DN that {path} holds, got {base!r}")
-    directory.prepare((*mapping.mail, *mapping.login, *mapping.domain, *mapping.member, "objectClass"))
+    members = (*mapping.member, *mapping.member_address)
+    directory.prepare((*mapping.mail, *mapping.login, *mapping.domain, *members, "objectClass"))
     return directory
 
 
@@ -129,7 +130,7 @@ def _watched_attributes(mapping: Mapping, owners: Filter | None) -> tuple[str, .
     read = (name for name in mapping.read_attributes if name not in mapping.member_of)
     dynamic = ("memberURL",) if mapping.has_dynamic_groups else ()
     searched = attributes_in(owners) if owners is not None else ()
-    members = (*mapping.member_dns, *mapping.member_logins)
+    members = (*mapping.member_dns, *mapping.member_logins, *mapping.member_address)
     return tuple(dict.fromkeys((*read, *members, *dynamic, *searched, *POLICY_ATTRIBUTES)))
 
 

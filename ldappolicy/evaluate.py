@@ -50,7 +50,8 @@ class Decision:
     configuration error; `unavailable` that on_unavailable was used. `notes` are lines for the log about
     this request, `outages` the lookups that were unavailable. `restriction` is what decided, by the names
     that led there (nothing where the lists ran out), `dn` the entry whose value did, if one did. `shadowed`
-    are the actions that restrictions in shadow would have come to, a permit as OK.
+    are the actions that restrictions in shadow would have come to, a permit as OK. `is_passing`: it rests on
+    an answer that turns sooner than others like it are asked for again.
     """
 
     action: str | None
@@ -62,6 +63,7 @@ class Decision:
     restriction: str = ""
     dn: str = ""
     shadowed: tuple[str, ...] = ()
+    is_passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,7 @@ class Evaluator:
         )
         by = reply.by or (outcomes[-1].by if outcomes else NOBODY)
         told = evaluation.notes or evaluation.outages or evaluation.shadowed
-        is_plain = not (told or reply.error or reply.unavailable or reply.lost)
+        is_plain = not (told or reply.error or reply.unavailable or reply.lost or evaluation.is_passing)
         known = plan.answers.get((reply.action, by)) if is_plain else None
         if known is not None:
             return known
@@ -191,6 +193,7 @@ class Evaluator:
             ": ".join(by[0]),
             by[1],
             evaluation.shadowed,
+            evaluation.is_passing,
         )
         if is_plain and len(plan.answers) < _MAX_ANSWERS:
             plan.answers[reply.action, by] = decision

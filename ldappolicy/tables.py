@@ -26,7 +26,7 @@ from ldappolicy.address import (
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
 from ldappolicy.evaluation import SHOWN, Evaluation, MissedLookup, ServerConfigurationError, Skip
-from ldappolicy.facts import Absent, Facts, Found
+from ldappolicy.facts import FOREVER, Absent, Facts, Found
 from ldappolicy.learned import Values
 from ldappolicy.mapping import Mapping as AttributeMapping
 from ldappolicy.network import parse_client_address
@@ -288,7 +288,7 @@ def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -
     if len(exact) == 1 and _carries_nothing(exact[0], evaluation.facts, evaluation.mapping, recipient):
         return None
     action = _ask_access(evaluation, subject, recipient)
-    if not evaluation.lacking and len(exact[0] if exact else subject.login) <= REMEMBERED:
+    if evaluation.is_lasting and len(exact[0] if exact else subject.login) <= REMEMBERED:
         evaluation.derived[key] = (action, evaluation.origin)
     return action
 
@@ -302,8 +302,11 @@ def _carries_nothing(address: str, known: Facts, mapping: AttributeMapping, reci
         return False
     outcome = known.get(("mail", address))
     if type(outcome) is Absent:
-        return True
-    if type(outcome) is not Found or type(known.get(_CARRYING)) is not Absent:
+        return outcome.turns_at == FOREVER
+    if type(outcome) is not Found or outcome.turns_at < FOREVER:
+        return False
+    carrying = known.get(_CARRYING)
+    if type(carrying) is not Absent or carrying.turns_at < FOREVER:
         return False
     telling = mapping.recipient_telling if recipient else mapping.sender_telling
     carries = False
@@ -467,7 +470,7 @@ def _access_of_domain(evaluation: Evaluation, domain: str, recipient: bool) -> _
     if not domain:
         return None
     answer = _look_at_domain(evaluation, domain, recipient)
-    if answer is None and not evaluation.lacking and len(domain) <= REMEMBERED:
+    if answer is None and evaluation.is_lasting and len(domain) <= REMEMBERED:
         evaluation.derived["no access", domain, recipient] = True
     return answer
 

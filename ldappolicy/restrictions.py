@@ -15,6 +15,7 @@ from ldappolicy.address import (
     is_hostname,
     is_routed,
     is_unicode_hostname,
+    single_key,
     split_address,
     strip_dot,
 )
@@ -446,7 +447,7 @@ def _certificate_check(finder: Finder) -> Step:
             if print_:
                 key = print_.casefold()
                 try:
-                    action = finder(evaluation, Subject((key,), (key,)))
+                    action = finder(evaluation, Subject((key,), single_key(key)))
                 except MissedLookup as missed:
                     return evaluation.unavailable(missed)
                 status = DUNNO if action is None else evaluation.apply(action, False)

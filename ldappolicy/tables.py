@@ -21,6 +21,7 @@ from ldappolicy.address import (
     exact_forms,
     fold,
     local_domain_keys,
+    single_key,
     split_address,
 )
 from ldappolicy.entry import Entry
@@ -70,6 +71,11 @@ class Subject(NamedTuple):
         make = _remembered_keys if len(self.exact[0]) <= REMEMBERED else _address_keys
         return make(self.exact[0], self.delimiter, self.parents)
 
+    @property
+    def first(self) -> str:
+        """The first of them, by which the subject is named; empty where it is longer than a key can be."""
+        return next(iter(self.keys), "")
+
 
 def _address_keys(address: str, delimiter: str, parents: bool) -> tuple[str, ...]:
     return address_keys(address, delimiter, parents).keys
@@ -106,7 +112,7 @@ def sender_subject(evaluation: Evaluation) -> Subject | None:
 def login_subject(evaluation: Evaluation) -> Subject | None:
     """The login, as one key."""
     login = fold(evaluation.request.sasl_username)
-    return Subject((login,), (login,), login=login) if login else None
+    return Subject((login,), single_key(login), login=login) if login else None
 
 
 def client_subject(evaluation: Evaluation) -> Subject | None:
@@ -154,7 +160,7 @@ def compile_table(name: TableName, policies: PolicySet, check: str) -> Finder:
         return _ldap_finder(name, policies.tables.get(name.name.casefold()))
     if name.type == "static":
         action = parse_static(name.name)
-        return lambda evaluation, subject: _traced(evaluation, name, next(iter(subject.keys), ""), action)
+        return lambda evaluation, subject: _traced(evaluation, name, subject.first, action)
     if name.type == "inline":
         return _inline_finder(name)
     if name.type == "fail":
@@ -369,7 +375,7 @@ def _find_access_behind(evaluation: Evaluation, subject: Subject) -> Action | No
 def _told(evaluation: Evaluation, subject: Subject, answer: "_Access | None") -> Action | None:
     if answer is None:
         return None
-    action = _traced(evaluation, "directory:access", subject.keys[0], answer.action, answer.dn)
+    action = _traced(evaluation, "directory:access", subject.first, answer.action, answer.dn)
     if action.verb in WHOLE_MESSAGE:
         problem = f"{action.verb} acts on whole messages: it counts from policy_base only"
         return Action(Kind.INVALID, action.text, problem=problem)
@@ -500,8 +506,8 @@ def _recipient_finder(table: str, test: Test, found: str) -> Finder:
         if evaluation.lacking:
             _owners(evaluation, subject)  # so that both are asked for together
         if identity.agreed(entries, lambda entry: test(evaluation, entry, subject), table):
-            return _traced(evaluation, table, subject.keys[0], action, entries[0].dn)
-        evaluation.trace_key(table, subject.keys[0], None)
+            return _traced(evaluation, table, subject.first, action, entries[0].dn)
+        evaluation.trace_key(table, subject.first, None)
         return None
 
     return find

@@ -243,6 +243,7 @@ class LocalDomains:
         """Whether the table has the domain; raises MissedLookup."""
         if self._name.type == "fail":
             raise ServerConfigurationError(f"smtpdLocalDomains names {self._name}, a table that failed")
+        evaluation.spend_step()
         return self._finder(evaluation, tables.local_domain_subject(domain)) is not None
 
 
@@ -348,6 +349,7 @@ def _check(kind: str, finder: Finder) -> Step:
 
     def step(evaluation: Evaluation) -> int:
         try:
+            evaluation.spend_step()
             subject = subject_of(evaluation)
             action = None if subject is None else finder(evaluation, subject)
         except MissedLookup as missed:
@@ -399,6 +401,7 @@ def _recipient_check(finder: Finder) -> Step:
 
 
 def _check_recipient(evaluation: Evaluation, finder: Finder, form: str) -> int:
+    evaluation.spend_step()
     action = finder(evaluation, tables.address_subject(evaluation, form))
     if action is None:
         evaluation.reason = "no key found"
@@ -446,6 +449,7 @@ def _certificate_check(finder: Finder) -> Step:
         for print_ in (request.ccert_fingerprint, request.ccert_pubkey_fingerprint):
             if print_:
                 key = print_.casefold()
+                evaluation.spend_step()
                 try:
                     action = finder(evaluation, Subject((key,), single_key(key)))
                 except MissedLookup as missed:

@@ -83,6 +83,8 @@ CASES = (
     ("policy_service", "check_policy_service: its argument can be declared in main.cf only"),
     ("class_loop", "a class that reaches itself by names alone"),
     ("class_loop_of_one", "a class that reaches itself by names alone, unreached"),
+    ("entry_loop", "a class that reaches itself through a table is a lint error"),
+    ("steps", "so are the steps of one evaluation: 10,000"),
     ("table_loop", "depth is bounded at 100 as in Postfix"),
     ("rhs_braces", "a right-hand side that is none"),
     ("rhs_missing_argument", "a right-hand side that is none: a missing argument"),

@@ -138,7 +138,8 @@ class MainCf:
         if name in self.definitions:
             return self.definitions[name].value
         if name == "config_directory":
-            return _literally(str(self.path.parent))
+            # Typed in its folder, main.cf has no other, and lists take names of files from the root only.
+            return _literally(str(self.path.parent.absolute()))
         if name == "mydomain":
             hostname = self._hostname()
             return None if hostname is None else _domain_of(hostname)

@@ -1,7 +1,7 @@
-"""Small inputs that failed at real sites: each folder of cases/ is a directory, a configuration and what it has to do.
+"""Small inputs that failed at real sites: each folder of cases/ is a directory and what to ask it.
 
-`expect` holds one command a line, as it is typed in the folder, and behind ` => ` what comes of it: of `eval` the
-whole action, of other commands a part of what they print, with `!` before it what must not be seen; or `status N`.
+`expect` holds one command a line, as it is typed in the folder, and behind ` => ` what comes of it: of `eval`
+the whole action, of others a part of what they print, or `status N`. With `!` before it: must not be seen.
 """
 
 import shlex

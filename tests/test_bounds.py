@@ -88,6 +88,7 @@ def test_a_long_extension_does_not_lead_round_a_list(letters: int) -> None:
 
 # --- steps ----------------------------------------------------------------------------------------
 
+
 def steps_of(trace: Sequence[Mapping[str, Any]]) -> int:
     """Restrictions that were tried."""
     return sum("restriction" in event for event in trace)

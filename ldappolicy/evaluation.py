@@ -29,7 +29,7 @@ from ldappolicy.residue import (
     compose,
 )
 from ldappolicy.rewriting import rewrite
-from ldappolicy.vocabulary import Residue
+from ldappolicy.vocabulary import MAX_SLEEP_S, Residue
 
 Step = Callable[["Evaluation"], int]
 
@@ -41,7 +41,7 @@ It is one that `ready.ALWAYS` has: nobody is told of these looks.
 
 _RESTORED = (
     *("outcome", "effects", "effects_before_permit", "flags", "rejecting", "both", "warned", "form"),
-    *("path", "label", "dn", "by", "by_dn", "origin"),
+    *("path", "label", "dn", "by", "by_dn", "origin", "sleep_left"),
 )
 """What a step in shadow leaves as it was."""
 
@@ -170,6 +170,7 @@ class Evaluation:
     told = 0
     """How often there was something to tell beside the decision, told before or not."""
     steps_left = MAX_STEPS
+    sleep_left = MAX_SLEEP_S
     _sender: str | None = None
     _recipients: tuple[str, ...] | None = None
 
@@ -355,6 +356,14 @@ class Evaluation:
             self._add(piece)
             self.effects_before_permit = len(self.effects)
         return DUNNO
+
+    def leave_sleep(self, seconds: int) -> int:
+        """Leaves a `sleep` to Postfix, which one reply does not hold for longer than a single one may."""
+        seconds = min(seconds, self.sleep_left)
+        if seconds == 0 == self.sleep_left:
+            return DUNNO
+        self.sleep_left -= seconds
+        return self.leave(f"sleep {seconds}", Residue.REFUSES)
 
     def _add(self, piece: Piece) -> None:
         if len(self.outcome.pieces) >= MAX_LEFT:

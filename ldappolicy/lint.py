@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from itertools import pairwise
 
 from ldappolicy import inventory, vocabulary
-from ldappolicy.action import ACTION_WORDS, WHOLE_MESSAGE, Action, Kind, parse_action
+from ldappolicy.action import ACTION_WORDS, Action, Kind, parse_action
 from ldappolicy.address import split_address
 from ldappolicy.directory import Directory
 from ldappolicy.directory.plan import Where
@@ -44,6 +44,7 @@ from ldappolicy.policy import (
     parse_inline,
     parse_right_hand_side,
     parse_static,
+    reserved_to_policies,
 )
 from ldappolicy.service import Settings
 
@@ -253,8 +254,8 @@ class _Writing:
     def value(self, spot: _Spot, text: str) -> Iterator[Fault]:
         """What is wrong with a right-hand side that an entry carries which is no policy."""
         action = parse_action(text)
-        if action.verb in WHOLE_MESSAGE:
-            yield spot.error(f"{action.verb} acts on whole messages: it counts from policy_base only")
+        if problem := reserved_to_policies(action):
+            yield spot.error(problem)
             return
         yield from (remark.at(spot) for remark in self.action(action))
 

@@ -525,6 +525,8 @@ class Program:
         name = vocabulary.OLD_NAMES.get(name, name)
         if item.table is not None:
             return self._table_step(name, item.table)
+        if name == "sleep":
+            return lambda evaluation: evaluation.leave_sleep(int(item.argument))
         if name in vocabulary.LEFT_TO_POSTFIX:
             text = f"{name} {item.argument}".strip()
             return _leaving(text, vocabulary.LEFT_TO_POSTFIX[name])

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple, cast
 
 from ldappolicy import facts, identity
-from ldappolicy.action import WHOLE_MESSAGE, Action, Kind, parse_action
+from ldappolicy.action import Action, Kind, parse_action
 from ldappolicy.address import (
     NULL_SENDER_KEY,
     REMEMBERED,
@@ -44,6 +44,7 @@ from ldappolicy.policy import (
     TablePart,
     parse_inline,
     parse_static,
+    reserved_to_policies,
 )
 from ldappolicy.residue import SERVER_CONFIGURATION_ERROR
 from ldappolicy.rewriting import means_itself
@@ -376,10 +377,8 @@ def _told(evaluation: Evaluation, subject: Subject, answer: "_Access | None") ->
     if answer is None:
         return None
     action = _traced(evaluation, "directory:access", subject.first, answer.action, answer.dn)
-    if action.verb in WHOLE_MESSAGE:
-        problem = f"{action.verb} acts on whole messages: it counts from policy_base only"
-        return Action(Kind.INVALID, action.text, problem=problem)
-    return action
+    problem = reserved_to_policies(action)
+    return Action(Kind.INVALID, action.text, problem=problem) if problem else action
 
 
 def _owners(evaluation: Evaluation, subject: Subject) -> tuple[tuple[Entry, ...], str]:

@@ -13,12 +13,15 @@ from ldappolicy.evaluation import MAX_LEFT, MAX_STEPS, MAX_TOLD, OUT_OF_STEPS
 from tests.labs.deciding import deciding
 from tests.labs.ldappolicy import Sections, merged
 from tests.language import (
+    AMY,
     BASE,
     CONFIGURATION_ERROR,
     POLICY_BASE,
     Site,
     asked,
     classes,
+    entry,
+    group,
     person,
     policy,
     restriction_class,
@@ -198,3 +201,85 @@ def as_ldif(entry: Entry) -> str:
     """One entry, which needs no base64."""
     lines = [f"{name}: {value}" for name, values in entry.items() for value in values]
     return "\n".join([f"dn: {entry.dn}", *lines]) + "\n"
+
+
+# --- sleep ----------------------------------------------------------------------------------------
+
+SLEEPING = [
+    "sleep 1",
+    "SLEEP 1",
+    "warn_if_reject sleep 1",
+    "shadow sleep 0",
+    "permit_mynetworks, sleep 30",
+    "sleep 9, reject",
+]
+
+
+@pytest.mark.parametrize("value", SLEEPING)
+@pytest.mark.parametrize(
+    ("attribute", "check"),
+    [
+        ("smtpdSenderAccess", "check_sender_access"),
+        ("smtpdSenderAccess", "check_sasl_access"),
+        ("smtpdRecipientAccess", "check_recipient_access"),
+    ],
+)
+def test_an_entry_holds_no_process_of_postfix(attribute: str, check: str, value: str) -> None:
+    """`sleep` in the value of a user, a list, a group or a domain is a server configuration error."""
+    lists = policy(recipient=f"{check} directory:access, reject")
+    request = {"sender": "amy@my.domain", "recipient": "amy@my.domain", "login": "amy"}
+    member = attribute.replace("smtpd", "smtpdMember")
+    domain = entry("dc=my", associatedDomain="my.domain", **{attribute: value})
+    for entries in (
+        [person("amy", **{attribute: value})],
+        [person("amy"), group("g", [AMY], **{member: value})],
+        [person("amy"), domain],
+    ):
+        decision = Site(lists, entries).decide(**request)
+        assert decision.action == CONFIGURATION_ERROR
+        assert "sleep holds a process of Postfix's: it counts from policy_base only" in decision.error
+
+
+def test_from_policies_sleep_counts() -> None:
+    """In a list, a class, or a table it is left to Postfix; and a list or domain may be called sleep."""
+    tarpit = restriction_class("tarpit", "sleep 5, reject")
+    assert "sleep 30, reject" == Site(policy(recipient="sleep 30, reject")).action()
+    assert "sleep 5, reject" == Site(policy(recipient="tarpit"), tarpit).action()
+    lines = table("t", "b.example sleep 5, reject")
+    assert "sleep 5, reject" == Site(policy(recipient="check_sender_access ldap:t"), lines).action()
+    amy = (
+        person("amy", smtpdSenderAccess="tarpit"),
+        person("bob", smtpdSenderAccess="reject_rbl_client sleep, reject"),
+    )
+    site = Site(policy(sender="check_sasl_access directory:access"), tarpit, amy)
+    assert "sleep 5, reject" == site.action(login="amy")
+    assert "reject_rbl_client sleep, reject" == site.action(login="bob")
+
+
+@pytest.mark.parametrize("seconds", ["31", "100", "0031", "9" * 5000, "-1", "1.5", "soon", "\u0663"])
+def test_sleep_is_short(seconds: str) -> None:
+    """More than 30 seconds, or no number of seconds, is an error when reached; zeros before it are fine."""
+    for site in (
+        Site(policy(recipient=f"sleep {seconds}")),
+        Site(policy(recipient="check_sender_access ldap:t"), table("t", f"b.example sleep {seconds}")),
+    ):
+        assert CONFIGURATION_ERROR == site.action()
+    assert "sleep 30," in str(Site(policy(recipient="sleep 0030, reject")).action())
+
+
+@pytest.mark.parametrize(
+    ("restrictions", "expected"),
+    [
+        ("sleep 20, sleep 20, reject", "sleep 20, sleep 10, reject"),
+        ("sleep 30, sleep 1, reject", "sleep 30, reject"),
+        ("tarpit, tarpit, tarpit, reject", "sleep 25, sleep 5, reject"),
+        ("shadow sleep 30, sleep 30, reject", "sleep 30, reject"),
+        ("sleep 0, sleep 0, reject", "sleep 0, sleep 0, reject"),
+    ],
+)
+def test_one_reply_sleeps_no_longer_than_one_sleep(restrictions: str, expected: str) -> None:
+    """A class that sleeps can be named many times by an entry: what is over 30 seconds is left out."""
+    amy = person("amy", smtpdSenderAccess=restrictions) if "tarpit" in restrictions else ()
+    lists = {"sender": "check_sasl_access directory:access"} if amy else {"client": restrictions}
+    site = Site(policy(**lists), classes(tarpit="sleep 25"), amy)
+    assert expected == site.action(login="amy")

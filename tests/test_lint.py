@@ -96,6 +96,7 @@ CASES = (
     ("line_quoted_without_action", "schema: white space in a key stands inside double quotes"),
     ("cidr_without_action", "a policy error: a table line without an action"),
     ("access_type", "a policy error: an unknown smtpdAccessType"),
+    ("sleep_in_attribute", "FILTER and its like, sleep as well, count only from entries under policy_base"),
     ("sleep", "left to Postfix: sleep takes a number"),
     (
         "argument_with_colon",

@@ -337,7 +337,9 @@ class Evaluation:
             return DUNNO
         rejecting = self.rejecting
         if rejecting is not None and not refusal.temporary:
-            wire = rejecting.wire.replace("DEFER_IF_REJECT", "DEFER", 1)
+            # A DEFER without a text would have another one than a DEFER_IF_REJECT without (smtpd_check.c).
+            text = rejecting.wire.removeprefix("DEFER_IF_REJECT") or " Service unavailable"
+            wire = f"DEFER{text}" if rejecting.wire else ""
             items = () if wire else ("reject",)
             refusal = Refusal(wire, temporary=True, items=items, before=("defer_if_reject",))
         self.outcome.refusal = refusal

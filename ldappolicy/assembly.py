@@ -148,7 +148,13 @@ def service_settings(config: Config) -> Settings:
         search_base=_base("search_base", config.directory.search_base),
         policy_base=_base("policy_base", config.directory.policy_base),
         mapping=mapping_for(config.directory.profile, config.directory.attributes),
-        choices=Choices(config.policy.name, permit_ok, config.policy.on_unavailable, config.policy.shadow),
+        choices=Choices(
+            config.policy.name,
+            permit_ok,
+            config.policy.on_unavailable,
+            config.policy.shadow,
+            frozenset(config.directory.login_realms),
+        ),
         request_timeout=config.server.request_timeout,
         decision_id_in_text=config.log.decision_id_in_text,
     )

@@ -6,11 +6,11 @@ memberOf names, that is its primary group, or whose memberURL covers it; and to 
 group. How much of that has to be asked is the server's: some keep memberOf for all of it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar, cast
 
 from ldappolicy import facts
-from ldappolicy.address import exact_forms, fold, parent_domains, split_address
+from ldappolicy.address import exact_forms, fold, parent_domains, split_address, unquoted
 from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.evaluation import Evaluation, MissedLookup
@@ -35,17 +35,46 @@ def entries_of_address(evaluation: Evaluation, exact: Sequence[str]) -> tuple[En
     return ()
 
 
+class Login(NamedTuple):
+    """Whom the login belongs to; `name` is the (folded) login as the entry has it, without a realm."""
+
+    entry: Entry | None
+    name: str
+
+
 def entry_of_login(evaluation: Evaluation) -> Entry | None:
     """The one entry of the login; two are unavailable."""
-    login = fold(evaluation.request.sasl_username)
+    return identified(evaluation).entry
+
+
+def identified(evaluation: Evaluation) -> Login:
+    """The login as it is known: as it stands, else as an address or without its realm."""
+    spelled = evaluation.request.sasl_username
+    login = fold(spelled)
     if not login:
-        return None
-    entries = evaluation.lookup(facts.login(login, evaluation.request.sasl_username))
-    if not entries and "@" in login:
-        entries = evaluation.lookup(facts.mail(login))
-    if len(entries) > 1:
-        raise MissedLookup(f"login {login!r} belongs to {len(entries)} entries: {_names(entries)}")
-    return entries[0] if entries else None
+        return Login(None, "")
+    found = {entry.key: Login(entry, login) for entry in evaluation.lookup(facts.login(login, spelled))}
+    if not found:
+        for name in _without_realm(unquoted(spelled), evaluation.around.login_realms):
+            entries = evaluation.lookup(facts.login(name.casefold(), name))
+            found.update((entry.key, Login(entry, name.casefold())) for entry in entries)
+        if "@" in login:
+            entries = evaluation.lookup(facts.mail(login))
+            found.update((entry.key, Login(entry, login)) for entry in entries)
+    if len(found) > 1:
+        named = _names(one.entry for one in found.values() if one.entry is not None)
+        raise MissedLookup(f"login {login!r} belongs to {len(found)} entries: {named}")
+    return next(iter(found.values()), Login(None, login))
+
+
+def _without_realm(login: str, realms: frozenset[str]) -> Iterator[str]:
+    """The names that `name@REALM` and `REALM\\name` may mean: a realm is taken off once."""
+    name, _, realm = login.rpartition("@")
+    if name and realm.casefold() in realms:
+        yield name
+    realm, _, name = login.partition("\\")
+    if name and realm.casefold() in realms:
+        yield name
 
 
 def entries_of_recipient(evaluation: Evaluation) -> tuple[Entry, ...]:
@@ -63,12 +92,14 @@ def addresses(evaluation: Evaluation, entry: Entry) -> tuple[str, ...]:
     return evaluation.mapping.addresses_of(entry)
 
 
-def domain_of_login(evaluation: Evaluation, entry: Entry | None) -> str:
-    """What stands behind the ``@`` of the login, else the domain of its entry's primary address."""
-    login = fold(evaluation.request.sasl_username)
-    if "@" in login:
-        return split_address(login)[1]
-    own = addresses(evaluation, entry) if entry is not None else ()
+def domain_of_login(evaluation: Evaluation, login: Login) -> str:
+    """What stands behind the ``@`` of the login, else the domain of its entry's primary address.
+
+    A realm that was taken off is no domain of anybody.
+    """
+    if "@" in login.name:
+        return split_address(login.name)[1]
+    own = addresses(evaluation, login.entry) if login.entry is not None else ()
     return split_address(own[0])[1] if own else ""
 
 

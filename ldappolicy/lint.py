@@ -519,6 +519,7 @@ class _Entries:
         self._found = found
         self._mapping: AttributeMapping = settings.mapping
         self._where = where
+        self._realms = settings.choices.login_realms
         self._writing = writing
         self._bases = (normal_dn(settings.search_base), normal_dn(settings.policy_base))
         self.sender_values = self._values(
@@ -545,6 +546,7 @@ class _Entries:
         yield from self._unread_addresses()
         yield from self._shared_addresses()
         yield from self._shared_logins()
+        yield from self._shared_by_realm()
         yield from self._shared_domains()
 
     def _deciding(self) -> Iterator[Entry]:
@@ -654,6 +656,26 @@ class _Entries:
                 others = _others(entry, entries)
                 text = f"login {login!r} belongs to {others} as well: it is unavailable, expected one entry"
                 yield Fault(True, entry.dn, name, text)
+
+    def _shared_by_realm(self) -> Iterator[Fault]:
+        """Addresses that are a login with its realm of somebody else."""
+        if not self._realms:
+            return
+        mapping = self._mapping
+        logins = {
+            login: entry
+            for entry in self._found.entries
+            for name in mapping.login
+            for login in _folded_values(entry, name)
+        }
+        for entry in self._found.entries:
+            for name in mapping.mail:
+                for address in addresses_in(entry, name):
+                    local, _, domain = address.rpartition("@")
+                    other = logins.get(local) if domain in self._realms and address not in logins else None
+                    if other is not None and other is not entry:
+                        text = f"as a login {address!r} belongs to {other.dn} as well, without its realm"
+                        yield Fault(True, entry.dn, name, f"{text}: it is unavailable, expected one entry")
 
     def _shared_domains(self) -> Iterator[Fault]:
         mapping = self._mapping

@@ -379,8 +379,9 @@ def _told(evaluation: Evaluation, subject: Subject, answer: "_Access | None") ->
 def _owners(evaluation: Evaluation, subject: Subject) -> tuple[tuple[Entry, ...], str]:
     """The entries that the subject belongs to, and its domain."""
     if subject.login:
-        login = identity.entry_of_login(evaluation)
-        return (login,) if login is not None else (), identity.domain_of_login(evaluation, login)
+        login = identity.identified(evaluation)
+        entries = (login.entry,) if login.entry is not None else ()
+        return entries, identity.domain_of_login(evaluation, login)
     if not subject.exact:
         return (), ""
     return identity.entries_of_address(evaluation, subject.exact), split_address(subject.exact[0])[1]
@@ -546,12 +547,16 @@ def _is_listed(
 
 
 def _all_keys(evaluation: Evaluation, subject: Subject) -> set[str]:
-    """All access(5) keys of an address; of a login, of itself and of all addresses of its entry."""
+    """All access(5) keys of an address; of a login, of itself and of all addresses of its entry.
+
+    Of itself as it stands, and as its entry has it: without a realm.
+    """
     if not subject.login:
         return set(subject.keys)
-    entry = identity.entry_of_login(evaluation)
-    own = identity.addresses(evaluation, entry) if entry is not None else []
-    return {key for name in (subject.login, *own) for key in address_subject(evaluation, name).keys}
+    login = identity.identified(evaluation)
+    own = identity.addresses(evaluation, login.entry) if login.entry is not None else ()
+    names = dict.fromkeys((subject.login, login.name, *own))
+    return {key for name in names for key in address_subject(evaluation, name).keys}
 
 
 def _sender_access(evaluation: Evaluation, subject: Subject) -> Action | None:

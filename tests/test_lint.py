@@ -83,6 +83,8 @@ CASES = (
     ("policy_service", "check_policy_service: its argument can be declared in main.cf only"),
     ("class_loop", "a class that reaches itself by names alone"),
     ("class_loop_of_one", "a class that reaches itself by names alone, unreached"),
+    ("entry_loop", "a class that reaches itself through a table is a lint error"),
+    ("steps", "so are the steps of one evaluation: 10,000"),
     ("table_loop", "depth is bounded at 100 as in Postfix"),
     ("rhs_braces", "a right-hand side that is none"),
     ("rhs_missing_argument", "a right-hand side that is none: a missing argument"),
@@ -418,6 +420,17 @@ def test_mapping_is_obeyed() -> None:
     assert [
         f"error: uid=a,ou=people,{BASE}: extensionAttribute7: unknown restriction or class 'nobody'"
     ] == found
+
+
+def test_catch_all_as_a_member() -> None:
+    """A whole domain is no member by address, and no fault where nobody reads it."""
+    tree = policy() + user("a", rfc822MailMember=["@my.domain", "x@my.domain"])
+    name = "rfc822MailMember"
+    text = "'@my.domain' is ignored, expected the address of a member"
+    assert [f"error: uid=a,ou=people,{BASE}: {name}: {text}"] == faults_of(
+        tree, Mapping(member_address=(name,))
+    )
+    assert [] == faults_of(tree)
 
 
 def test_dynamic_groups_switched_off() -> None:

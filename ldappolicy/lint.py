@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from ldappolicy import inventory, vocabulary
 from ldappolicy.action import ACTION_WORDS, Action, Kind, parse_action
-from ldappolicy.address import split_address
+from ldappolicy.address import is_catch_all, split_address
 from ldappolicy.directory import Directory
 from ldappolicy.directory.plan import Where
 from ldappolicy.entry import Entry, is_below, normal_dn
@@ -573,6 +573,7 @@ class _Entries:
             yield from self._urls(entry)
             yield from self._delivery(entry)
         yield from self._unread_addresses()
+        yield from self._catch_alls_as_members()
         yield from self._shared_addresses()
         yield from self._shared_logins()
         yield from self._shared_by_realm()
@@ -660,6 +661,14 @@ class _Entries:
                 for value in entry.values(name):
                     if ":" not in value:
                         yield Fault(False, entry.dn, name, f"{value!r} is not read, expected smtp: before it")
+
+    def _catch_alls_as_members(self) -> Iterator[Fault]:
+        """Whole domains that a group is meant to have for members."""
+        for name in self._mapping.member_address:
+            for entry in self._found.entries:
+                for address in filter(is_catch_all, addresses_in(entry, name)):
+                    text = f"{address!r} is ignored, expected the address of a member"
+                    yield Fault(True, entry.dn, name, text)
 
     # ------------------------------------------------------------ entries that share something
 

@@ -423,6 +423,17 @@ def test_mapping_is_obeyed() -> None:
     ] == found
 
 
+def test_catch_all_as_a_member() -> None:
+    """A whole domain is no member by address, and no fault where nobody reads it."""
+    tree = policy() + user("a", rfc822MailMember=["@my.domain", "x@my.domain"])
+    name = "rfc822MailMember"
+    text = "'@my.domain' is ignored, expected the address of a member"
+    assert [f"error: uid=a,ou=people,{BASE}: {name}: {text}"] == faults_of(
+        tree, Mapping(member_address=(name,))
+    )
+    assert [] == faults_of(tree)
+
+
 def test_dynamic_groups_switched_off() -> None:
     """A memberURL that nobody reads is nobody's fault."""
     tree = policy() + entry(f"cn=g,{BASE}", "groupOfURLs", cn="g", mail="g@my.domain", memberURL="ldap://x/")

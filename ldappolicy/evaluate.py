@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ldappolicy.evaluation import EARLY_STATES, Evaluation, Steps
+from ldappolicy.evaluation import EARLY_STATES, Evaluation, OutOfBudget, Steps
 from ldappolicy.facts import Facts, Lookup
 from ldappolicy.learned import Learned, Values, ValuesOf
 from ldappolicy.mapping import Mapping as AttributeMapping
@@ -142,9 +142,15 @@ class Evaluator:
                 plan = self._plans[key] = made  # there are as many as policies have lists, and no more
             begun = Begun(plan, ValuesOf(request), [])
         evaluation = Evaluation(request, facts, self.mapping, begun.plan.program, trace)
-        _run(evaluation, begun, self._learned if trace is None else _traced)
+        problem = ""
+        try:
+            _run(evaluation, begun, self._learned if trace is None else _traced)
+        except OutOfBudget as spent:
+            problem = str(spent)
         if evaluation.lacking:
             return Lacking(tuple(evaluation.lacking))
+        if problem:
+            return _configuration_error(begun.plan.program.policy.name, problem)
         return self._decision(evaluation, begun.outcomes, begun.plan)
 
     def _learned(self, evaluation: Evaluation, part: "_List", begun: "Begun") -> ListOutcome:

@@ -30,7 +30,7 @@ from ldappolicy.residue import (
     compose,
 )
 from ldappolicy.rewriting import rewrite
-from ldappolicy.vocabulary import Residue
+from ldappolicy.vocabulary import MAX_SLEEP_S, Residue
 
 Step = Callable[["Evaluation"], int]
 
@@ -42,7 +42,7 @@ It is one that `ready.ALWAYS` has: nobody is told of these looks.
 
 _RESTORED = (
     *("outcome", "effects", "effects_before_permit", "flags", "rejecting", "both", "warned", "form"),
-    *("path", "label", "dn", "by", "by_dn", "origin", "expired"),
+    *("path", "label", "dn", "by", "by_dn", "origin", "expired", "sleep_left"),
 )
 """What a step in shadow leaves as it was."""
 
@@ -51,6 +51,20 @@ DUNNO, OK, REFUSE, END = 0, 1, 2, 3
 
 DEPTH_LIMIT = 100
 """smtpd(8) refuses a deeper right-hand side."""
+
+MAX_STEPS = 10_000
+"""Restrictions that one evaluation tries, and tables that it consults.
+
+Depth that is bounded is no work that is bounded: a list that leads to itself twice doubles at each level.
+"""
+
+OUT_OF_STEPS = f"more than {MAX_STEPS} restrictions and tables in one evaluation"
+
+MAX_LEFT = 200
+"""Restrictions of one list that are left to Postfix, which takes no reply of 4,000 octets."""
+
+MAX_TOLD = 100
+"""Notes, outages and actions in shadow that one evaluation tells of, each."""
 
 EARLY_STATES = frozenset(("CONNECT", "XCLIENT", "EHLO", "HELO", "VRFY", "ETRN"))
 """States in which an empty sender means that there is none yet, and in which no message is affected.
@@ -81,6 +95,9 @@ class ServerConfigurationError(Exception):
     `path` are the names of lists and restrictions that led there, `reply` what is sent.
     """
 
+    SHOWN_PATH = 20
+    """Names that are shown of a longer path, half of them from each end."""
+
     def __init__(self, problem: str, reply: str = SERVER_CONFIGURATION_ERROR) -> None:
         super().__init__(problem)
         self.reply = reply
@@ -92,7 +109,14 @@ class ServerConfigurationError(Exception):
             self.path.insert(0, origin)
 
     def __str__(self) -> str:
-        return ": ".join([*self.path, *map(str, self.args)])
+        path, half = self.path, self.SHOWN_PATH // 2
+        if len(path) > self.SHOWN_PATH:
+            path = [*path[:half], f"... {len(path) - 2 * half} more ...", *path[-half:]]
+        return ": ".join([*path, *map(str, self.args)])
+
+
+class OutOfBudget(ServerConfigurationError):
+    """The whole decision is an error, in shadow and under warn_if_reject as well: it might not end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +180,8 @@ class Evaluation:
     """The first answer in this list that is past its ttl or missing; what refuses rests on it."""
     is_passing = False
     """Whether an answer has been seen that does not hold for as long as the facts do."""
+    steps_left = MAX_STEPS
+    sleep_left = MAX_SLEEP_S
     _sender: str | None = None
     _recipients: tuple[str, ...] | None = None
 
@@ -174,6 +200,8 @@ class Evaluation:
         self.mapping = mapping
         self.around = around
         self.trace = trace
+        if trace is not None:
+            self._traced: set[str] = set()
         self.lacking: dict[Lookup, None] = {}
         self.effects: list[str] = []
         self.flags: set[Residue | Flag] = set()
@@ -223,6 +251,8 @@ class Evaluation:
             status = self.run(steps)
         except ServerConfigurationError as problem:
             problem.came_from(f"{self.around.dn}: {name}")
+            if isinstance(problem, OutOfBudget):
+                raise
             status = self._failed(problem)
         if status:
             self._end(status)
@@ -255,6 +285,9 @@ class Evaluation:
         try:
             for step, label in steps.steps:
                 self.label = label
+                self.steps_left -= 1
+                if self.steps_left < 0:
+                    raise OutOfBudget(OUT_OF_STEPS)
                 status = step(self)
                 if status or self.both:
                     status = status or END
@@ -266,6 +299,12 @@ class Evaluation:
             raise
         self.label = self.path.pop()
         return status
+
+    def spend_step(self) -> None:
+        """One table more is consulted; raises OutOfBudget."""
+        self.steps_left -= 1
+        if self.steps_left < 0:
+            raise OutOfBudget(OUT_OF_STEPS)
 
     def undecided(self) -> None:
         """What decided did not decide: its OK does not count."""
@@ -282,6 +321,7 @@ class Evaluation:
             left = len(self.outcome.pieces)
             self.label, self.reason = label, ""
             try:
+                self.spend_step()
                 status = step(self)
             except ServerConfigurationError as problem:
                 event.update(result="server configuration error", reason=str(problem))
@@ -316,7 +356,9 @@ class Evaluation:
             return DUNNO
         rejecting = self.rejecting
         if rejecting is not None and not refusal.temporary:
-            wire = rejecting.wire.replace("DEFER_IF_REJECT", "DEFER", 1)
+            # A DEFER without a text would have another one than a DEFER_IF_REJECT without (smtpd_check.c).
+            text = rejecting.wire.removeprefix("DEFER_IF_REJECT") or " Service unavailable"
+            wire = f"DEFER{text}" if rejecting.wire else ""
             items = () if wire else ("reject",)
             refusal = Refusal(wire, temporary=True, items=items, before=("defer_if_reject",))
         self.outcome.refusal = refusal
@@ -337,12 +379,25 @@ class Evaluation:
             does = does if does is Residue.PERMITS else Residue.REFUSES_FOR_GOOD
         piece = Piece(text, does, by=self._here())
         if does is not Residue.PERMITS:
-            self.outcome.pieces.append(piece)
+            self._add(piece)
         elif piece not in self.outcome.pieces:
             # What was tried before in this list and did not permit cannot permit now.
-            self.outcome.pieces.append(piece)
+            self._add(piece)
             self.effects_before_permit = len(self.effects)
         return DUNNO
+
+    def leave_sleep(self, seconds: int) -> int:
+        """Leaves a `sleep` to Postfix, which one reply does not hold for longer than a single one may."""
+        seconds = min(seconds, self.sleep_left)
+        if seconds == 0 == self.sleep_left:
+            return DUNNO
+        self.sleep_left -= seconds
+        return self.leave(f"sleep {seconds}", Residue.REFUSES)
+
+    def _add(self, piece: Piece) -> None:
+        if len(self.outcome.pieces) >= MAX_LEFT:
+            raise OutOfBudget(f"more than {MAX_LEFT} restrictions are left to Postfix")
+        self.outcome.pieces.append(piece)
 
     def defer_if_permit(self, wire: str) -> int:
         """Changes a later permit into a deferral; the first text wins."""
@@ -370,12 +425,12 @@ class Evaluation:
         if not self.outcome.can_permit:
             self.flags.add(piece.does)
             self.both = len(self.flags) == 2
-        self.outcome.pieces.append(piece)
+        self._add(piece)
 
     def unavailable(self, missed: MissedLookup) -> int:
         """Ends the list: what is behind a lookup that nobody can answer is not known."""
         self.told += 1
-        if str(missed) not in self.outages:
+        if len(self.outages) < MAX_TOLD and str(missed) not in self.outages:
             self.outages = (*self.outages, str(missed))
         self.reason = str(missed)
         if self.warned:
@@ -462,6 +517,8 @@ class Evaluation:
             status = step(self)
         except ServerConfigurationError as problem:
             problem.came_from(label)
+            if isinstance(problem, OutOfBudget):
+                raise
             status = self._failed(problem)
         self._end(status)
         outcome, effects = self.outcome, self.effects
@@ -480,7 +537,8 @@ class Evaluation:
         if action is None or action == "DUNNO":
             return
         self.told += 1
-        self.shadowed = (*self.shadowed, action)
+        if len(self.shadowed) < MAX_TOLD:
+            self.shadowed = (*self.shadowed, action)
         self.reason = f"in shadow: {action}"
         if action != "OK":
             problem = outcome.problem or reply.error
@@ -489,7 +547,7 @@ class Evaluation:
     def note(self, text: str) -> None:
         """Something for the log."""
         self.told += 1
-        if text not in self.notes:
+        if len(self.notes) < MAX_TOLD and text not in self.notes:
             self.notes = (*self.notes, text)
 
     # ------------------------------------------------------------ lookups
@@ -516,8 +574,9 @@ class Evaluation:
     def _trace_lookup(self, lookup: Lookup, outcome: Any) -> None:
         assert self.trace is not None
         text = _lookup_text(lookup)
-        if any(told.get("lookup") == text for told in self.trace):
+        if text in self._traced:
             return
+        self._traced.add(text)
         event: dict[str, Any] = {"depth": self.depth, "lookup": text}
         if isinstance(outcome, Missed):
             event.update(result="unavailable", reason=outcome.reason)

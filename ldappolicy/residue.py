@@ -134,6 +134,9 @@ class Reply:
 
 DEFER_IF_REJECT = Piece("defer_if_reject", Flag.DEFER_IF_REJECT)
 
+_SHOWN = 10
+"""Of what one reply cannot say, in the message."""
+
 _OK = Reply("OK")
 _DUNNO = Reply("DUNNO")
 _NEEDS_A_REPLY = (End.UNAVAILABLE, End.DISCARDED)
@@ -271,7 +274,7 @@ def _known(
         return _flag_alone(flags[Flag.DEFER_IF_PERMIT])
     single = _single_effect(effects)
     if single is None:
-        return _cannot(" and ".join(effects), lists)
+        return _cannot(" and ".join(effects[:_SHOWN]), lists)
     if single and Flag.DEFER_IF_REJECT in flags:
         return _cannot(f"{single} and DEFER_IF_REJECT", lists)
     if single:
@@ -304,7 +307,9 @@ def _unavailable(on_unavailable: str, missed: ListOutcome) -> Reply:
 
 def _cannot(what: str, lists: Sequence[ListOutcome]) -> Reply:
     left = "; ".join(
-        f"{known.name}: {', '.join(piece.text for piece in known.pieces)}" for known in lists if known.pieces
+        f"{known.name}: {', '.join(piece.text for piece in known.pieces[:_SHOWN])}"
+        for known in lists
+        if known.pieces
     )
     error = f"one reply cannot say {what} ({left or 'nothing left to Postfix'})"
     return Reply(SERVER_CONFIGURATION_ERROR, error, by=NOBODY)

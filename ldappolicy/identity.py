@@ -150,7 +150,7 @@ def groups_around(evaluation: Evaluation, entry: Entry) -> Closure:
     if known is not None:
         return cast(Closure, known)
     closure = _climb(evaluation, [entry], {})
-    if not evaluation.lacking:
+    if evaluation.is_lasting:
         evaluation.derived[key] = closure
     return closure
 
@@ -336,7 +336,7 @@ def is_inside(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bool
         return _is_chained(evaluation, entry, dns)
     closure = _climb(evaluation, [entry], {}, dns)
     inside = not dns.isdisjoint(closure)
-    if not (inside or evaluation.lacking):
+    if not inside and evaluation.is_lasting:
         evaluation.derived["groups", entry.key] = closure  # it went all the way
     return inside
 

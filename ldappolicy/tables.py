@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple, cast
 
 from ldappolicy import facts, identity
-from ldappolicy.action import WHOLE_MESSAGE, Action, Kind, parse_action
+from ldappolicy.action import Action, Kind, parse_action
 from ldappolicy.address import (
     NULL_SENDER_KEY,
     REMEMBERED,
@@ -21,12 +21,13 @@ from ldappolicy.address import (
     exact_forms,
     fold,
     local_domain_keys,
+    single_key,
     split_address,
 )
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
 from ldappolicy.evaluation import SHOWN, Evaluation, MissedLookup, ServerConfigurationError, Skip
-from ldappolicy.facts import Absent, Facts, Found
+from ldappolicy.facts import FOREVER, Absent, Facts, Found, Lookup
 from ldappolicy.learned import Values
 from ldappolicy.mapping import Mapping as AttributeMapping
 from ldappolicy.network import parse_client_address
@@ -43,6 +44,7 @@ from ldappolicy.policy import (
     TablePart,
     parse_inline,
     parse_static,
+    reserved_to_policies,
 )
 from ldappolicy.residue import SERVER_CONFIGURATION_ERROR
 from ldappolicy.rewriting import means_itself
@@ -69,6 +71,11 @@ class Subject(NamedTuple):
             return self.made
         make = _remembered_keys if len(self.exact[0]) <= REMEMBERED else _address_keys
         return make(self.exact[0], self.delimiter, self.parents)
+
+    @property
+    def first(self) -> str:
+        """The first of them, by which the subject is named; empty where it is longer than a key can be."""
+        return next(iter(self.keys), "")
 
 
 def _address_keys(address: str, delimiter: str, parents: bool) -> tuple[str, ...]:
@@ -106,7 +113,7 @@ def sender_subject(evaluation: Evaluation) -> Subject | None:
 def login_subject(evaluation: Evaluation) -> Subject | None:
     """The login, as one key."""
     login = fold(evaluation.request.sasl_username)
-    return Subject((login,), (login,), login=login) if login else None
+    return Subject((login,), single_key(login), login=login) if login else None
 
 
 def client_subject(evaluation: Evaluation) -> Subject | None:
@@ -154,7 +161,7 @@ def compile_table(name: TableName, policies: PolicySet, check: str) -> Finder:
         return _ldap_finder(name, policies.tables.get(name.name.casefold()), check)
     if name.type == "static":
         action = parse_static(name.name)
-        return lambda evaluation, subject: _traced(evaluation, name, next(iter(subject.keys), ""), action)
+        return lambda evaluation, subject: _traced(evaluation, name, subject.first, action)
     if name.type == "inline":
         return _inline_finder(name)
     if name.type == "fail":
@@ -296,7 +303,7 @@ def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -
     if len(exact) == 1 and _carries_nothing(exact[0], evaluation.facts, evaluation.mapping, recipient):
         return None
     action = _ask_access(evaluation, subject, recipient)
-    if not evaluation.lacking and len(exact[0] if exact else subject.login) <= REMEMBERED:
+    if evaluation.is_lasting and len(exact[0] if exact else subject.login) <= REMEMBERED:
         evaluation.derived[key] = (action, evaluation.origin)
     return action
 
@@ -310,14 +317,22 @@ def _carries_nothing(address: str, known: Facts, mapping: AttributeMapping, reci
         return False
     outcome = known.get(("mail", address))
     if type(outcome) is Absent:
-        return True
-    if type(outcome) is not Found or type(known.get(_CARRYING)) is not Absent:
+        return outcome.turns_at == FOREVER
+    if type(outcome) is not Found or outcome.turns_at < FOREVER:
+        return False
+    if not _stays_absent(known, _CARRYING):
         return False
     telling = mapping.recipient_telling if recipient else mapping.sender_telling
     carries = False
     for entry in outcome.entries:  # no generator: every new address comes here
         carries = carries or entry.has_any(telling)
     return not carries
+
+
+def _stays_absent(known: Facts, lookup: Lookup) -> bool:
+    """Whether there is no such thing for as long as the facts hold."""
+    outcome = known.get(lookup)
+    return type(outcome) is Absent and outcome.turns_at == FOREVER
 
 
 def access_skip(attribute: str, delimiters: str) -> Skip:
@@ -380,11 +395,9 @@ def _find_access_behind(evaluation: Evaluation, subject: Subject) -> Action | No
 def _told(evaluation: Evaluation, subject: Subject, answer: "_Access | None") -> Action | None:
     if answer is None:
         return None
-    action = _traced(evaluation, "directory:access", subject.keys[0], answer.action, answer.dn)
-    if action.verb in WHOLE_MESSAGE:
-        problem = f"{action.verb} acts on whole messages: it counts from policy_base only"
-        return Action(Kind.INVALID, action.text, problem=problem)
-    return action
+    action = _traced(evaluation, "directory:access", subject.first, answer.action, answer.dn)
+    problem = reserved_to_policies(action)
+    return Action(Kind.INVALID, action.text, problem=problem) if problem else action
 
 
 def _owners(evaluation: Evaluation, subject: Subject, *, catch_all: bool) -> tuple[tuple[Entry, ...], str]:
@@ -495,11 +508,11 @@ def _access_of_domain(evaluation: Evaluation, domain: str, recipient: bool) -> _
     if not domain:
         return None
     answer = _look_at_domain(evaluation, domain, recipient)
-    is_plain = answer is None and not evaluation.lacking and len(domain) <= REMEMBERED
+    is_plain = answer is None and evaluation.is_lasting and len(domain) <= REMEMBERED
     if not recipient and evaluation.mapping.member_address:
         # Somebody without an entry may be a member of what carries something.
-        is_plain = is_plain and type(evaluation.known(_CARRYING)) is Absent
-    if is_plain and type(evaluation.known(facts.mail(f"@{domain}"))) is Absent:
+        is_plain = is_plain and _stays_absent(evaluation.facts, _CARRYING)
+    if is_plain and _stays_absent(evaluation.facts, facts.mail(f"@{domain}")):
         evaluation.derived["no access", domain, recipient] = True
     return answer
 
@@ -534,8 +547,8 @@ def _recipient_finder(table: str, test: Test, found: str) -> Finder:
             _owners(evaluation, subject, catch_all=denies)  # so that both are asked for together
             _is_in_by_envelope(evaluation, subject, identity.NOWHERE)
         if identity.agreed(entries, lambda entry: test(evaluation, entry, subject), table):
-            return _traced(evaluation, table, subject.keys[0], action, entries[0].dn)
-        evaluation.trace_key(table, subject.keys[0], None)
+            return _traced(evaluation, table, subject.first, action, entries[0].dn)
+        evaluation.trace_key(table, subject.first, None)
         return None
 
     return find

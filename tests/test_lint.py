@@ -83,6 +83,8 @@ CASES = (
     ("policy_service", "check_policy_service: its argument can be declared in main.cf only"),
     ("class_loop", "a class that reaches itself by names alone"),
     ("class_loop_of_one", "a class that reaches itself by names alone, unreached"),
+    ("entry_loop", "a class that reaches itself through a table is a lint error"),
+    ("steps", "so are the steps of one evaluation: 10,000"),
     ("table_loop", "depth is bounded at 100 as in Postfix"),
     ("rhs_braces", "a right-hand side that is none"),
     ("rhs_missing_argument", "a right-hand side that is none: a missing argument"),
@@ -94,6 +96,7 @@ CASES = (
     ("line_quoted_without_action", "schema: white space in a key stands inside double quotes"),
     ("cidr_without_action", "a policy error: a table line without an action"),
     ("access_type", "a policy error: an unknown smtpdAccessType"),
+    ("sleep_in_attribute", "FILTER and its like, sleep as well, count only from entries under policy_base"),
     ("sleep", "left to Postfix: sleep takes a number"),
     (
         "argument_with_colon",

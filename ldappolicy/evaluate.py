@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ldappolicy.evaluation import EARLY_STATES, Evaluation, Naming, Steps
+from ldappolicy.evaluation import EARLY_STATES, Evaluation, Naming, OutOfBudget, Steps
 from ldappolicy.facts import Facts, Lookup
 from ldappolicy.learned import Learned, Values, ValuesOf
 from ldappolicy.mapping import Mapping as AttributeMapping
@@ -50,8 +50,9 @@ class Decision:
     configuration error; `unavailable` that on_unavailable was used. `notes` are lines for the log about
     this request, `outages` the lookups that were unavailable. `restriction` is what decided, by the names
     that led there (nothing where the lists ran out), `dn` the entry whose value did, if one did. `shadowed`
-    are the actions that restrictions in shadow would have come to, a permit as OK. `unknown_login`: it was
-    asked whose the login is, and it belongs to nobody.
+    are the actions that restrictions in shadow would have come to, a permit as OK. `is_passing`: it rests on
+    an answer that turns sooner than others like it are asked for again. `unknown_login`: it was asked whose
+    the login is, and it belongs to nobody.
     """
 
     action: str | None
@@ -63,6 +64,7 @@ class Decision:
     restriction: str = ""
     dn: str = ""
     shadowed: tuple[str, ...] = ()
+    is_passing: bool = False
     unknown_login: bool = False
 
 
@@ -142,9 +144,15 @@ class Evaluator:
                 plan = self._plans[key] = made  # there are as many as policies have lists, and no more
             begun = Begun(plan, ValuesOf(request), [])
         evaluation = Evaluation(request, facts, self.mapping, begun.plan.program, trace)
-        _run(evaluation, begun, self._learned if trace is None else _traced)
+        problem = ""
+        try:
+            _run(evaluation, begun, self._learned if trace is None else _traced)
+        except OutOfBudget as spent:
+            problem = str(spent)
         if evaluation.lacking:
             return Lacking(tuple(evaluation.lacking))
+        if problem:
+            return _configuration_error(begun.plan.program.policy.name, problem)
         return self._decision(evaluation, begun.outcomes, begun.plan)
 
     def _learned(self, evaluation: Evaluation, part: "_List", begun: "Begun") -> ListOutcome:
@@ -177,7 +185,7 @@ class Evaluator:
         )
         by = reply.by or (outcomes[-1].by if outcomes else NOBODY)
         told = evaluation.notes or evaluation.outages or evaluation.shadowed
-        is_plain = not (told or reply.error or reply.unavailable or reply.lost)
+        is_plain = not (told or reply.error or reply.unavailable or reply.lost or evaluation.is_passing)
         key = (reply.action, by, evaluation.is_unknown_login)
         known = plan.answers.get(key) if is_plain else None
         if known is not None:
@@ -195,6 +203,7 @@ class Evaluator:
             ": ".join(by[0]),
             by[1],
             evaluation.shadowed,
+            evaluation.is_passing,
             evaluation.is_unknown_login,
         )
         if is_plain and len(plan.answers) < _MAX_ANSWERS:

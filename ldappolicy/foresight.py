@@ -20,7 +20,7 @@ from functools import lru_cache
 from itertools import chain, combinations, product, takewhile
 
 from ldappolicy import vocabulary
-from ldappolicy.action import WHOLE_MESSAGE, Action, Kind, parse_action
+from ldappolicy.action import Action, Kind, parse_action
 from ldappolicy.errors import InputError
 from ldappolicy.evaluate import LISTS_OF_STATE
 from ldappolicy.policy import (
@@ -35,6 +35,7 @@ from ldappolicy.policy import (
     parse_inline,
     parse_right_hand_side,
     parse_static,
+    reserved_to_policies,
 )
 from ldappolicy.residue import End, Flag, ListOutcome, Piece, Refusal, compose
 from ldappolicy.vocabulary import Residue
@@ -341,7 +342,7 @@ class Foresight:
 
     def _apply(self, action: Action, table: TableName, warned: bool) -> Ways:
         kind = action.kind
-        if table.type == "directory" and action.verb in WHOLE_MESSAGE:
+        if table.type == "directory" and reserved_to_policies(action):
             return (_DEFERRED,)
         if kind is Kind.PERMIT:
             return (_PERMITTED,)

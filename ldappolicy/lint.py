@@ -17,12 +17,13 @@ from functools import cached_property
 from itertools import pairwise
 
 from ldappolicy import inventory, vocabulary
-from ldappolicy.action import ACTION_WORDS, WHOLE_MESSAGE, Action, Kind, parse_action
-from ldappolicy.address import split_address
+from ldappolicy.action import ACTION_WORDS, Action, Kind, parse_action
+from ldappolicy.address import is_catch_all, split_address
 from ldappolicy.directory import Directory
 from ldappolicy.directory.plan import Where
 from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError
+from ldappolicy.evaluation import DEPTH_LIMIT, MAX_STEPS
 from ldappolicy.foresight import Contents, Foresight, kinds_of
 from ldappolicy.inventory import Inventory
 from ldappolicy.ldap_filter import parse_url
@@ -46,6 +47,7 @@ from ldappolicy.policy import (
     parse_inline,
     parse_right_hand_side,
     parse_static,
+    reserved_to_policies,
 )
 from ldappolicy.service import Settings
 from ldappolicy.tables import ACCESS
@@ -257,8 +259,8 @@ class _Writing:
     def value(self, spot: _Spot, text: str) -> Iterator[Fault]:
         """What is wrong with a right-hand side that an entry carries which is no policy."""
         action = parse_action(text)
-        if action.verb in WHOLE_MESSAGE:
-            yield spot.error(f"{action.verb} acts on whole messages: it counts from policy_base only")
+        if problem := reserved_to_policies(action):
+            yield spot.error(problem)
             return
         yield from (remark.at(spot) for remark in self.action(action))
 
@@ -305,6 +307,7 @@ class _Policies:
             for part in table.parts:
                 yield from self._of_part(part)
         yield from self._long_ways_round()
+        yield from self._too_many_steps()
 
     # ------------------------------------------------------------ policies
 
@@ -409,15 +412,41 @@ class _Policies:
                 yield spot.warning(f"{name!r} is easily taken for the restriction {built_in}")
 
     def _long_ways_round(self) -> Iterator[Fault]:
-        """Classes that reach themselves, but not by names alone: Postfix stops them at a depth of 100."""
+        """Classes that reach themselves, but not by names alone: their evaluation ends by an error only."""
         around = {
             name: self._contents.classes_in(found.items) & self._classes.keys()
             for name, found in self._classes.items()
         }
         for name in sorted(around.keys() - self._policies.looping):
             if name in _all_behind(around, name):
-                text = f"class {name!r} can reach itself through a table: past 100 levels that is an error"
-                yield Fault(False, self._classes[name].dn, "smtpdRestrictions", text)
+                text = f"class {name!r} can reach itself through a table: that has no end, and is an error"
+                yield Fault(True, self._classes[name].dn, "smtpdRestrictions", text)
+
+    def _too_many_steps(self) -> Iterator[Fault]:
+        """Lists that take more steps than an evaluation has, by the classes that they name alone."""
+        known: dict[str, int] = {}
+        for name, found in self._classes.items():
+            if name not in self._policies.looping and self._steps(found.items, known) > MAX_STEPS:
+                text = f"class {name!r} takes more than the {MAX_STEPS:,} steps that an evaluation may have"
+                yield Fault(True, found.dn, "smtpdRestrictions", text)
+        for policy in self._good:
+            for name, items in policy.lists.items():
+                if self._steps(items, known) > MAX_STEPS:
+                    text = f"it takes more than the {MAX_STEPS:,} steps that an evaluation may have"
+                    yield Fault(True, policy.dn, LISTS[name], text)
+
+    def _steps(self, items: Iterable[Item], known: dict[str, int], depth: int = 0) -> int:
+        """Restrictions that are tried and tables that are consulted, where nothing ends the list before."""
+        steps = 0
+        for item in (covering.item for covering in covered(items)):
+            steps += 1 if item.table is None else 2
+            found = self._classes.get(item.name)
+            if found is None or item.name in self._policies.looping or depth > DEPTH_LIMIT:
+                continue
+            if item.name not in known:
+                known[item.name] = self._steps(found.items, known, depth + 1)
+            steps += known[item.name]
+        return steps
 
     # ------------------------------------------------------------ tables
 
@@ -594,6 +623,7 @@ class _Entries:
             yield from self._urls(entry)
             yield from self._delivery(entry)
         yield from self._unread_addresses()
+        yield from self._catch_alls_as_members()
         yield from self._shared_addresses()
         yield from self._shared_logins()
         yield from self._shared_by_realm()
@@ -681,6 +711,14 @@ class _Entries:
                 for value in entry.values(name):
                     if ":" not in value:
                         yield Fault(False, entry.dn, name, f"{value!r} is not read, expected smtp: before it")
+
+    def _catch_alls_as_members(self) -> Iterator[Fault]:
+        """Whole domains that a group is meant to have for members."""
+        for name in self._mapping.member_address:
+            for entry in self._found.entries:
+                for address in filter(is_catch_all, addresses_in(entry, name)):
+                    text = f"{address!r} is ignored, expected the address of a member"
+                    yield Fault(True, entry.dn, name, text)
 
     # ------------------------------------------------------------ entries that share something
 

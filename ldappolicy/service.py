@@ -213,8 +213,8 @@ class Service:
         line = ""
         if self._decisions is not None and self._decisions.wants(decision):
             line = self._write(request, decision, seconds, self.resolver.age(began, asked), number)
-        is_plain = not (decision.notes or decision.outages or decision.error or decision.unavailable)
-        return _Concluded(action, tally, line, is_lasting=is_plain and not withheld and not number)
+        told = decision.notes or decision.outages or decision.error or decision.unavailable or withheld
+        return _Concluded(action, tally, line, is_lasting=not (told or number or decision.is_passing))
 
     def _numbered(self, decision: Decision, action: str | None) -> tuple[str | None, str]:
         """The action with the number of a decision that is logged behind its text, if so configured."""

@@ -154,6 +154,7 @@ class Site:
         permit_ok: bool = False,
         on_unavailable: str = "defer",
         missed: Callable[[Lookup], bool] = nothing,
+        stale: Callable[[Lookup], bool] = nothing,
         one_by_one: bool = False,
         mapping: AttributeMapping = GENERIC,
         has_chain: bool = False,
@@ -176,7 +177,7 @@ class Site:
         )
         self.evaluator = self.new_evaluator()
         self.planner = Planner(Where(BASE, domains=frozenset(domains)), mapping)
-        self.missed = missed
+        self.missed, self.stale = missed, stale
         self.one_by_one = one_by_one
         self.rounds: list[tuple[Lookup, ...]] = []
         self.known: dict[Lookup, Outcome] = {}
@@ -220,7 +221,10 @@ class Site:
             lookup: Missed("made unavailable") for lookup in lookups if self.missed(lookup)
         }
         answers = asyncio.run(self._search([lookup for lookup in lookups if lookup not in outcomes]))
-        outcomes.update((lookup, Found(found) if found else Absent()) for lookup, found in answers.items())
+        for lookup, found in answers.items():
+            outcome = Found(found) if found else Absent()
+            old = replace(outcome, is_stale=True, turns_at=1.0)
+            outcomes[lookup] = old if self.stale(lookup) else outcome
         return outcomes
 
     async def _search(self, lookups: Sequence[Lookup]) -> Answers:

@@ -84,6 +84,8 @@ CASES = (
     ("policy_service", "check_policy_service: its argument can be declared in main.cf only"),
     ("class_loop", "a class that reaches itself by names alone"),
     ("class_loop_of_one", "a class that reaches itself by names alone, unreached"),
+    ("entry_loop", "a class that reaches itself through a table is a lint error"),
+    ("steps", "so are the steps of one evaluation: 10,000"),
     ("table_loop", "depth is bounded at 100 as in Postfix"),
     ("rhs_braces", "a right-hand side that is none"),
     ("rhs_missing_argument", "a right-hand side that is none: a missing argument"),
@@ -95,6 +97,7 @@ CASES = (
     ("line_quoted_without_action", "schema: white space in a key stands inside double quotes"),
     ("cidr_without_action", "a policy error: a table line without an action"),
     ("access_type", "a policy error: an unknown smtpdAccessType"),
+    ("sleep_in_attribute", "FILTER and its like, sleep as well, count only from entries under policy_base"),
     ("sleep", "left to Postfix: sleep takes a number"),
     (
         "argument_with_colon",
@@ -423,6 +426,17 @@ def test_mapping_is_obeyed() -> None:
     assert [
         f"error: uid=a,ou=people,{BASE}: extensionAttribute7: unknown restriction or class 'nobody'"
     ] == found
+
+
+def test_catch_all_as_a_member() -> None:
+    """A whole domain is no member by address, and no fault where nobody reads it."""
+    tree = policy() + user("a", rfc822MailMember=["@my.domain", "x@my.domain"])
+    name = "rfc822MailMember"
+    text = "'@my.domain' is ignored, expected the address of a member"
+    assert [f"error: uid=a,ou=people,{BASE}: {name}: {text}"] == faults_of(
+        tree, Mapping(member_address=(name,))
+    )
+    assert [] == faults_of(tree)
 
 
 def test_dynamic_groups_switched_off() -> None:

@@ -821,8 +821,14 @@ def test_origin_of_an_error(check: str, entries: Entries, path: list[str]) -> No
 
 # ---------------------------------------------------------------- directory:nobody
 
-OURS = {"smtpdLocalDomains": "inline:{my.domain=x, relay.example=x}", "smtpdMyorigin": "my.domain"}
-SOMEBODY = [person("amy", "amy@my.domain", "amy@x.example"), group("list", mail="list@my.domain")]
+OURS = {
+    "smtpdLocalDomains": "inline:{my.domain=x, relay.example=x, caught.example=x}",
+    "smtpdMyorigin": "my.domain",
+}
+SOMEBODY = [
+    person("amy", "amy@my.domain", "amy@x.example", "@caught.example"),
+    group("list", mail="list@my.domain"),
+]
 
 
 @pytest.mark.parametrize(
@@ -862,12 +868,13 @@ def test_nobody_s_login(login: str, expected: str) -> None:
         pytest.param("ghost@foreign.example", "DUNNO", id="not ours"),
         pytest.param("ghost@sub.my.domain", "DUNNO", id="a bare domain has no subdomains there"),
         pytest.param("ghost@relay.example", "DUNNO", id="not asked for"),
+        pytest.param("ghost@caught.example", "DUNNO", id="a catch-all has it"),
     ],
 )
 def test_nobody_s_address(sender: str, expected: str) -> None:
     """A sender address of ours that belongs to no entry is refused, unless it is not asked for."""
     listed = policy(recipient="check_sender_access directory:nobody", smtpdRecipientDelimiter="+", **OURS)
-    site = Site(listed, SOMEBODY, domains=["my.domain"])
+    site = Site(listed, SOMEBODY, domains=["my.domain", "caught.example"])
     assert expected == site.action(sender=sender)
 
 
@@ -1204,6 +1211,7 @@ def test_everything_is_asked_at_once() -> None:
         ("login", "bob"),
         ("mail", "amy@my.domain"),
         ("mail", TO),
+        ("mail", "@my.domain"),  # whoever has the rest of the domain
         *(("domain", name) for name in ("my.domain", "domain")),
         *(("url", URL, key) for key in ("amy@my.domain", "my.domain", "domain", "amy@")),
     }

@@ -8,6 +8,7 @@ import click
 
 from ldappolicy import assembly
 from ldappolicy.agreement import lint_main_cf
+from ldappolicy.aliases import Around
 from ldappolicy.calls import Site
 from ldappolicy.cli import Context
 from ldappolicy.config import Config
@@ -51,7 +52,8 @@ async def _faults(config: Config, main_cf: Path | None) -> tuple[Fault, ...]:
         _, policies = await service.read_policies()
         faults = await lint(policies, directory, settings, where)
         if main_cf is not None:
-            faults += await lint_main_cf(main_cf, _site(config, policies), directory)
+            around = Around(policies, directory, service.resolver, settings.mapping, settings.search_base)
+            faults += await lint_main_cf(main_cf, _site(config, policies), around)
         return faults
     finally:
         await directory.close()

@@ -915,9 +915,8 @@ def test_nobody_is_asked_for_at_once() -> None:
     listed = "check_sasl_access directory:nobody, check_sender_access directory:nobody, ldap:t"
     site = Site(policy(recipient=listed, **OURS), SOMEBODY, table("t", smtpdAccessMember=AMY))
     site.action(login="amy", sender="amy@my.domain")
-    assert {("login", "amy"), ("mail", "amy@my.domain"), ("mail", REQUEST["recipient"])} == set(
-        site.rounds[0]
-    )
+    mails = ("amy@my.domain", "@my.domain", REQUEST["recipient"])
+    assert {("login", "amy"), *(("mail", one) for one in mails)} == set(site.rounds[0])
 
 
 # ---------------------------------------------------------------- recipient:

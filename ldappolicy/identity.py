@@ -75,7 +75,7 @@ def identified(evaluation: Evaluation) -> Login:
         return Login(None, "")
     found = {entry.key: Login(entry, login) for entry in evaluation.lookup(facts.login(login, spelled))}
     if not found:
-        for name in _without_realm(unquoted(spelled), evaluation.around.login_realms):
+        for name in _without_realm(unquoted(spelled), evaluation.around.naming.login_realms):
             entries = evaluation.lookup(facts.login(name.casefold(), name))
             found.update((entry.key, Login(entry, name.casefold())) for entry in entries)
         if "@" in login:
@@ -84,6 +84,8 @@ def identified(evaluation: Evaluation) -> Login:
     if len(found) > 1:
         named = _names(one.entry for one in found.values() if one.entry is not None)
         raise MissedLookup(f"login {login!r} belongs to {len(found)} entries: {named}")
+    if not (found or evaluation.lacking):
+        evaluation.unknown_login()
     return next(iter(found.values()), Login(None, login))
 
 

@@ -48,6 +48,17 @@ def split_address(address: str) -> tuple[str, str]:
     return (local, domain) if at else (address, "")
 
 
+def is_catch_all(address: str) -> bool:
+    """Whether the local part is empty: as a value of an entry it stands for every address of its domain."""
+    return address.rfind("@") == 0
+
+
+def catch_all_of(address: str) -> str:
+    """What an entry has that stands for the address among all of its domain; empty without a domain."""
+    domain = split_address(address)[1]
+    return "@" + domain if domain else ""
+
+
 def is_routed(address: str) -> bool:
     """Whether the local part (the whole, without a domain) holds ``@``, ``%`` or ``!``."""
     return not ROUTING.isdisjoint(split_address(address)[0])

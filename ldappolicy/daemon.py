@@ -20,6 +20,7 @@ from ldappolicy.config import Config
 from ldappolicy.counters import Counters
 from ldappolicy.decision_log import DecisionLog, decision_ids
 from ldappolicy.directory import Directory
+from ldappolicy.directory.ldap import Refusals
 from ldappolicy.doors import Door, allow_files
 from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.freshness import Freshness
@@ -89,6 +90,7 @@ class Daemon:
         doors: Sequence[Door] = (),
         systemd: Systemd | None = None,
         worker: int | None = None,
+        refusals: Refusals | None = None,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self.config = config
@@ -100,18 +102,16 @@ class Daemon:
         self._read_at = stamp(config.directory.ldif)
         self._lines = set_up_log(config, is_alone=worker is None)
         self._ids = decision_ids(worker or 0)
-        self.directory: Directory = assembly.open_directory(config, self.counters)
+        self._refusals = refusals or Refusals()
+        self.directory: Directory = assembly.open_directory(config, self.counters, self._refusals)
         self.service: Service = self._build_service(config, self.directory)
         self.server = self._build_server(config)
         alone = config.web.listen if worker is None else None
         self.web = web_of(alone, self) if alone is not None else None
         self._load = load
         self._doors = list(doors) or self._systemd.doors
-        self._stop = asyncio.Event()
-        self._reread = asyncio.Event()
-        self._moved = asyncio.Event()
-        self._in_force = asyncio.Event()
-        self._may_accept = asyncio.Event()
+        self._stop, self._reread, self._moved = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._in_force, self._may_accept = asyncio.Event(), asyncio.Event()
         if worker is None:
             self._may_accept.set()
         self._swapping = asyncio.Lock()
@@ -360,7 +360,7 @@ class Daemon:
 
     async def _open_anew(self, config: Config, *, keep_forms: bool) -> None:
         """Swaps to a directory of its own; `keep_forms`: what no longer parses keeps its last good form."""
-        directory = await asyncio.to_thread(assembly.open_directory, config, self.counters)
+        directory = await asyncio.to_thread(assembly.open_directory, config, self.counters, self._refusals)
         try:
             service = self._build_service(config, directory)
             if keep_forms:
@@ -434,9 +434,9 @@ def say_what_needs_a_restart(old: Config, new: Config) -> None:
         logger.warning("changes in [web] need a restart")
 
 
-async def try_out(config: Config, old: Config) -> None:
+async def try_out(config: Config, old: Config, refusals: Refusals) -> None:
     """Whether a configuration can be put in force where another is; raises ConfigError or Unavailable."""
-    directory = await asyncio.to_thread(assembly.open_directory, config)
+    directory = await asyncio.to_thread(assembly.open_directory, config, None, refusals)
     try:
         service = assembly.build_service(config, directory)
         entries, _ = await service.read_policies()

@@ -73,12 +73,13 @@ class Lacking:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the configuration's [policy] section says of answers."""
+    """What the configuration says of answers, and of logins: the (folded) realms that are taken off them."""
 
     default: str = "default"
     permit_ok: bool = False
     on_unavailable: str = "defer"
     shadow: bool = False
+    login_realms: frozenset[str] = frozenset()
 
 
 class Evaluator:
@@ -89,7 +90,7 @@ class Evaluator:
         self.mapping = mapping
         self.choices = choices
         self._programs = {
-            name: Program(policy, policies)
+            name: Program(policy, policies, choices.login_realms)
             for name, policy in policies.policies.items()
             if isinstance(policy, Policy)
         }

@@ -108,6 +108,7 @@ class Surroundings(Protocol):
     parents: bool
     knows_local_domains: bool
     bases: tuple[str, ...]
+    login_realms: frozenset[str]
 
     def is_local(self, evaluation: "Evaluation", domain: str) -> bool:
         """Whether a domain stands in smtpdLocalDomains; any does when the policy has none."""

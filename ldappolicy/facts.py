@@ -8,6 +8,7 @@ A **lookup** is a question to the directory, as a tuple whose first member says 
 ``("domain", DOMAIN)``       the entries that have the (folded) domain in a domain attribute
 ``("entry", DN)``            the entry with that DN
 ``("groups", DN, UID...)``   the groups that name the entry directly: by DN, or by one of its logins
+``("addressed", ADDRESS)``   the groups that name the (folded, unquoted) address as a member
 ``("sid", SID)``             the entry with that (binary) objectSid, on Active Directory
 ``("chain", DN, GROUP)``     the entry itself, if it is in the group at any depth, on Active Directory
 ``("dynamic",)``             every group that is defined by a memberURL
@@ -94,6 +95,11 @@ def entry(dn: str) -> Lookup:
 def groups(dn: str, logins: tuple[str, ...]) -> Lookup:
     """The groups that name an entry directly, by DN or (memberUid) by a login."""
     return ("groups", dn, *logins)
+
+
+def addressed(address: str) -> Lookup:
+    """The groups that name a (folded, unquoted) address as a member."""
+    return ("addressed", address)
 
 
 def sid(value: str) -> Lookup:

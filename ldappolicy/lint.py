@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from ldappolicy import inventory, vocabulary
 from ldappolicy.action import ACTION_WORDS, WHOLE_MESSAGE, Action, Kind, parse_action
-from ldappolicy.address import split_address
+from ldappolicy.address import is_catch_all, split_address
 from ldappolicy.directory import Directory
 from ldappolicy.directory.plan import Where
 from ldappolicy.entry import Entry, is_below, normal_dn
@@ -519,6 +519,7 @@ class _Entries:
         self._found = found
         self._mapping: AttributeMapping = settings.mapping
         self._where = where
+        self._realms = settings.choices.login_realms
         self._writing = writing
         self._bases = (normal_dn(settings.search_base), normal_dn(settings.policy_base))
         self.sender_values = self._values(
@@ -543,8 +544,10 @@ class _Entries:
             yield from self._urls(entry)
             yield from self._delivery(entry)
         yield from self._unread_addresses()
+        yield from self._catch_alls_as_members()
         yield from self._shared_addresses()
         yield from self._shared_logins()
+        yield from self._shared_by_realm()
         yield from self._shared_domains()
 
     def _deciding(self) -> Iterator[Entry]:
@@ -630,6 +633,14 @@ class _Entries:
                     if ":" not in value:
                         yield Fault(False, entry.dn, name, f"{value!r} is not read, expected smtp: before it")
 
+    def _catch_alls_as_members(self) -> Iterator[Fault]:
+        """Whole domains that a group is meant to have for members."""
+        for name in self._mapping.member_address:
+            for entry in self._found.entries:
+                for address in filter(is_catch_all, addresses_in(entry, name)):
+                    text = f"{address!r} is ignored, expected the address of a member"
+                    yield Fault(True, entry.dn, name, text)
+
     # ------------------------------------------------------------ entries that share something
 
     def _shared_addresses(self) -> Iterator[Fault]:
@@ -654,6 +665,26 @@ class _Entries:
                 others = _others(entry, entries)
                 text = f"login {login!r} belongs to {others} as well: it is unavailable, expected one entry"
                 yield Fault(True, entry.dn, name, text)
+
+    def _shared_by_realm(self) -> Iterator[Fault]:
+        """Addresses that are a login with its realm of somebody else."""
+        if not self._realms:
+            return
+        mapping = self._mapping
+        logins = {
+            login: entry
+            for entry in self._found.entries
+            for name in mapping.login
+            for login in _folded_values(entry, name)
+        }
+        for entry in self._found.entries:
+            for name in mapping.mail:
+                for address in addresses_in(entry, name):
+                    local, _, domain = address.rpartition("@")
+                    other = logins.get(local) if domain in self._realms and address not in logins else None
+                    if other is not None and other is not entry:
+                        text = f"as a login {address!r} belongs to {other.dn} as well, without its realm"
+                        yield Fault(True, entry.dn, name, f"{text}: it is unavailable, expected one entry")
 
     def _shared_domains(self) -> Iterator[Fault]:
         mapping = self._mapping

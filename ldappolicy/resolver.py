@@ -54,7 +54,7 @@ class Limits:
     max_stale: float = 14_400.0
 
 
-_CHOSEN = frozenset(("mail", "login", "domain", "url"))
+_CHOSEN = frozenset(("mail", "login", "domain", "addressed", "url"))
 """Kinds of lookups whose keys clients choose: absent ones are kept apart, or a flood would sweep the rest."""
 
 Remembered = tuple[Lookup, tuple[Entry, ...], float]

@@ -466,13 +466,16 @@ class Program:
     Everything is resolved when it is made; a name that means nothing is a step that says so.
     """
 
-    def __init__(self, policy: Policy, policies: PolicySet) -> None:
+    def __init__(
+        self, policy: Policy, policies: PolicySet, login_realms: frozenset[str] = frozenset()
+    ) -> None:
         self.policy = policy
         self.dn = policy.dn
         self.myorigin = policy.myorigin
         self.delimiter = policy.recipient_delimiter
         self.parents = policy.parent_domain_matches_subdomains
         self.bases = policies.bases
+        self.login_realms = login_realms
         self._policies = policies
         self._classes: dict[str, Steps] = {}
         self._local: LocalDomains | None = None

@@ -7,7 +7,7 @@ a URL. A lookup that is lacking counts as "not found", while all else that could
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple, cast
 
 from ldappolicy import facts, identity
@@ -151,7 +151,7 @@ def local_domain_subject(domain: str) -> Subject:
 def compile_table(name: TableName, policies: PolicySet, check: str) -> Finder:
     """The finder of a table for a check; a table that is none is an error when it is reached."""
     if name.type == "ldap":
-        return _ldap_finder(name, policies.tables.get(name.name.casefold()))
+        return _ldap_finder(name, policies.tables.get(name.name.casefold()), check)
     if name.type == "static":
         action = parse_static(name.name)
         return lambda evaluation, subject: _traced(evaluation, name, next(iter(subject.keys), ""), action)
@@ -204,7 +204,7 @@ def _find_line(
     return None
 
 
-def _ldap_finder(name: TableName, table: Table | Broken | None) -> Finder:
+def _ldap_finder(name: TableName, table: Table | Broken | None, check: str) -> Finder:
     if table is None:
         return _error_finder(f"unknown table {str(name)!r}")
     if isinstance(table, Broken):
@@ -216,7 +216,7 @@ def _ldap_finder(name: TableName, table: Table | Broken | None) -> Finder:
 
     def find(evaluation: Evaluation, subject: Subject) -> Action | None:
         found = _find_network(evaluation, name, table, subject) if table.cidr else None
-        return found or _find_joined(evaluation, name, table.parts, subject)
+        return found or _find_joined(evaluation, name, table.parts, subject, by_envelope=check == "sender")
 
     return find
 
@@ -234,7 +234,12 @@ def _find_network(evaluation: Evaluation, name: object, table: Table, subject: S
 
 
 def _find_joined(
-    evaluation: Evaluation, name: object, parts: tuple[TablePart, ...], subject: Subject
+    evaluation: Evaluation,
+    name: object,
+    parts: tuple[TablePart, ...],
+    subject: Subject,
+    *,
+    by_envelope: bool,
 ) -> Action | None:
     """Key by key: a line of any entry, then its members, then its URLs."""
     for key in subject.keys:
@@ -242,7 +247,7 @@ def _find_joined(
             if key in part.lines:
                 return _traced(evaluation, name, key, part.lines[key], part.dn)
         for part in parts:
-            if part.members and _is_member(evaluation, part, subject, key):
+            if part.members and _is_member(evaluation, part, subject, key, by_envelope):
                 return _traced(evaluation, name, key, part.action, part.dn)
         for part in parts:
             if any(evaluation.lookup(facts.url(url, key)) for url in part.urls):
@@ -251,21 +256,24 @@ def _find_joined(
     return None
 
 
-def _is_member(evaluation: Evaluation, part: TablePart, subject: Subject, key: str) -> bool:
+def _is_member(
+    evaluation: Evaluation, part: TablePart, subject: Subject, key: str, by_envelope: bool
+) -> bool:
     """Whether a full address, or the login, belongs to an entry that smtpdAccessMember names."""
     if subject.login:
         login = identity.entry_of_login(evaluation)
         return login is not None and identity.belongs_to(evaluation, login, part.members)
     if key not in subject.exact:
         return False
-    entries = evaluation.lookup(facts.mail(key))
-    return bool(
-        identity.agreed(
-            entries,
-            lambda entry: identity.belongs_to(evaluation, entry, part.members),
-            f"membership in {part.dn}",
-        )
+    entries = identity.entries_with(evaluation, key)
+    inside = identity.agreed(
+        entries,
+        lambda entry: identity.belongs_to(evaluation, entry, part.members),
+        f"membership in {part.dn}",
     )
+    if inside or not by_envelope or key != subject.exact[0]:
+        return bool(inside)
+    return not part.members.isdisjoint(identity.groups_of_envelope(evaluation, subject.exact))
 
 
 # ---------------------------------------------------------------- directory:access
@@ -333,14 +341,19 @@ def access_skip(attribute: str, delimiters: str) -> Skip:
 
 def _ask_access(evaluation: Evaluation, subject: Subject, recipient: bool) -> Action | None:
     """What entry, groups or domain carry; None: nothing. An action on whole messages is an error there."""
-    entries, domain = _owners(evaluation, subject)
+    entries, domain = _owners(evaluation, subject, catch_all=True)
     if recipient and evaluation.lacking and evaluation.mapping.delivery_restrictions:
         _ask_who_sends(evaluation)
 
-    def ask(entry: Entry) -> _Access | None:
-        return _own_access(evaluation, entry, recipient) or _group_access(evaluation, entry, recipient)
+    by_envelope = {} if recipient else _groups_of_sender(evaluation, subject)
 
-    answer = identity.agreed(entries, ask, "its access")
+    def ask(entry: Entry) -> _Access | None:
+        own = _own_access(evaluation, entry, recipient)
+        return own or _group_access(evaluation, entry, recipient, by_envelope)
+
+    answer = identity.agreed(entries, ask, "its access") if entries else None
+    if by_envelope and not entries:
+        answer = _ranked(evaluation, by_envelope, recipient)
     return _told(evaluation, subject, answer or _access_of_domain(evaluation, domain, recipient))
 
 
@@ -348,7 +361,7 @@ def _ask_who_sends(evaluation: Evaluation) -> None:
     """Those whom delivery restrictions are about, so that they are asked for together with the recipient."""
     for subject in (login_subject(evaluation), sender_subject(evaluation)):
         if subject is not None:
-            _owners(evaluation, subject)
+            _owners(evaluation, subject, catch_all=True)
 
 
 def _find_access_behind(evaluation: Evaluation, subject: Subject) -> Action | None:
@@ -356,13 +369,11 @@ def _find_access_behind(evaluation: Evaluation, subject: Subject) -> Action | No
 
     The other form of the recipient, if its entry has none of these, is a check of its own.
     """
-    entries, domain = _owners(evaluation, subject)
+    entries, domain = _owners(evaluation, subject, catch_all=True)
     own = identity.agreed(entries, lambda entry: _own_access(evaluation, entry, recipient=True), "its access")
     if own is None or own.action != DENIED_SENDERS:
         return None
-    answer = identity.agreed(
-        entries, lambda entry: _group_access(evaluation, entry, recipient=True), "its access"
-    )
+    answer = identity.agreed(entries, lambda entry: _group_access(evaluation, entry, True, {}), "its access")
     return _told(evaluation, subject, answer or _access_of_domain(evaluation, domain, recipient=True))
 
 
@@ -376,14 +387,16 @@ def _told(evaluation: Evaluation, subject: Subject, answer: "_Access | None") ->
     return action
 
 
-def _owners(evaluation: Evaluation, subject: Subject) -> tuple[tuple[Entry, ...], str]:
-    """The entries that the subject belongs to, and its domain."""
+def _owners(evaluation: Evaluation, subject: Subject, *, catch_all: bool) -> tuple[tuple[Entry, ...], str]:
+    """The entries that the subject belongs to, and its domain; a login never belongs to a catch-all."""
     if subject.login:
-        login = identity.entry_of_login(evaluation)
-        return (login,) if login is not None else (), identity.domain_of_login(evaluation, login)
+        login = identity.identified(evaluation)
+        entries = (login.entry,) if login.entry is not None else ()
+        return entries, identity.domain_of_login(evaluation, login)
     if not subject.exact:
         return (), ""
-    return identity.entries_of_address(evaluation, subject.exact), split_address(subject.exact[0])[1]
+    owners = identity.entries_of_address(evaluation, subject.exact, catch_all=catch_all)
+    return owners, split_address(subject.exact[0])[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,13 +450,28 @@ def _requires_login(evaluation: Evaluation, entry: Entry) -> bool:
     return required
 
 
-def _group_access(evaluation: Evaluation, entry: Entry, recipient: bool) -> _Access | None:
+def _groups_of_sender(evaluation: Evaluation, subject: Subject) -> identity.Closure:
+    """The groups that the sender is in by envelope alone, if any group carries something."""
+    if subject.login or not (subject.exact and evaluation.mapping.member_address):
+        return {}
+    matters = evaluation.lookup(_CARRYING) or _CARRYING in evaluation.lacking
+    return identity.groups_of_envelope(evaluation, subject.exact) if matters else {}
+
+
+def _group_access(
+    evaluation: Evaluation, entry: Entry, recipient: bool, by_envelope: identity.Closure
+) -> _Access | None:
+    """What the groups around an entry, and these others, carry for their members."""
+    if not evaluation.lookup(facts.carrying()) and not identity.is_named_elsewhere(evaluation, entry):
+        return _ranked(evaluation, by_envelope, recipient)
+    return _ranked(evaluation, {**by_envelope, **identity.groups_around(evaluation, entry)}, recipient)
+
+
+def _ranked(evaluation: Evaluation, closure: identity.Closure, recipient: bool) -> _Access | None:
     """What the group with the lowest priority carries for its members."""
     mapping = evaluation.mapping
     by_group = mapping.member_recipient_access if recipient else mapping.member_sender_access
-    if not evaluation.lookup(facts.carrying()) and not identity.is_named_elsewhere(evaluation, entry):
-        return None
-    groups = [group for group in identity.groups_around(evaluation, entry).values() if group is not None]
+    groups = [group for group in closure.values() if group is not None]
     carrying = [group for group in groups if any(group.values(name) for name in by_group)]
     if not carrying:
         return None
@@ -467,7 +495,11 @@ def _access_of_domain(evaluation: Evaluation, domain: str, recipient: bool) -> _
     if not domain:
         return None
     answer = _look_at_domain(evaluation, domain, recipient)
-    if answer is None and not evaluation.lacking and len(domain) <= REMEMBERED:
+    is_plain = answer is None and not evaluation.lacking and len(domain) <= REMEMBERED
+    if not recipient and evaluation.mapping.member_address:
+        # Somebody without an entry may be a member of what carries something.
+        is_plain = is_plain and type(evaluation.known(_CARRYING)) is Absent
+    if is_plain and type(evaluation.known(facts.mail(f"@{domain}"))) is Absent:
         evaluation.derived["no access", domain, recipient] = True
     return answer
 
@@ -492,13 +524,15 @@ Test = Callable[[Evaluation, Entry, Subject], bool]
 def _recipient_finder(table: str, test: Test, found: str) -> Finder:
     """A table whose key is found when the recipient's entry says so of the subject."""
     action = parse_action(found)
+    denies = table in _DENYING
 
     def find(evaluation: Evaluation, subject: Subject) -> Action | None:
         if not evaluation.request.recipient or not (subject.exact or subject.login):
             return None
         entries = identity.entries_of_recipient(evaluation)
         if evaluation.lacking:
-            _owners(evaluation, subject)  # so that both are asked for together
+            _owners(evaluation, subject, catch_all=denies)  # so that both are asked for together
+            _is_in_by_envelope(evaluation, subject, identity.NOWHERE)
         if identity.agreed(entries, lambda entry: test(evaluation, entry, subject), table):
             return _traced(evaluation, table, subject.keys[0], action, entries[0].dn)
         evaluation.trace_key(table, subject.keys[0], None)
@@ -508,14 +542,28 @@ def _recipient_finder(table: str, test: Test, found: str) -> Finder:
 
 
 def _is_list_member(evaluation: Evaluation, target: Entry, subject: Subject) -> bool:
+    dns = frozenset((target.key,))
+
     def inside(entry: Entry) -> bool:
-        return identity.is_inside(evaluation, entry, frozenset((target.key,)))
+        return identity.is_inside(evaluation, entry, dns)
 
-    return bool(identity.agreed(_owners(evaluation, subject)[0], inside, f"membership in {target.dn}"))
+    entries, _ = _owners(evaluation, subject, catch_all=False)
+    found = identity.agreed(entries, inside, f"membership in {target.dn}")
+    return bool(found) or _is_in_by_envelope(evaluation, subject, dns)
 
 
-def _is_named(names: Callable[[Evaluation], tuple[str, ...]]) -> Test:
-    """A test of DN attributes of the recipient's entry; a group there means its members."""
+def _is_in_by_envelope(evaluation: Evaluation, subject: Subject, dns: frozenset[str]) -> bool:
+    """Whether a sender that has no entry is a member of one of those (normal) DNs; a login never is."""
+    if subject.login:
+        return False
+    return not dns.isdisjoint(identity.groups_of_envelope(evaluation, subject.exact))
+
+
+def _is_named(names: Callable[[Evaluation], tuple[str, ...]], *, denies: bool = False) -> Test:
+    """A test of DN attributes of the recipient's entry; a group there means its members.
+
+    A catch-all lets nobody in, for whoever invents an address in its domain has it; it does deny.
+    """
 
     def test(evaluation: Evaluation, target: Entry, subject: Subject) -> bool:
         dns = identity.normal_values(target, names(evaluation))
@@ -525,33 +573,44 @@ def _is_named(names: Callable[[Evaluation], tuple[str, ...]]) -> Test:
         def inside(entry: Entry) -> bool:
             return identity.belongs_to(evaluation, entry, dns)
 
-        return bool(identity.agreed(_owners(evaluation, subject)[0], inside, f"membership by {target.dn}"))
+        entries, _ = _owners(evaluation, subject, catch_all=denies)
+        found = identity.agreed(entries, inside, f"membership by {target.dn}")
+        return bool(found) or _is_in_by_envelope(evaluation, subject, dns)
 
     return test
 
 
 def _is_listed(
-    patterns: Callable[[Evaluation], tuple[str, ...]], names: Callable[[Evaluation], tuple[str, ...]]
+    patterns: Callable[[Evaluation], tuple[str, ...]],
+    names: Callable[[Evaluation], tuple[str, ...]],
+    *,
+    denies: bool = False,
 ) -> Test:
     """A test of patterns (access(5) keys) of the recipient's entry, then of DNs."""
-    named = _is_named(names)
+    named = _is_named(names, denies=denies)
 
     def test(evaluation: Evaluation, target: Entry, subject: Subject) -> bool:
         values = frozenset(value.casefold() for name in patterns(evaluation) for value in target.values(name))
-        if values and not values.isdisjoint(_all_keys(evaluation, subject)):
+        if values and not values.isdisjoint(_all_keys(evaluation, subject, denies)):
             return True
         return named(evaluation, target, subject)
 
     return test
 
 
-def _all_keys(evaluation: Evaluation, subject: Subject) -> set[str]:
-    """All access(5) keys of an address; of a login, of itself and of all addresses of its entry."""
+def _all_keys(evaluation: Evaluation, subject: Subject, denies: bool) -> set[str]:
+    """All access(5) keys of an address; of a login, of itself and of all addresses of its entry.
+
+    Of itself as it stands, and as its entry has it: without a realm. Of a catch-all only where senders
+    are denied.
+    """
     if not subject.login:
         return set(subject.keys)
-    entry = identity.entry_of_login(evaluation)
-    own = identity.addresses(evaluation, entry) if entry is not None else []
-    return {key for name in (subject.login, *own) for key in address_subject(evaluation, name).keys}
+    login = identity.identified(evaluation)
+    own_addresses = evaluation.mapping.addresses_of if denies else partial(identity.addresses, evaluation)
+    own = own_addresses(login.entry) if login.entry is not None else ()
+    names = dict.fromkeys((subject.login, login.name, *own))
+    return {key for name in names for key in address_subject(evaluation, name).keys}
 
 
 def _sender_access(evaluation: Evaluation, subject: Subject) -> Action | None:
@@ -561,6 +620,8 @@ def _sender_access(evaluation: Evaluation, subject: Subject) -> Action | None:
 def _recipient_access(evaluation: Evaluation, subject: Subject) -> Action | None:
     return _find_access(evaluation, subject, recipient=True)
 
+
+_DENYING = frozenset(("recipient:denied",))
 
 _RECIPIENT_TABLES: Mapping[str, tuple[Test, str]] = {
     "members": (_is_list_member, "OK"),
@@ -577,6 +638,7 @@ _RECIPIENT_TABLES: Mapping[str, tuple[Test, str]] = {
         _is_listed(
             lambda evaluation: evaluation.mapping.denied_sender,
             lambda evaluation: evaluation.mapping.denied_sender_dn,
+            denies=True,
         ),
         "REJECT",
     ),

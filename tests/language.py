@@ -157,12 +157,16 @@ class Site:
         mapping: AttributeMapping = GENERIC,
         has_chain: bool = False,
         tells_apart: bool = False,
+        login_realms: Sequence[str] = (),
     ) -> None:
         flat = [one for given in entries for one in ([given] if isinstance(given, Entry) else given)]
         root = [entry("ou=policy", ou="policy"), Entry(BASE, {"dc": ["example"]})]
         self.directory = LdifDirectory([*root, *flat])
         self.policies: PolicySet = read_policies(list(self.directory), BASES)
-        self.mapping, self.choices = mapping, Choices("default", permit_ok, on_unavailable)
+        self.mapping, self.choices = (
+            mapping,
+            Choices("default", permit_ok, on_unavailable, login_realms=frozenset(login_realms)),
+        )
         self.evaluator = self.new_evaluator()
         self.planner = Planner(Where(BASE), mapping)
         self.missed = missed

@@ -224,10 +224,15 @@ def run_lint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
-def faults_of(ldif: str, mapping: Mapping | None = None, where: Where | None = None) -> list[str]:
+def faults_of(
+    ldif: str,
+    mapping: Mapping | None = None,
+    where: Where | None = None,
+    choices: Choices | None = None,
+) -> list[str]:
     """What lint finds in some LDIF."""
     directory = LdifDirectory.parse(ldif.encode(), "test")
-    settings_ = Settings(BASE, POLICY_BASE, mapping or Mapping())
+    settings_ = Settings(BASE, POLICY_BASE, mapping or Mapping(), choices or Choices())
     policies = read_policies(directory)
     found = asyncio.run(lint(policies, directory, settings_, where or Where(BASE)))
     return [str(fault) for fault in found]
@@ -387,6 +392,17 @@ def test_quoted_address_is_shared() -> None:
     assert ["mail", "mailAlternateAddress"] == names
 
 
+def test_login_with_a_realm_is_shared() -> None:
+    """An address that is somebody else's login with a realm is a login of two entries."""
+    people = user("a") + user("b", mail="A@corp.example") + user("c", mail="a@x.example")
+    people += user("d", mail="d@corp.example") + user("e", mail="f@corp.example") + user("f@corp.example")
+    text = f"as a login 'a@corp.example' belongs to uid=a,ou=people,{BASE} as well, without its realm"
+    assert [
+        f"error: uid=b,ou=people,{BASE}: mail: {text}: it is unavailable, expected one entry"
+    ] == faults_of(policy() + people, choices=Choices(login_realms=frozenset(("corp.example",))))
+    assert [] == faults_of(policy() + people)
+
+
 def test_many_share_one_address() -> None:
     """A message names three of the entries and counts the others."""
     found = faults_of(policy() + "".join(user(f"u{at}", mail="all@my.domain") for at in range(10)))
@@ -402,6 +418,17 @@ def test_mapping_is_obeyed() -> None:
     assert [
         f"error: uid=a,ou=people,{BASE}: extensionAttribute7: unknown restriction or class 'nobody'"
     ] == found
+
+
+def test_catch_all_as_a_member() -> None:
+    """A whole domain is no member by address, and no fault where nobody reads it."""
+    tree = policy() + user("a", rfc822MailMember=["@my.domain", "x@my.domain"])
+    name = "rfc822MailMember"
+    text = "'@my.domain' is ignored, expected the address of a member"
+    assert [f"error: uid=a,ou=people,{BASE}: {name}: {text}"] == faults_of(
+        tree, Mapping(member_address=(name,))
+    )
+    assert [] == faults_of(tree)
 
 
 def test_dynamic_groups_switched_off() -> None:

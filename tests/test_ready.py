@@ -449,9 +449,11 @@ def test_groups_that_were_all_gone_through(monkeypatch: pytest.MonkeyPatch, aske
     went: list[str] = []
     climb = identity._climb  # noqa: SLF001
 
-    def noting(evaluation: Evaluation, entry: Entry, until: frozenset[str]) -> identity.Closure:
-        went.append(entry.dn)
-        return climb(evaluation, entry, until)
+    def noting(
+        evaluation: Evaluation, waiting: list[Entry], closure: identity.Closure, until: frozenset[str]
+    ) -> identity.Closure:
+        went.extend(entry.dn for entry in waiting)
+        return climb(evaluation, waiting, closure, until)
 
     monkeypatch.setattr(identity, "_climb", noting)
     for name in asked.split():

@@ -1110,6 +1110,7 @@ def test_everything_is_asked_at_once() -> None:
         ("login", "bob"),
         ("mail", "amy@my.domain"),
         ("mail", TO),
+        ("mail", "@my.domain"),  # whoever has the rest of the domain
         *(("domain", name) for name in ("my.domain", "domain")),
         *(("url", URL, key) for key in ("amy@my.domain", "my.domain", "domain", "amy@")),
     }

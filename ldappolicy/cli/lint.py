@@ -61,7 +61,8 @@ def _site(config: Config, policies: PolicySet) -> Site:
     """What a main.cf has to agree with."""
     permit_ok = config.policy.permit_reply == "OK"
     server = config.server
-    return Site(policies, config.policy.name, server.listen, permit_ok, server.request_timeout)
+    realms = frozenset(config.directory.login_realms)
+    return Site(policies, config.policy.name, server.listen, permit_ok, server.request_timeout, realms)
 
 
 def _printable(line: str) -> str:

@@ -19,6 +19,7 @@ from ldappolicy.directory.plan import Planner, Where
 from ldappolicy.entry import is_below, normal_dn
 from ldappolicy.errors import ConfigError, InputError
 from ldappolicy.evaluate import Choices
+from ldappolicy.evaluation import Naming
 from ldappolicy.freshness import Freshness, Upkeep
 from ldappolicy.ldap_filter import Filter, attributes_in, parse
 from ldappolicy.log import Lines
@@ -156,7 +157,7 @@ def service_settings(config: Config) -> Settings:
             permit_ok,
             config.policy.on_unavailable,
             config.policy.shadow,
-            frozenset(config.directory.login_realms),
+            Naming(frozenset(config.directory.login_realms), frozenset(config.directory.domain)),
         ),
         request_timeout=config.server.request_timeout,
         decision_id_in_text=config.log.decision_id_in_text,

@@ -13,11 +13,12 @@ from ldappolicy.action import Action, Kind
 from ldappolicy.address import fold, is_routed, strip_dot
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
-from ldappolicy.facts import Facts, Found, Lookup, Missed
+from ldappolicy.facts import FOREVER, Facts, Found, Lookup, Missed
 from ldappolicy.learned import NotedRequest, Values
 from ldappolicy.mapping import Mapping
 from ldappolicy.request import Request
 from ldappolicy.residue import (
+    FOR_A_WHILE,
     NOBODY,
     SERVER_CONFIGURATION_ERROR,
     Decider,
@@ -41,7 +42,7 @@ It is one that `ready.ALWAYS` has: nobody is told of these looks.
 
 _RESTORED = (
     *("outcome", "effects", "effects_before_permit", "flags", "rejecting", "both", "warned", "form"),
-    *("path", "label", "dn", "by", "by_dn", "origin", "sleep_left"),
+    *("path", "label", "dn", "by", "by_dn", "origin", "expired", "sleep_left"),
 )
 """What a step in shadow leaves as it was."""
 
@@ -74,8 +75,14 @@ VRFY may come within a transaction of the null sender; Postfix does not tell, an
 TEMPORARY_FAILURE = "451 4.3.0 Temporary lookup failure"
 """reject_dict_retry of smtpd(8)."""
 
+PAST_ITS_TTL = "the last answer is past its ttl"
+
 SHOWN = 200
 """Of a lookup in a log line or a trace, in characters."""
+
+
+_UNTIL_KNOWN = Refusal(f"{FOR_A_WHILE} Temporary lookup failure", temporary=True, items=("defer",))
+"""What a refusal without a text of its own becomes that rests on what nobody knows any more."""
 
 
 class MissedLookup(Exception):
@@ -123,6 +130,21 @@ class Steps:
     skips: tuple[Skip, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What the configuration says of names: realms that are taken off logins, domains that are asked for.
+
+    Both are folded; without `domains` all are asked for.
+    """
+
+    login_realms: frozenset[str] = frozenset()
+    domains: frozenset[str] = frozenset()
+
+    def is_asked_for(self, domain: str) -> bool:
+        """Whether the directory is asked for addresses in a domain."""
+        return not self.domains or domain in self.domains
+
+
 class Surroundings(Protocol):
     """What a policy looks like to its steps (see `restrictions.Program`)."""
 
@@ -132,7 +154,7 @@ class Surroundings(Protocol):
     parents: bool
     knows_local_domains: bool
     bases: tuple[str, ...]
-    login_realms: frozenset[str]
+    naming: Naming
 
     def is_local(self, evaluation: "Evaluation", domain: str) -> bool:
         """Whether a domain stands in smtpdLocalDomains; any does when the policy has none."""
@@ -167,8 +189,14 @@ class Evaluation:
     outages: tuple[str, ...] = ()
     shadowed: tuple[str, ...] = ()
     """What there is to tell beside the decision (see `Decision`)."""
+    is_unknown_login = False
+    """Whether it was asked whose the login is, and it belongs to nobody."""
     told = 0
     """How often there was something to tell beside the decision, told before or not."""
+    expired = ""
+    """The first answer in this list that is past its ttl or missing; what refuses rests on it."""
+    is_passing = False
+    """Whether an answer has been seen that does not hold for as long as the facts do."""
     steps_left = MAX_STEPS
     sleep_left = MAX_SLEEP_S
     _sender: str | None = None
@@ -208,20 +236,26 @@ class Evaluation:
     @property
     def is_unmarked(self) -> bool:
         """Whether no list has left anything that the next one, or the reply, depends on."""
-        return not (self.flags or self.effects or self.lacking or self.rejecting)
+        return not (self.flags or self.effects or self.lacking or self.rejecting or self.is_passing)
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether what was concluded holds for as long as the facts do."""
+        return not (self.lacking or self.is_passing)
 
     def take_notes(self) -> NotedRequest:
-        """From now on it is noted what is looked at; what was seen before is looked at anew."""
+        """From now on it is noted what is looked at; the next list looks at everything anew."""
         taking_notes = NotedRequest(self.request)
         self.request = taking_notes.as_request
-        self._sender = self._recipients = None
-        self.guessed = False
         return taking_notes
 
     # ------------------------------------------------------------ lists
 
     def run_list(self, name: str, steps: Steps) -> ListOutcome:
-        """One list of the policy from its beginning."""
+        """One list of the policy from its beginning; it rests on what it looks up itself."""
+        self._sender = self._recipients = None
+        self.guessed = False
+        self.expired = ""
         self.stage = name
         self.origin = ""
         self.outcome = outcome = ListOutcome(name)
@@ -329,8 +363,10 @@ class Evaluation:
 
     # ------------------------------------------------------------ what steps do
 
-    def refuse(self, refusal: Refusal) -> int:
-        """Refuses, or under warn_if_reject says that it would have."""
+    def refuse(self, refusal: Refusal, text: str = "") -> int:
+        """Refuses, or under warn_if_reject says that it would have; `text` is its own, if that is known."""
+        if self.expired and not refusal.temporary:
+            refusal = self._until_known(text)
         if self.warned:
             self.note(f"warn_if_reject: would have been refused: {refusal.alone}")
             self.reason = f"warn_if_reject: {refusal.alone}"
@@ -344,6 +380,14 @@ class Evaluation:
             refusal = Refusal(wire, temporary=True, items=items, before=("defer_if_reject",))
         self.outcome.refusal = refusal
         return REFUSE
+
+    def _until_known(self, text: str) -> Refusal:
+        """What is sent for a refusal for good while what it rests on is past its ttl or missing."""
+        self.told += 1
+        self.reason = f"not for good, since it rests on {self.expired}"
+        if self.expired not in self.outages:
+            self.outages = (*self.outages, self.expired)
+        return Refusal(f"{FOR_A_WHILE} {text}", temporary=True) if text else _UNTIL_KNOWN
 
     def leave(self, text: str, does: Residue) -> int:
         """Leaves an item to Postfix: DUNNO, and remember it."""
@@ -407,6 +451,7 @@ class Evaluation:
             self.outages = (*self.outages, str(missed))
         self.reason = str(missed)
         if self.warned:
+            self.expired = self.expired or str(missed)
             return DUNNO
         self.outcome.end = End.UNAVAILABLE
         return END
@@ -448,7 +493,8 @@ class Evaluation:
 
     def _refuse_with(self, action: Action, about_address: bool) -> int:
         wire = action.wire if about_address else action.wire_plain
-        status = self.refuse(Refusal(wire, action.temporary, is_error=bool(action.problem)))
+        refusal = Refusal(wire, action.temporary, is_error=bool(action.problem))
+        status = self.refuse(refusal, action.own_text if self.expired else "")
         if status == REFUSE and action.problem:
             self.outcome.problem = f"{self.around.dn}: {self.stage}: {action.problem}"
         return status
@@ -515,6 +561,11 @@ class Evaluation:
             problem = outcome.problem or reply.error
             self.note(f"shadow: would have been answered: {action}" + f" ({problem})" * bool(problem))
 
+    def unknown_login(self) -> None:
+        """The login belongs to nobody."""
+        self.told += 1
+        self.is_unknown_login = True
+
     def note(self, text: str) -> None:
         """Something for the log."""
         self.told += 1
@@ -536,6 +587,10 @@ class Evaluation:
             self._trace_lookup(lookup, outcome)
         if type(outcome) is Missed:
             raise MissedLookup(f"{_lookup_text(lookup)}: {outcome.reason}")
+        if outcome.turns_at < FOREVER:  # type: ignore[union-attr]
+            self.is_passing = True
+            if outcome.is_stale and not self.expired:  # type: ignore[union-attr]
+                self.expired = f"{_lookup_text(lookup)}: {PAST_ITS_TTL}"
         return outcome.entries  # type: ignore[union-attr]
 
     def _trace_lookup(self, lookup: Lookup, outcome: Any) -> None:

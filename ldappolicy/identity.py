@@ -112,7 +112,7 @@ def identified(evaluation: Evaluation) -> Login:
         return Login(None, "")
     found = {entry.key: Login(entry, login) for entry in evaluation.lookup(facts.login(login, spelled))}
     if not found:
-        for name in _without_realm(unquoted(spelled), evaluation.around.login_realms):
+        for name in _without_realm(unquoted(spelled), evaluation.around.naming.login_realms):
             entries = evaluation.lookup(facts.login(name.casefold(), name))
             found.update((entry.key, Login(entry, name.casefold())) for entry in entries)
         if "@" in login:
@@ -121,6 +121,8 @@ def identified(evaluation: Evaluation) -> Login:
     if len(found) > 1:
         named = _names(one.entry for one in found.values() if one.entry is not None)
         raise MissedLookup(f"login {login!r} belongs to {len(found)} entries: {named}")
+    if not (found or evaluation.lacking):
+        evaluation.unknown_login()
     return next(iter(found.values()), Login(None, login))
 
 
@@ -187,7 +189,7 @@ def groups_around(evaluation: Evaluation, entry: Entry) -> Closure:
     if known is not None:
         return cast(Closure, known)
     closure = _climb(evaluation, [entry], Closure())
-    if not evaluation.lacking:
+    if evaluation.is_lasting:
         evaluation.derived[key] = closure
     return closure
 
@@ -395,7 +397,7 @@ def is_inside(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bool
     closure = _climb(evaluation, [entry], Closure(), dns)
     if evaluation.lacking:
         return not dns.isdisjoint(closure)
-    if dns.isdisjoint(closure):
+    if dns.isdisjoint(closure) and evaluation.is_lasting:
         evaluation.derived["groups", entry.key] = closure  # it went all the way
     return closure.holds(dns)
 

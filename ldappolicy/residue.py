@@ -14,6 +14,8 @@ from ldappolicy.vocabulary import MAY_DEFER, Residue
 
 SERVER_CONFIGURATION_ERROR = "451 4.3.5 Server configuration error"
 TEMPORARY_LOOKUP_FAILURE = "DEFER_IF_PERMIT 4.3.0 Temporary lookup failure"
+FOR_A_WHILE = "450 4.3.0"
+"""The code of a refusal that would be for good, if what it rests on were not past its ttl or missing."""
 
 
 Decider = tuple[tuple[str, ...], str]
@@ -58,7 +60,8 @@ class End(Enum):
 class Refusal:
     """A known refusal: an action with its own code or text, or list items (`items`) that Postfix words.
 
-    `before` are items that have to stand before those when nothing else does.
+    With both, the items stand for it beside a residue. `before` are items that have to stand before them when
+    nothing else does.
     """
 
     wire: str
@@ -70,7 +73,7 @@ class Refusal:
     """The reply when nothing stands before it."""
 
     def __post_init__(self) -> None:
-        alone = join((*self.before, *self.items)) if self.items else self.wire
+        alone = self.wire or join((*self.before, *self.items))
         object.__setattr__(self, "alone", alone)
 
     @property
@@ -191,7 +194,8 @@ def _refuse(lists: Sequence[ListOutcome]) -> Reply:
         by, refusal = refusals[0]
         ending = _last_that_may_defer(lists)
     pieces = [piece for at in range(ending + 1) for piece in _refusing(lists[at], last=at == ending)]
-    if not refusal.items and _can_go(pieces, refusal):
+    is_alone = not any(map(_is_left, pieces)) if refusal.items else _can_go(pieces, refusal)
+    if refusal.wire and is_alone:
         return _refused(by, refusal.wire)
     texts = [piece.text for piece in pieces]
     before = () if "defer_if_reject" in texts else refusal.before

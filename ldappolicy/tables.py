@@ -27,7 +27,7 @@ from ldappolicy.address import (
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
 from ldappolicy.evaluation import SHOWN, Evaluation, MissedLookup, ServerConfigurationError, Skip
-from ldappolicy.facts import Absent, Facts, Found
+from ldappolicy.facts import FOREVER, Absent, Facts, Found, Lookup
 from ldappolicy.learned import Values
 from ldappolicy.mapping import Mapping as AttributeMapping
 from ldappolicy.network import parse_client_address
@@ -36,6 +36,7 @@ from ldappolicy.policy import (
     DENIED_SENDERS,
     IDENTITY_TABLES,
     LOGIN_REQUIRED,
+    NOBODY_TABLE,
     NOT_AUTHORIZED,
     Broken,
     PolicySet,
@@ -303,7 +304,9 @@ def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -
     if len(exact) == 1 and _carries_nothing(exact[0], evaluation.facts, evaluation.mapping, recipient):
         return None
     action = _ask_access(evaluation, subject, recipient)
-    if not evaluation.lacking and len(exact[0] if exact else subject.login) <= REMEMBERED:
+    is_told = bool(subject.login) and evaluation.is_unknown_login  # each time
+    is_kept = evaluation.is_lasting and not is_told
+    if is_kept and len(exact[0] if exact else subject.login) <= REMEMBERED:
         evaluation.derived[key] = (action, evaluation.origin)
     return action
 
@@ -317,14 +320,22 @@ def _carries_nothing(address: str, known: Facts, mapping: AttributeMapping, reci
         return False
     outcome = known.get(("mail", address))
     if type(outcome) is Absent:
-        return True
-    if type(outcome) is not Found or type(known.get(_CARRYING)) is not Absent:
+        return outcome.turns_at == FOREVER
+    if type(outcome) is not Found or outcome.turns_at < FOREVER:
+        return False
+    if not _stays_absent(known, _CARRYING):
         return False
     telling = mapping.recipient_telling if recipient else mapping.sender_telling
     carries = False
     for entry in outcome.entries:  # no generator: every new address comes here
         carries = carries or entry.has_any(telling)
     return not carries
+
+
+def _stays_absent(known: Facts, lookup: Lookup) -> bool:
+    """Whether there is no such thing for as long as the facts hold."""
+    outcome = known.get(lookup)
+    return type(outcome) is Absent and outcome.turns_at == FOREVER
 
 
 def access_skip(attribute: str, delimiters: str) -> Skip:
@@ -501,11 +512,11 @@ def _access_of_domain(evaluation: Evaluation, domain: str, recipient: bool) -> _
     if not domain:
         return None
     answer = _look_at_domain(evaluation, domain, recipient)
-    is_plain = answer is None and not evaluation.lacking and len(domain) <= REMEMBERED
+    is_plain = answer is None and evaluation.is_lasting and len(domain) <= REMEMBERED
     if not recipient and evaluation.mapping.member_address:
         # Somebody without an entry may be a member of what carries something.
-        is_plain = is_plain and type(evaluation.known(_CARRYING)) is Absent
-    if is_plain and type(evaluation.known(facts.mail(f"@{domain}"))) is Absent:
+        is_plain = is_plain and _stays_absent(evaluation.facts, _CARRYING)
+    if is_plain and _stays_absent(evaluation.facts, facts.mail(f"@{domain}")):
         evaluation.derived["no access", domain, recipient] = True
     return answer
 
@@ -520,6 +531,39 @@ def _look_at_domain(evaluation: Evaluation, domain: str, recipient: bool) -> _Ac
         if answer is not None:
             return answer
     return None
+
+
+# ---------------------------------------------------------------- directory:nobody
+
+_REJECT = parse_action("REJECT")
+
+
+def _find_nobody(evaluation: Evaluation, subject: Subject) -> Action | None:
+    """REJECT for a login without an entry, and for a sender address of ours without one."""
+    is_nobodys = _is_nobodys_login if subject.login else _is_nobodys_address
+    found = is_nobodys(evaluation, subject) and not evaluation.lacking
+    if found:
+        return _traced(evaluation, NOBODY_TABLE, subject.keys[0], _REJECT)
+    evaluation.trace_key(NOBODY_TABLE, subject.keys[0], None)
+    return None
+
+
+def _is_nobodys_login(evaluation: Evaluation, subject: Subject) -> bool:
+    return identity.entry_of_login(evaluation) is None
+
+
+def _is_nobodys_address(evaluation: Evaluation, subject: Subject) -> bool:
+    """Addresses in domains that the directory is not asked for are not known to be nobody's."""
+    around = evaluation.around
+    if not around.knows_local_domains:
+        raise ServerConfigurationError(
+            f"{NOBODY_TABLE} asks which addresses are ours, expected smtpdLocalDomains"
+        )
+    domain = split_address(subject.exact[0])[1] if subject.exact else ""
+    if not domain or not around.naming.is_asked_for(domain):
+        return False
+    entries = identity.entries_of_address(evaluation, subject.exact, catch_all=True)
+    return around.is_local(evaluation, domain) and not entries
 
 
 # ---------------------------------------------------------------- the recipient: tables
@@ -655,6 +699,8 @@ def _identity_finder(name: TableName, check: str) -> Finder | None:
     """The finder of a table that is made of the directory itself, or None."""
     if check not in IDENTITY_TABLES.get((name.type, name.name), frozenset()):
         return None
+    if name == NOBODY_TABLE:
+        return _find_nobody
     if name.type == "directory":
         if name.shipped:
             return _find_access_behind

@@ -130,6 +130,21 @@ class Steps:
     skips: tuple[Skip, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What the configuration says of names: realms that are taken off logins, domains that are asked for.
+
+    Both are folded; without `domains` all are asked for.
+    """
+
+    login_realms: frozenset[str] = frozenset()
+    domains: frozenset[str] = frozenset()
+
+    def is_asked_for(self, domain: str) -> bool:
+        """Whether the directory is asked for addresses in a domain."""
+        return not self.domains or domain in self.domains
+
+
 class Surroundings(Protocol):
     """What a policy looks like to its steps (see `restrictions.Program`)."""
 
@@ -139,7 +154,7 @@ class Surroundings(Protocol):
     parents: bool
     knows_local_domains: bool
     bases: tuple[str, ...]
-    login_realms: frozenset[str]
+    naming: Naming
 
     def is_local(self, evaluation: "Evaluation", domain: str) -> bool:
         """Whether a domain stands in smtpdLocalDomains; any does when the policy has none."""
@@ -174,6 +189,8 @@ class Evaluation:
     outages: tuple[str, ...] = ()
     shadowed: tuple[str, ...] = ()
     """What there is to tell beside the decision (see `Decision`)."""
+    is_unknown_login = False
+    """Whether it was asked whose the login is, and it belongs to nobody."""
     told = 0
     """How often there was something to tell beside the decision, told before or not."""
     expired = ""
@@ -543,6 +560,11 @@ class Evaluation:
         if action != "OK":
             problem = outcome.problem or reply.error
             self.note(f"shadow: would have been answered: {action}" + f" ({problem})" * bool(problem))
+
+    def unknown_login(self) -> None:
+        """The login belongs to nobody."""
+        self.told += 1
+        self.is_unknown_login = True
 
     def note(self, text: str) -> None:
         """Something for the log."""

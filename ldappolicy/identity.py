@@ -75,7 +75,7 @@ def identified(evaluation: Evaluation) -> Login:
         return Login(None, "")
     found = {entry.key: Login(entry, login) for entry in evaluation.lookup(facts.login(login, spelled))}
     if not found:
-        for name in _without_realm(unquoted(spelled), evaluation.around.login_realms):
+        for name in _without_realm(unquoted(spelled), evaluation.around.naming.login_realms):
             entries = evaluation.lookup(facts.login(name.casefold(), name))
             found.update((entry.key, Login(entry, name.casefold())) for entry in entries)
         if "@" in login:
@@ -84,6 +84,8 @@ def identified(evaluation: Evaluation) -> Login:
     if len(found) > 1:
         named = _names(one.entry for one in found.values() if one.entry is not None)
         raise MissedLookup(f"login {login!r} belongs to {len(found)} entries: {named}")
+    if not (found or evaluation.lacking):
+        evaluation.unknown_login()
     return next(iter(found.values()), Login(None, login))
 
 
@@ -388,8 +390,19 @@ def single_value(entry: Entry, names: Iterable[str]) -> str | None:
 
 
 def is_known_sender(evaluation: Evaluation) -> bool:
-    """Whether the sender address has an owner: an entry has it, or its domain's entry names somebody."""
-    return bool(_sender_entries(evaluation)) or bool(_domain_owners(evaluation))
+    """Whether the sender address has an owner: an entry has it, or its domain's entry names somebody.
+
+    An entry without a login that names nobody is a contact where the domain is not ours: no owner.
+    """
+    entries = _sender_entries(evaluation)
+    mapping, around = evaluation.mapping, evaluation.around
+    if any(entry.values(name) for entry in entries for name in (*mapping.login, *mapping.send_as)):
+        return True
+    if _domain_owners(evaluation):
+        return True
+    domain = split_address(evaluation.sender)[1]
+    is_ours = not (domain and around.knows_local_domains) or around.is_local(evaluation, domain)
+    return bool(entries) and is_ours
 
 
 def owns_sender(evaluation: Evaluation, login: Entry | None) -> bool:

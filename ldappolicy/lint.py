@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cached_property
 from itertools import pairwise
 
 from ldappolicy import inventory, vocabulary
@@ -31,6 +32,7 @@ from ldappolicy.mapping import addresses_in, is_prefixed
 from ldappolicy.policy import (
     IDENTITY_TABLES,
     LISTS,
+    NOBODY_TABLE,
     Covered,
     Fault,
     Item,
@@ -41,12 +43,14 @@ from ldappolicy.policy import (
     TableName,
     TablePart,
     covered,
+    needs_local_domains,
     parse_inline,
     parse_right_hand_side,
     parse_static,
     reserved_to_policies,
 )
 from ldappolicy.service import Settings
+from ldappolicy.tables import ACCESS
 
 HINTS = 200
 """Unknown names that a similar one is looked for: each costs a millisecond."""
@@ -76,6 +80,7 @@ def check(policies: PolicySet, found: Inventory, settings: Settings, where: Wher
     faults = [*policies.faults, *entries.faults()]
     contents = Contents(policies, entries.sender_values, entries.recipient_values)
     faults += _Policies(policies, contents, writing, found.absent).faults(settings)
+    faults += _SenderDomains(policies, contents, settings, found).faults()
     return tuple(sorted(dict.fromkeys(faults), key=_place))
 
 
@@ -311,8 +316,7 @@ class _Policies:
             spot = _Spot(policy.dn, LISTS[name])
             yield from (remark.at(spot) for remark in self._writing.list(items))
             yield from self._in_list(spot, items, name, spot)
-            for reached in sorted(self._reached(items, name)):
-                found = self._classes[reached]
+            for found in self._contents.reached(items, name):
                 place = _Spot(found.dn, "smtpdRestrictions")
                 yield from self._in_list(place, found.items, name, spot)
             yield from self._two_accesses(spot, items, name)
@@ -333,16 +337,6 @@ class _Policies:
             yield spot.error(f"{table} holds no domains, expected the name of a table, as ldap:local_domains")
         else:
             yield from (remark.at(spot) for remark in self._writing.table_name(table))
-
-    def _reached(self, items: Iterable[Item], stage: str) -> set[str]:
-        """Every class that a list leads to, by names and by what its tables hold."""
-        reached: set[str] = set()
-        waiting = [items]
-        while waiting:
-            found = self._contents.classes_in(waiting.pop(), stage) & self._classes.keys()
-            waiting += [self._classes[name].items for name in found - reached]
-            reached |= found
-        return reached
 
     def _in_list(self, place: _Spot, items: Iterable[Item], stage: str, origin: _Spot) -> Iterator[Fault]:
         """What is wrong with items only because of the list that leads to them."""
@@ -365,7 +359,7 @@ class _Policies:
             kind
             for some in lists
             for item in _in_force(some)
-            if item.table is not None and item.table.type == "directory"
+            if item.table == ACCESS
             for kind in kinds_of(item, stage)
         }
         if "recipient" in kinds and len(kinds) > 1:
@@ -486,6 +480,62 @@ class _Policies:
         )
 
 
+class _SenderDomains:
+    """What directory:nobody, as a check of senders, makes of smtpdLocalDomains."""
+
+    def __init__(self, policies: PolicySet, contents: Contents, settings: Settings, found: Inventory) -> None:
+        self._policies = policies
+        self._contents = contents
+        self._naming = settings.choices.naming
+        self._mapping = settings.mapping
+        self._found = found
+
+    def faults(self) -> Iterator[Fault]:
+        """Policies that do not say which domains are ours, and domains of ours without an entry."""
+        for policy in self._policies.policies.values():
+            if isinstance(policy, Policy):
+                asking = [place for name in policy.lists for place in self._asking(policy, name)]
+                if policy.local_domains is None:
+                    text = f"{NOBODY_TABLE} asks which addresses are ours, expected smtpdLocalDomains in"
+                    yield from (place.error(f"{text} {policy.dn}") for place in asking)
+                elif asking:
+                    yield from self._without_entries(policy, policy.local_domains)
+
+    def _asking(self, policy: Policy, name: str) -> Iterator[_Spot]:
+        """The list, or the classes that it leads to, that look for nobody's sender addresses."""
+        if needs_local_domains(policy.lists[name], name):
+            yield _Spot(policy.dn, LISTS[name])
+        for found in self._contents.reached(policy.lists[name], name):
+            if needs_local_domains(found.items, name):
+                yield _Spot(found.dn, "smtpdRestrictions")
+
+    def _without_entries(self, policy: Policy, table: TableName) -> Iterator[Fault]:
+        domains = self._held
+        listed = self._contents.keys_of(table)
+        empty = [key for key in listed if key and not self._has_entries(key, domains)]
+        if empty:
+            more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
+            what = f"no entry has an address in {', '.join(empty[:_NAMED])}{more}"
+            text = f"{what}: {NOBODY_TABLE} refuses every sender there"
+            yield Fault(False, policy.dn, "smtpdLocalDomains", text)
+
+    def _has_entries(self, key: str, domains: frozenset[str]) -> bool:
+        """Whether an entry has an address in a domain, or it is none that is asked for."""
+        if key.startswith("."):
+            return any(domain.endswith(key) for domain in domains)
+        return key in domains or not self._naming.is_asked_for(key)
+
+    @cached_property
+    def _held(self) -> frozenset[str]:
+        """The domains that entries have addresses in."""
+        return frozenset(
+            split_address(address)[1]
+            for entry in self._found.entries
+            if entry.key in self._found.owners
+            for address in self._mapping.addresses_of(entry)
+        )
+
+
 def _can_serve(table: TableName, kind: str) -> bool:
     return kind in IDENTITY_TABLES.get((table.type, table.name), (kind,))
 
@@ -548,7 +598,7 @@ class _Entries:
         self._found = found
         self._mapping: AttributeMapping = settings.mapping
         self._where = where
-        self._realms = settings.choices.login_realms
+        self._realms = settings.choices.naming.login_realms
         self._writing = writing
         self._bases = (normal_dn(settings.search_base), normal_dn(settings.policy_base))
         self.sender_values = self._values(

@@ -53,6 +53,7 @@ POLICY_ATTRIBUTES = (
 
 IDENTITY_TABLES = {
     ("directory", "access"): frozenset(("sender", "sasl", "recipient")),
+    ("directory", "nobody"): frozenset(("sender", "sasl")),
     ("recipient", "members"): frozenset(("sender", "sasl")),
     ("recipient", "owners"): frozenset(("sender", "sasl")),
     ("recipient", "moderators"): frozenset(("sender", "sasl")),
@@ -246,6 +247,19 @@ def _fitting(items: Iterable[Item], name: str) -> Iterator[Item]:
         if item.table is not None and check is not None:
             _require_fit(str(item), item.table, check)
         yield item
+
+
+NOBODY_TABLE = TableName("directory", "nobody")
+"""Logins and sender addresses that belong to nobody; which addresses are ours smtpdLocalDomains tells."""
+
+
+def needs_local_domains(items: Iterable[Item], name: str) -> Item | None:
+    """The first item of a list (`name` is one of LISTS) that looks for nobody's sender addresses."""
+    default = vocabulary.DEFAULT_CHECKS.get(name)
+    for item in items:
+        if item.table == NOBODY_TABLE and vocabulary.CHECKS.get(item.name.lower(), default) == "sender":
+            return item
+    return None
 
 
 def parse_right_hand_side(tokens: tuple[str, ...]) -> tuple[Item, ...]:
@@ -455,6 +469,11 @@ def parse_policy(entry: Entry) -> Policy:
         raise InputError(f"smtpdParentDomainMatchesSubdomains: {parents!r} is neither TRUE nor FALSE")
     networks = _one(entry, "smtpdMynetworks")
     local = _one(entry, "smtpdLocalDomains")
+    for name, items in lists.items() if not local else ():
+        if item := needs_local_domains(items, name):
+            raise InputError(
+                f"{LISTS[name]}: {item} asks which addresses are ours, expected smtpdLocalDomains"
+            )
     return Policy(
         dn=entry.dn,
         name=_name(entry),

@@ -26,6 +26,7 @@ from ldappolicy.evaluation import (
     TEMPORARY_FAILURE,
     Evaluation,
     MissedLookup,
+    Naming,
     ServerConfigurationError,
     Skip,
     Step,
@@ -471,16 +472,14 @@ class Program:
     Everything is resolved when it is made; a name that means nothing is a step that says so.
     """
 
-    def __init__(
-        self, policy: Policy, policies: PolicySet, login_realms: frozenset[str] = frozenset()
-    ) -> None:
+    def __init__(self, policy: Policy, policies: PolicySet, naming: Naming) -> None:
         self.policy = policy
         self.dn = policy.dn
         self.myorigin = policy.myorigin
         self.delimiter = policy.recipient_delimiter
         self.parents = policy.parent_domain_matches_subdomains
         self.bases = policies.bases
-        self.login_realms = login_realms
+        self.naming = naming
         self._policies = policies
         self._classes: dict[str, Steps] = {}
         self._local: LocalDomains | None = None

@@ -36,6 +36,7 @@ from ldappolicy.policy import (
     DENIED_SENDERS,
     IDENTITY_TABLES,
     LOGIN_REQUIRED,
+    NOBODY_TABLE,
     NOT_AUTHORIZED,
     Broken,
     PolicySet,
@@ -303,7 +304,9 @@ def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -
     if len(exact) == 1 and _carries_nothing(exact[0], evaluation.facts, evaluation.mapping, recipient):
         return None
     action = _ask_access(evaluation, subject, recipient)
-    if evaluation.is_lasting and len(exact[0] if exact else subject.login) <= REMEMBERED:
+    is_told = bool(subject.login) and evaluation.is_unknown_login  # each time
+    is_kept = evaluation.is_lasting and not is_told
+    if is_kept and len(exact[0] if exact else subject.login) <= REMEMBERED:
         evaluation.derived[key] = (action, evaluation.origin)
     return action
 
@@ -529,6 +532,39 @@ def _look_at_domain(evaluation: Evaluation, domain: str, recipient: bool) -> _Ac
     return None
 
 
+# ---------------------------------------------------------------- directory:nobody
+
+_REJECT = parse_action("REJECT")
+
+
+def _find_nobody(evaluation: Evaluation, subject: Subject) -> Action | None:
+    """REJECT for a login without an entry, and for a sender address of ours without one."""
+    is_nobodys = _is_nobodys_login if subject.login else _is_nobodys_address
+    found = is_nobodys(evaluation, subject) and not evaluation.lacking
+    if found:
+        return _traced(evaluation, NOBODY_TABLE, subject.keys[0], _REJECT)
+    evaluation.trace_key(NOBODY_TABLE, subject.keys[0], None)
+    return None
+
+
+def _is_nobodys_login(evaluation: Evaluation, subject: Subject) -> bool:
+    return identity.entry_of_login(evaluation) is None
+
+
+def _is_nobodys_address(evaluation: Evaluation, subject: Subject) -> bool:
+    """Addresses in domains that the directory is not asked for are not known to be nobody's."""
+    around = evaluation.around
+    if not around.knows_local_domains:
+        raise ServerConfigurationError(
+            f"{NOBODY_TABLE} asks which addresses are ours, expected smtpdLocalDomains"
+        )
+    domain = split_address(subject.exact[0])[1] if subject.exact else ""
+    if not domain or not around.naming.is_asked_for(domain):
+        return False
+    entries = identity.entries_of_address(evaluation, subject.exact, catch_all=True)
+    return around.is_local(evaluation, domain) and not entries
+
+
 # ---------------------------------------------------------------- the recipient: tables
 
 Test = Callable[[Evaluation, Entry, Subject], bool]
@@ -662,6 +698,8 @@ def _identity_finder(name: TableName, check: str) -> Finder | None:
     """The finder of a table that is made of the directory itself, or None."""
     if check not in IDENTITY_TABLES.get((name.type, name.name), frozenset()):
         return None
+    if name == NOBODY_TABLE:
+        return _find_nobody
     if name.type == "directory":
         if name.shipped:
             return _find_access_behind

@@ -14,6 +14,7 @@ from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import Answers, Planner, Where
 from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.evaluate import Choices, Decision, Evaluator, Lacking
+from ldappolicy.evaluation import Naming
 from ldappolicy.facts import Absent, Facts, Found, Lookup, Missed, Outcome
 from ldappolicy.learned import NotedRequest, ValuesOf
 from ldappolicy.mapping import Mapping as AttributeMapping
@@ -159,6 +160,7 @@ class Site:
         has_chain: bool = False,
         tells_apart: bool = False,
         login_realms: Sequence[str] = (),
+        domains: Sequence[str] = (),
     ) -> None:
         flat = [one for given in entries for one in ([given] if isinstance(given, Entry) else given)]
         root = [entry("ou=policy", ou="policy"), Entry(BASE, {"dc": ["example"]})]
@@ -166,10 +168,15 @@ class Site:
         self.policies: PolicySet = read_policies(list(self.directory), BASES)
         self.mapping, self.choices = (
             mapping,
-            Choices("default", permit_ok, on_unavailable, login_realms=frozenset(login_realms)),
+            Choices(
+                "default",
+                permit_ok,
+                on_unavailable,
+                naming=Naming(frozenset(login_realms), frozenset(domains)),
+            ),
         )
         self.evaluator = self.new_evaluator()
-        self.planner = Planner(Where(BASE), mapping)
+        self.planner = Planner(Where(BASE, domains=frozenset(domains)), mapping)
         self.missed, self.stale = missed, stale
         self.one_by_one = one_by_one
         self.rounds: list[tuple[Lookup, ...]] = []

@@ -194,7 +194,7 @@ async def holding(
         freshness = build_freshness(config, service.resolver.directory, service, untouched)
         assert freshness is not None
         await freshness.begin_with([*PEOPLE, TEAM], 7.0)
-        yield freshness, lambda: WarmStart(str(file), "site").keep(service, freshness)
+        yield freshness, lambda: WarmStart(str(file), "site", "openldap").keep(service, freshness)
 
 
 def mirrored(file: Path) -> list[tuple[Entry, ...]]:

@@ -20,6 +20,10 @@ A **lookup** is a question to the directory, as a tuple whose first member says 
 An **outcome** is one of three types and nothing else: `Found` (at least one entry), `Absent` (the
 directory answered: there is none), `Missed` (unavailable: nothing is known). That there is no
 outcome yet is said by None.
+
+An answer says until when it can be relied on. `turns_at`, in clock seconds, is FOREVER where that is longer
+than the `Facts` live that it comes from; else the instant at which it becomes stale or, if it `is_stale`
+(past its ttl while the directory is away), too old to be used at all.
 """
 
 from collections.abc import Callable
@@ -29,6 +33,8 @@ from ldappolicy.entry import Entry
 
 Lookup = tuple[str, ...]
 
+FOREVER = float("inf")
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -36,6 +42,8 @@ class Found:
 
     entries: tuple[Entry, ...]
     at: float = 0.0
+    turns_at: float = field(default=FOREVER, compare=False)
+    is_stale: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,8 @@ class Absent:
 
     at: float = 0.0
     entries: tuple[Entry, ...] = ()
+    turns_at: float = field(default=FOREVER, compare=False)
+    is_stale: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,8 +81,12 @@ class Daemon:
     `load` reads the configuration again, for SIGHUP; without it SIGHUP is somebody else's, who calls
     `replace`. `doors` are served instead of the configured listeners. A `worker` is one of several: its
     supervisor shows the web page, only the first one writes the snapshot, and without policies it accepts
-    nothing before `accept_anyway`: another may have them.
+    nothing before `accept_anyway`: another may have them. While the directory is away nothing is accepted
+    before what the snapshot's mirror held is in memory: connections wait, where systemd holds the sockets.
     """
+
+    _is_loading = False
+    """Whether the policies of a snapshot are known, and its mirror is not in memory yet."""
 
     def __init__(
         self,
@@ -115,7 +119,7 @@ class Daemon:
         self._load = load
         self._doors = list(doors) or self._systemd.doors
         self._stop, self._reread, self._moved = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._in_force, self._may_accept = asyncio.Event(), asyncio.Event()
+        self._in_force, self._may_accept, self._can_answer = asyncio.Event(), asyncio.Event(), asyncio.Event()
         if worker is None:
             self._may_accept.set()
         self._swapping = asyncio.Lock()
@@ -176,11 +180,13 @@ class Daemon:
     @property
     def is_passed_over(self) -> bool:
         """Whether the start is over, but for policies or `accept_anyway`."""
-        return self._has_begun and not self._may_accept.is_set()
+        return self._has_begun and not (self._may_accept.is_set() or self._is_loading)
 
     async def _accept(self, started: Callable[["Daemon"], None]) -> None:
         await self.server.start_listening(self._doors or None)
         started(self)
+        if self._in_force.is_set():
+            self._can_answer.set()
 
     async def _until_stopped(self, started: Callable[["Daemon"], None]) -> None:
         await self._may_accept.wait()
@@ -196,6 +202,7 @@ class Daemon:
             self.directory,
             connections=self.server.connections,
             is_waiting=self._is_waiting,
+            is_loading=self._is_loading,
             now=time.time(),
         )
 
@@ -232,7 +239,7 @@ class Daemon:
         return assembly.decision_log(config, self._lines, self._ids)
 
     async def _attend(self) -> None:
-        await self._systemd.attend(self._in_force, self.status, lambda: True)
+        await self._systemd.attend(self._can_answer, self.status, lambda: True)
 
     @property
     def is_in_force(self) -> bool:
@@ -243,6 +250,8 @@ class Daemon:
         """In one line for a person."""
         if self.service.evaluator is None:
             return "no policies yet, requests are answered as on_unavailable says"
+        if self._is_loading:
+            return "the snapshot is being loaded"
         return f"policies in force: revision {self._revision()}"
 
     # ------------------------------------------------------------ policies
@@ -262,7 +271,11 @@ class Daemon:
             self._take_up()
         except (Unavailable, ConfigError) as problem:
             if self.service is service and service.recall(known):
-                self._put_in_force()
+                self._is_loading = self._warm_start.has_mirror
+                if self._is_loading:
+                    self._may_accept.clear()
+                else:
+                    self._put_in_force()
                 logger.error("policies of the snapshot are in force, %s: %s", self._revision(), problem)
             elif isinstance(problem, ConfigError):
                 raise
@@ -304,6 +317,7 @@ class Daemon:
                 )
             if self._freshness is not None:
                 await self._warm_start.begin(self._freshness)
+            self._loaded()
             work = [self._moved.wait(), *([self._freshness.run()] if self._freshness else [])]
             following: list[asyncio.Task[object]] = [asyncio.create_task(step) for step in work]
             try:
@@ -312,6 +326,14 @@ class Daemon:
                 await cancelled(*following)
             for task in ended:
                 task.result()  # a bug ends the service, and is seen
+
+    def _loaded(self) -> None:
+        """What the snapshot holds is in memory; its policies may have turned out to be another server's."""
+        if self._is_loading:
+            self._is_loading = False
+            self._may_accept.set()
+            if self.service.evaluator is not None:
+                self._put_in_force()
 
     async def _poll(self) -> None:
         """With watch = "off" only until the directory has told policies; then SIGHUP asks for them."""
@@ -344,8 +366,11 @@ class Daemon:
         self._put_in_force()
 
     def _put_in_force(self) -> None:
+        self._is_loading = False
         self._in_force.set()
         self._may_accept.set()
+        if self.server.addresses:
+            self._can_answer.set()
 
     def _revision(self) -> str:
         evaluator = self.service.evaluator

@@ -67,6 +67,11 @@ class WarmStart:
         logger.info("snapshot read: %d answers", service.resolver.entries)
         return known.policies
 
+    @property
+    def has_mirror(self) -> bool:
+        """Whether there is a mirror in the file, which has not been given to anybody."""
+        return bool(self._mirrored)
+
     async def begin(self, freshness: Freshness) -> None:
         """Gives it, once, the mirror of the file."""
         mirrored, self._mirrored = self._mirrored, []

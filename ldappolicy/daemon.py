@@ -20,10 +20,13 @@ from ldappolicy.config import Config
 from ldappolicy.counters import Counters
 from ldappolicy.decision_log import DecisionLog, decision_ids
 from ldappolicy.directory import Directory
+from ldappolicy.directory.ldap import Refusals
 from ldappolicy.doors import Door, allow_files
+from ldappolicy.entry import Entry
 from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.freshness import Freshness
 from ldappolicy.log import Limited, Lines, set_up
+from ldappolicy.mapping import GENERIC, PROFILES
 from ldappolicy.metrics import Snapshot, take
 from ldappolicy.pages import web_of
 from ldappolicy.server import FIRST_REPLY_S, PolicyServer
@@ -78,8 +81,12 @@ class Daemon:
     `load` reads the configuration again, for SIGHUP; without it SIGHUP is somebody else's, who calls
     `replace`. `doors` are served instead of the configured listeners. A `worker` is one of several: its
     supervisor shows the web page, only the first one writes the snapshot, and without policies it accepts
-    nothing before `accept_anyway`: another may have them.
+    nothing before `accept_anyway`: another may have them. While the directory is away nothing is accepted
+    before what the snapshot's mirror held is in memory: connections wait, where systemd holds the sockets.
     """
+
+    _is_loading = False
+    """Whether the policies of a snapshot are known, and its mirror is not in memory yet."""
 
     def __init__(
         self,
@@ -89,6 +96,7 @@ class Daemon:
         doors: Sequence[Door] = (),
         systemd: Systemd | None = None,
         worker: int | None = None,
+        refusals: Refusals | None = None,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self.config = config
@@ -100,25 +108,24 @@ class Daemon:
         self._read_at = stamp(config.directory.ldif)
         self._lines = set_up_log(config, is_alone=worker is None)
         self._ids = decision_ids(worker or 0)
-        self.directory: Directory = assembly.open_directory(config, self.counters)
-        self.service: Service = self._build_service(config, self.directory)
+        self._refusals = refusals or Refusals()
+        self.directory: Directory = assembly.open_directory(config, self.counters, self._refusals)
+        self._settled = assembly.settled_beforehand(config)
+        provisional = assembly.with_profile(config, GENERIC)  # without policies nothing is looked up
+        self.service: Service = self._build_service(provisional, self.directory)
         self.server = self._build_server(config)
         alone = config.web.listen if worker is None else None
         self.web = web_of(alone, self) if alone is not None else None
         self._load = load
         self._doors = list(doors) or self._systemd.doors
-        self._stop = asyncio.Event()
-        self._reread = asyncio.Event()
-        self._moved = asyncio.Event()
-        self._in_force = asyncio.Event()
-        self._may_accept = asyncio.Event()
+        self._stop, self._reread, self._moved = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._in_force, self._may_accept, self._can_answer = asyncio.Event(), asyncio.Event(), asyncio.Event()
         if worker is None:
             self._may_accept.set()
         self._swapping = asyncio.Lock()
         self._freshness: Freshness | None = None
-        self._is_waiting = True
-        self._has_begun = False
-        self._warm_start = _warm_start(config)
+        self._is_waiting, self._has_begun = True, False
+        self._warm_start = _warm_start(provisional)
         self._leaving: set[asyncio.Task[None]] = set()
         self._warnings = Limited(logger)
 
@@ -133,6 +140,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reread.set)
         if self.web is not None:
             await self.web.start()
+        self._warn_of_exposed_files()
         await self._first_policies()
         allow_files(self.config.server.max_connections)
         if self._may_accept.is_set():
@@ -172,11 +180,13 @@ class Daemon:
     @property
     def is_passed_over(self) -> bool:
         """Whether the start is over, but for policies or `accept_anyway`."""
-        return self._has_begun and not self._may_accept.is_set()
+        return self._has_begun and not (self._may_accept.is_set() or self._is_loading)
 
     async def _accept(self, started: Callable[["Daemon"], None]) -> None:
         await self.server.start_listening(self._doors or None)
         started(self)
+        if self._in_force.is_set():
+            self._can_answer.set()
 
     async def _until_stopped(self, started: Callable[["Daemon"], None]) -> None:
         await self._may_accept.wait()
@@ -192,6 +202,7 @@ class Daemon:
             self.directory,
             connections=self.server.connections,
             is_waiting=self._is_waiting,
+            is_loading=self._is_loading,
             now=time.time(),
         )
 
@@ -228,7 +239,7 @@ class Daemon:
         return assembly.decision_log(config, self._lines, self._ids)
 
     async def _attend(self) -> None:
-        await self._systemd.attend(self._in_force, self.status, lambda: True)
+        await self._systemd.attend(self._can_answer, self.status, lambda: True)
 
     @property
     def is_in_force(self) -> bool:
@@ -239,6 +250,8 @@ class Daemon:
         """In one line for a person."""
         if self.service.evaluator is None:
             return "no policies yet, requests are answered as on_unavailable says"
+        if self._is_loading:
+            return "the snapshot is being loaded"
         return f"policies in force: revision {self._revision()}"
 
     # ------------------------------------------------------------ policies
@@ -250,28 +263,61 @@ class Daemon:
         self._has_begun = True
 
     async def _first_attempt(self) -> None:
-        known = await self._warm_start.read(self.service)
+        known = await self._recalled()
+        service = self.service
         try:
+            await self._settle()
             await self.service.reload()
             self._take_up()
         except (Unavailable, ConfigError) as problem:
-            if self.service.recall(known):
-                self._put_in_force()
+            if self.service is service and service.recall(known):
+                self._is_loading = self._warm_start.has_mirror
+                if self._is_loading:
+                    self._may_accept.clear()
+                else:
+                    self._put_in_force()
                 logger.error("policies of the snapshot are in force, %s: %s", self._revision(), problem)
             elif isinstance(problem, ConfigError):
                 raise
             else:
                 logger.error("no policies yet: %s", problem)
 
+    async def _recalled(self) -> Sequence[Entry]:
+        """The policies of the snapshot, under the profile that its directory was found to have."""
+        if self._settled is None and (profile := await self._warm_start.profile()) in PROFILES:
+            self._settle_on(assembly.settled_on(self.config, self.directory, profile))
+        known = await self._warm_start.read(self.service) if self._settled is not None else ()
+        if not known:
+            self._settled = assembly.unsettled(self.config, self.directory)
+        return known
+
+    async def _settle(self) -> None:
+        """Learns what the servers are; raises ConfigError, and Unavailable while none says it."""
+        self._settle_on(await assembly.settled(self.config, self.directory))
+
+    def _settle_on(self, config: Config) -> None:
+        if config == self._settled:
+            return
+        if self._settled is not None:  # the snapshot's: what it knew is not of these servers
+            self.directory.set_witnesses(())
+        logger.info("profile %s", config.directory.profile)
+        self._settled = config
+        self.service = self.server.decider = self._build_service(config, self.directory)
+        self._warm_start = _warm_start(config)
+        self._moved.set()
+
     async def _follow(self) -> None:
         """Keeps the service as its directory is, whichever that is."""
         while True:
             self._moved.clear()
-            self._freshness = assembly.build_freshness(
-                self.config, self.directory, self.service, self._reload
-            )
+            self._freshness = None
+            if self._settled is not None:
+                self._freshness = assembly.build_freshness(
+                    self._settled, self.directory, self.service, self._reload
+                )
             if self._freshness is not None:
                 await self._warm_start.begin(self._freshness)
+            self._loaded()
             work = [self._moved.wait(), *([self._freshness.run()] if self._freshness else [])]
             following: list[asyncio.Task[object]] = [asyncio.create_task(step) for step in work]
             try:
@@ -280,6 +326,14 @@ class Daemon:
                 await cancelled(*following)
             for task in ended:
                 task.result()  # a bug ends the service, and is seen
+
+    def _loaded(self) -> None:
+        """What the snapshot holds is in memory; its policies may have turned out to be another server's."""
+        if self._is_loading:
+            self._is_loading = False
+            self._may_accept.set()
+            if self.service.evaluator is not None:
+                self._put_in_force()
 
     async def _poll(self) -> None:
         """With watch = "off" only until the directory has told policies; then SIGHUP asks for them."""
@@ -294,6 +348,8 @@ class Daemon:
         """Reads the policies again; on any fault the old ones stay."""
         try:
             async with self._swapping:
+                if self._settled is None:
+                    await self._settle()
                 changed = await self.service.reload()
                 self._take_up()
             if changed:
@@ -310,8 +366,11 @@ class Daemon:
         self._put_in_force()
 
     def _put_in_force(self) -> None:
+        self._is_loading = False
         self._in_force.set()
         self._may_accept.set()
+        if self.server.addresses:
+            self._can_answer.set()
 
     def _revision(self) -> str:
         evaluator = self.service.evaluator
@@ -348,34 +407,38 @@ class Daemon:
     async def replace(self, config: Config) -> None:
         """Validates, then swaps; the listeners stay as they are. Raises ConfigError or Unavailable."""
         async with self._swapping:
-            if _is_same_directory(config, self.config):
+            if self._settled is not None and _is_same_directory(config, self.config):
                 self.service.resolver.ask_again()
-                settings = assembly.service_settings(config)
+                settled = assembly.with_profile(config, self._settled.directory.profile)
+                settings = assembly.service_settings(settled)
                 service = self.service.with_settings(settings, self._decisions(config))
                 await service.reload()
-                await self._swap(config, self.directory, service)
+                await self._swap(config, settled, self.directory, service)
             else:
                 same = (config.directory, config.cache) == (self.config.directory, self.config.cache)
                 await self._open_anew(config, keep_forms=same)
 
     async def _open_anew(self, config: Config, *, keep_forms: bool) -> None:
         """Swaps to a directory of its own; `keep_forms`: what no longer parses keeps its last good form."""
-        directory = await asyncio.to_thread(assembly.open_directory, config, self.counters)
+        directory = await asyncio.to_thread(assembly.open_directory, config, self.counters, self._refusals)
         try:
-            service = self._build_service(config, directory)
+            settled = await assembly.settled(config, directory)
+            service = self._build_service(settled, directory)
             if keep_forms:
                 service.take_over(self.service)
             await service.reload()
         except (ConfigError, Unavailable, asyncio.CancelledError):
             await directory.close()
             raise
-        await self._swap(config, directory, service)
+        await self._swap(config, settled, directory, service)
 
-    async def _swap(self, config: Config, directory: Directory, service: Service) -> None:
+    async def _swap(self, config: Config, settled: Config, directory: Directory, service: Service) -> None:
+        """`settled` is the configuration with the profile of the servers."""
         old, timeout = self.directory, self.config.server.request_timeout
         self.config, self.directory, self.service = config, directory, service
+        self._settled = settled
         self._take_up()
-        self._warm_start = _warm_start(config)
+        self._warm_start = _warm_start(settled)
         self.server.decider = service
         set_up_log(config, is_alone=self._worker is None)
         self._moved.set()
@@ -383,7 +446,12 @@ class Daemon:
             leaving = asyncio.create_task(self._leave(old, timeout))
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
+        self._warn_of_exposed_files()
         logger.info("configuration in force: revision %s", self._revision())
+
+    def _warn_of_exposed_files(self) -> None:
+        for fault in assembly.exposed_files(self.config) if not self._worker else ():
+            logger.warning("%s", fault.what)
 
     async def _leave(self, directory: Directory, after: float) -> None:
         """Closes a directory once no request in hand can need it: none lives longer than its timeout."""
@@ -434,11 +502,11 @@ def say_what_needs_a_restart(old: Config, new: Config) -> None:
         logger.warning("changes in [web] need a restart")
 
 
-async def try_out(config: Config, old: Config) -> None:
+async def try_out(config: Config, old: Config, refusals: Refusals) -> None:
     """Whether a configuration can be put in force where another is; raises ConfigError or Unavailable."""
-    directory = await asyncio.to_thread(assembly.open_directory, config)
+    directory = await asyncio.to_thread(assembly.open_directory, config, None, refusals)
     try:
-        service = assembly.build_service(config, directory)
+        service = assembly.build_service(await assembly.settled(config, directory), directory)
         entries, _ = await service.read_policies()
         # Of those that do not parse any more the last good form stays, where the directory does.
         if not _is_same_directory(config, old) and not service.recall(entries):
@@ -474,7 +542,7 @@ async def cancelled(*tasks: asyncio.Task[Any]) -> None:
 
 
 def _warm_start(config: Config) -> WarmStart:
-    return WarmStart(config.cache.snapshot, assembly.site(config))
+    return WarmStart(config.cache.snapshot, assembly.site(config), config.directory.profile)
 
 
 def stamp(path: Path | None) -> Stamp:

@@ -30,6 +30,7 @@ Names = tuple[str, ...]
 
 PREFIX = "smtp:"
 _PREFIXED = frozenset(("proxyaddresses",))
+_MEMBERS = frozenset(("member", "member_address"))
 _NO_DN = frozenset(("memberuid", "memberurl", "primarygroupid"))
 
 DELIVERY_RESTRICTIONS = frozenset(("authorig", "unauthorig", "dlmemsubmitperms", "dlmemrejectperms"))
@@ -43,6 +44,7 @@ class Mapping:
     mail: Names = ("mail", "mailAlternateAddress", "mailLocalAddress")
     login: Names = ("uid",)
     member: Names = ("member", "uniqueMember", "memberUid", "memberURL")
+    member_address: Names = ()
     owner: Names = ("owner",)
     domain: Names = ("associatedDomain",)
     allowed_sender: Names = ("smtpdAllowedSender",)
@@ -133,7 +135,7 @@ class Mapping:
     @cached_property
     def read_attributes(self) -> Names:
         """Everything of users, groups, lists and domains that decisions use: never a group's members."""
-        own = (getattr(self, field.name) for field in fields(self) if field.name != "member")
+        own = (getattr(self, field.name) for field in fields(self) if field.name not in _MEMBERS)
         sid = ("primaryGroupID", "objectSid") if self.primary_group else ()
         return tuple(dict.fromkeys((*chain.from_iterable(own), *sid)))
 
@@ -270,6 +272,24 @@ PROFILES: MappingOf[str, Mapping] = {
     "freeipa": _FreeIpa(),
     "active_directory": _ActiveDirectory(),
 }
+
+GENERIC = "generic"
+AUTO = "auto"
+"""In the configuration, for the profile that suits the servers' root DSE."""
+
+_FAMILIES = (frozenset(("active_directory",)), frozenset(("389ds", "freeipa")), frozenset(("openldap",)))
+
+
+def suited_by(profile: str, *, is_found: bool = False) -> frozenset[str]:
+    """Which servers a profile may be used with, by the profile that suits them (empty: none is known to).
+
+    One that was found (`AUTO`) is for servers of the same family alone.
+    """
+    if profile == GENERIC:
+        return frozenset(("",)) if is_found else frozenset(("", *PROFILES)) - {"active_directory"}
+    (family,) = (family for family in _FAMILIES if profile in family)
+    return family if is_found else family | {""}
+
 
 _NO_KEYS = frozenset(("member_of", "uuid"))
 KEYS: tuple[str, ...] = tuple(field.name for field in fields(Mapping) if field.name not in _NO_KEYS)

@@ -25,6 +25,7 @@ METRICS = {
     "ldappolicy_request_duration_seconds": ("histogram", ()),
     "ldappolicy_connections": ("gauge", ()),
     "ldappolicy_protocol_errors": ("counter", ()),
+    "ldappolicy_unknown_logins": ("counter", ()),
     "ldappolicy_directory_searches": ("counter", ("outcome",)),
     "ldappolicy_directory_search_duration_seconds": ("histogram", ()),
     "ldappolicy_directory_up": ("gauge", ("uri",)),
@@ -164,7 +165,8 @@ def test_shown_from_the_start() -> None:
             for name in ("success", "timeout", "unavailable")
         ),
     ]
-    names = ("ldappolicy_protocol_errors_total", "ldappolicy_connections", "ldappolicy_cache_entries")
+    names = [f"ldappolicy_{name}_total" for name in ("protocol_errors", "unknown_logins")]
+    names += ["ldappolicy_connections", "ldappolicy_cache_entries"]
     expected: Samples = dict.fromkeys([*labelled, *((name, ()) for name in names)], 0)
     assert expected == samples(exposition(Snapshot(now=0.0)).decode())
 
@@ -252,6 +254,9 @@ OLD = "the directory is unavailable and what is known is older than max_stale, 1
             [replace(DOWN, kept_age=None)], "the directory is unavailable and nothing is known", id="no age"
         ),
         pytest.param([replace(READY, is_waiting=True)], "", id="policies of a snapshot, and it answers"),
+        pytest.param(
+            [replace(DOWN, is_loading=True, is_waiting=True)], "the snapshot is being loaded", id="loading"
+        ),
         pytest.param([], "no worker is there to answer", id="no worker"),
         pytest.param([READY, READY], "", id="two"),
         pytest.param([READY, replace(DOWN, kept_age=11.0)], f"{OLD} (1 of 2 workers)", id="one of two"),

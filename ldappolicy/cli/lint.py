@@ -8,9 +8,11 @@ import click
 
 from ldappolicy import assembly
 from ldappolicy.agreement import lint_main_cf
+from ldappolicy.aliases import Around
 from ldappolicy.calls import Site
 from ldappolicy.cli import Context
 from ldappolicy.config import Config
+from ldappolicy.directory import Directory
 from ldappolicy.directory.plan import Where
 from ldappolicy.ldap_filter import parse
 from ldappolicy.lint import lint
@@ -41,20 +43,25 @@ def command(context: Context, strict: bool, main_cf: Path | None) -> int:
 
 async def _faults(config: Config, main_cf: Path | None) -> tuple[Fault, ...]:
     directory = assembly.open_directory(config)
+    try:
+        return await _faults_in(await assembly.settled(config, directory), directory, main_cf)
+    finally:
+        await directory.close()
+
+
+async def _faults_in(config: Config, directory: Directory, main_cf: Path | None) -> tuple[Fault, ...]:
     service = assembly.build_service(config, directory)
     settings = service.settings
     found = config.directory
     where = Where(
         settings.search_base, parse(found.filter) if found.filter else None, frozenset(found.domain)
     )
-    try:
-        _, policies = await service.read_policies()
-        faults = await lint(policies, directory, settings, where)
-        if main_cf is not None:
-            faults += await lint_main_cf(main_cf, _site(config, policies), directory)
-        return faults
-    finally:
-        await directory.close()
+    _, policies = await service.read_policies()
+    faults = (*assembly.exposed_files(config), *await lint(policies, directory, settings, where))
+    if main_cf is not None:
+        around = Around(policies, directory, service.resolver, settings.mapping, settings.search_base)
+        faults += await lint_main_cf(main_cf, _site(config, policies), around)
+    return faults
 
 
 def _site(config: Config, policies: PolicySet) -> Site:

@@ -6,8 +6,10 @@
 `requests`     what is sent, in bytes
 `codec`        what comes, out of bytes
 `gssapi`       the Kerberos part of a bind
+`refusals`     which servers refused which password, so that it is not tried again
 `connection`   one connection: numbers, deadlines, TLS, bind
 `health`       what is remembered of a server that failed
+`family`       which profile suits a server
 `proving`      what a connection has to show before it is believed
 `lines`        the connections to one server, for lookups
 `failover`     several servers: which one is asked, and the way back to the preferred one
@@ -18,6 +20,7 @@
 """
 
 from ldappolicy.directory.ldap.failover import LdapDirectory
-from ldappolicy.directory.ldap.settings import LdapSettings
+from ldappolicy.directory.ldap.refusals import Refusals
+from ldappolicy.directory.ldap.settings import LdapSettings, exposed
 
-__all__ = ["LdapDirectory", "LdapSettings"]
+__all__ = ["LdapDirectory", "LdapSettings", "Refusals", "exposed"]

@@ -7,7 +7,8 @@ before anything is connected.
 
 import ipaddress
 import ssl
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -27,7 +28,10 @@ _SCHEMES = ", ".join(f"{scheme}://" for scheme in _PORTS)
 
 @dataclass(frozen=True, slots=True)
 class LdapSettings:
-    """`start_tls` concerns the ldap:// URIs; `timeout` and `proof_interval` are in seconds."""
+    """`start_tls` concerns the ldap:// URIs; `timeout` and `proof_interval` are in seconds.
+
+    `suited` are what servers may be (`Features.profile`); none: whatever they are.
+    """
 
     uris: Sequence[str]
     bind: str = "none"
@@ -42,6 +46,7 @@ class LdapSettings:
     timeout: float = 2.0
     connections: int = 1
     proofs: Sequence[Search] = ()
+    suited: Collection[str] = ()
     proof_interval: float = 30.0
 
 
@@ -103,6 +108,35 @@ def password(settings: LdapSettings) -> bytes:
         # RFC 4513 section 5.1.2: a bind with a name and no password "succeeds" as nobody.
         raise Unavailable(f"bind_pw_file: {settings.bind_pw_file!r} is empty")
     return secret
+
+
+def exposed(settings: LdapSettings) -> Iterator[tuple[str, str]]:
+    """The keys of secret files that everybody on this machine may read, with what they name."""
+    files = {"tls_key_file": settings.tls_key_file}
+    if settings.bind == "simple":
+        files["bind_pw_file"] = settings.bind_pw_file
+    if settings.bind == "gssapi":
+        files["bind"] = gssapi.keytab()
+    for key, name in files.items():
+        if name and _is_exposed(Path(name).absolute()):
+            yield key, name
+
+
+def _is_exposed(path: Path) -> bool:
+    """Whether others may read it, and enter the folders that it is in."""
+    try:
+        found = path.resolve(strict=True)
+        folders = (folder.stat().st_mode & stat.S_IXOTH for folder in found.parents)
+        return bool(found.stat().st_mode & stat.S_IROTH) and all(folders)
+    except OSError:
+        return False
+
+
+def credentials(settings: LdapSettings) -> bytes:
+    """What the server, or the KDC, may refuse: the password, or what the files of keys and tickets hold."""
+    if settings.bind == "simple":
+        return password(settings)
+    return gssapi.keys() if settings.bind == "gssapi" else b""
 
 
 def _endpoint(uri: str, start_tls: bool) -> Endpoint:

@@ -35,6 +35,8 @@ class Search:
     attributes: tuple[str, ...]
     values: tuple[Filter, ...] = ()
     """Of each entry only the values that match one of these, where the directory can (RFC 3876)."""
+    limit: int = 0
+    """At most so many entries, whichever they are; 0: all."""
 
 
 Terms = Sequence[tuple[str, tuple[str, ...]]]

@@ -67,7 +67,7 @@ class LdifDirectory:
         found = self._entries.search(base, search.scope, search.filter)
         if found is None:
             raise Unavailable(f"no such object: {search.base!r}, expected an entry at or under it")
-        return found
+        return found[: search.limit] if search.limit else found
 
     def holds(self, base: str) -> bool:
         """Whether anything is at or under a DN."""

@@ -426,7 +426,8 @@ class Connection(asyncio.Protocol):
             first = int(described[0]["last"]) + 1
 
     def _check(self, search: Search, result: codec.Result) -> None:
-        if result.code != codec.SUCCESS:
+        is_enough = search.limit > 0 and result.code == codec.SIZE_LIMIT_EXCEEDED
+        if result.code != codec.SUCCESS and not is_enough:
             raise Unavailable(f"{self.uri}: search at {search.base!r}: {result}")
 
     def _entry(self, body: codec.EntryBody) -> Entry:

@@ -50,13 +50,13 @@ class Control:
 
 
 def search_request(number: int, search: Search, time_limit: int, controls: Sequence[Control] = ()) -> bytes:
-    """SearchRequest, RFC 4511 section 4.5.1: aliases are never followed, no size limit is asked for."""
+    """SearchRequest, RFC 4511 section 4.5.1: aliases are never followed."""
     operation = element(
         _SEARCH,
         _string(search.base),
         integer(int(search.scope), ENUMERATED),
         integer(_NEVER_DEREF_ALIASES, ENUMERATED),
-        integer(0),
+        integer(search.limit),
         integer(time_limit),
         boolean(False),
         filter_octets(search.filter),

@@ -14,6 +14,7 @@ FLOORS = [
         "foresight",
         "freshness",
         "importing",
+        "slowness",
         "inventory",
         "lint",
         "oracle",

@@ -13,10 +13,12 @@ from ldappolicy.calls import Site
 from ldappolicy.cli import Context
 from ldappolicy.config import Config
 from ldappolicy.directory import Directory
+from ldappolicy.directory.ldap import LdapDirectory
 from ldappolicy.directory.plan import Where
 from ldappolicy.ldap_filter import parse
 from ldappolicy.lint import lint
 from ldappolicy.policy import Fault, PolicySet
+from ldappolicy.slowness import slow_lookups
 
 PATIENCE = 300.0
 """Seconds for one search: a whole directory is asked for at once, and no mail waits for it."""
@@ -58,6 +60,8 @@ async def _faults_in(config: Config, directory: Directory, main_cf: Path | None)
     )
     _, policies = await service.read_policies()
     faults = (*assembly.exposed_files(config), *await lint(policies, directory, settings, where))
+    if isinstance(directory, LdapDirectory):
+        faults += tuple(await slow_lookups(policies, directory, where, settings.mapping))
     if main_cf is not None:
         around = Around(policies, directory, service.resolver, settings.mapping, settings.search_base)
         faults += await lint_main_cf(main_cf, _site(config, policies), around)

@@ -4,6 +4,7 @@ What the configuration alone cannot tell is checked here: whether bases are DNs,
 LDIF file readable. Raises ConfigError.
 """
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -28,6 +29,8 @@ from ldappolicy.resolver import Limits, Resolver
 from ldappolicy.service import Service, Settings
 from ldappolicy.snapshot import fingerprint
 
+logger = logging.getLogger("ldappolicy.assembly")
+
 
 def open_directory(config: Config, counters: Counters | None = None) -> Directory:
     """The directory that the configuration names; an LDAP server is not contacted yet."""
@@ -46,12 +49,15 @@ def open_directory(config: Config, counters: Counters | None = None) -> Director
 def read_ldif(path: Path) -> LdifDirectory:
     """The embedded directory in a file; raises ConfigError when it cannot be read or does not parse."""
     try:
-        return LdifDirectory.parse(path.read_bytes(), str(path))
+        directory = LdifDirectory.parse(path.read_bytes(), str(path))
     except OSError as problem:
         reason = (problem.strerror or "unknown").lower()
         raise ConfigError(f"{path}: cannot be read: {reason}, expected an LDIF file") from None
     except InputError as problem:
         raise ConfigError(str(problem)) from None
+    for reference in directory.references:
+        logger.warning("%s", reference)
+    return directory
 
 
 def ldap_settings(config: Config) -> LdapSettings:

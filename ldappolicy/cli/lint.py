@@ -11,6 +11,8 @@ from ldappolicy.agreement import lint_main_cf
 from ldappolicy.calls import Site
 from ldappolicy.cli import Context
 from ldappolicy.config import Config
+from ldappolicy.directory import Directory
+from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import Where
 from ldappolicy.ldap_filter import parse
 from ldappolicy.lint import lint
@@ -49,12 +51,19 @@ async def _faults(config: Config, main_cf: Path | None) -> tuple[Fault, ...]:
     )
     try:
         _, policies = await service.read_policies()
-        faults = await lint(policies, directory, settings, where)
+        faults = _not_in_file(directory)
+        faults += await lint(policies, directory, settings, where)
         if main_cf is not None:
             faults += await lint_main_cf(main_cf, _site(config, policies), directory)
         return faults
     finally:
         await directory.close()
+
+
+def _not_in_file(directory: Directory) -> tuple[Fault, ...]:
+    """What the search that made an LDIF file did not find."""
+    references = directory.references if isinstance(directory, LdifDirectory) else ()
+    return tuple(Fault(False, one.place, "ref", one.text) for one in references)
 
 
 def _site(config: Config, policies: PolicySet) -> Site:

@@ -11,7 +11,10 @@ from ldappolicy.directory import Features, Search, Terms
 from ldappolicy.directory.memory import Entries
 from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.errors import InputError, Unavailable
-from ldappolicy.ldif import Record, read_records
+from ldappolicy.ldif import Record, Reference, read_records
+
+MOST_REFERENCES = 100
+"""Search references of a file that are told of."""
 
 
 class LdifDirectory:
@@ -19,13 +22,21 @@ class LdifDirectory:
 
     features = Features()
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    def __init__(self, entries: Iterable[Entry], references: Sequence[Reference] = ()) -> None:
         self._entries = Entries(entries)
+        self.references = references
+        """Of the search that made the file, the first of those that it did not follow."""
 
     @classmethod
     def parse(cls, data: bytes, source: str) -> "LdifDirectory":
         """Read a file's content; raises InputError with the line for what is not an entry, or is twice."""
-        return cls(_unique_entries(read_records(data, source), source))
+        references: list[Reference] = []
+
+        def refer(reference: Reference) -> None:
+            if len(references) < MOST_REFERENCES:
+                references.append(reference)
+
+        return cls(_unique_entries(read_records(data, source, refer), source), references)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -87,8 +98,8 @@ def _unique_entries(records: Iterable[Record], source: str) -> Iterator[Entry]:
     seen: set[str] = set()
     classes: dict[tuple[str, ...], tuple[str, ...]] = {}
     for record in records:
-        if record.changetype is not None:
-            what = f"changetype {record.changetype!r}, expected entries only"
+        if record.changetype not in (None, "add"):
+            what = f"changetype {record.changetype!r}, expected entries or changetype 'add'"
             raise InputError(f"{source}:{record.line}: {what}")
         if (values := record.attributes.get("objectClass")) is not None:
             record.attributes["objectClass"] = classes.setdefault(values, values)  # a few serve all entries

@@ -5,6 +5,7 @@ LDIF file readable. Raises ConfigError.
 """
 
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -49,7 +50,9 @@ def open_directory(config: Config, counters: Counters | None = None) -> Director
 def read_ldif(path: Path) -> LdifDirectory:
     """The embedded directory in a file; raises ConfigError when it cannot be read or does not parse."""
     try:
-        directory = LdifDirectory.parse(path.read_bytes(), str(path))
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            directory = LdifDirectory.parse(file.read(), str(path), (status.st_dev, status.st_ino))
     except OSError as problem:
         reason = (problem.strerror or "unknown").lower()
         raise ConfigError(f"{path}: cannot be read: {reason}, expected an LDIF file") from None

@@ -20,6 +20,8 @@ from ldappolicy.config import Config
 from ldappolicy.counters import Counters
 from ldappolicy.decision_log import DecisionLog, decision_ids
 from ldappolicy.directory import Directory
+from ldappolicy.directory.ldif import Extent, LdifDirectory
+from ldappolicy.directory.replacing import extent, refuse_less, refuse_loss
 from ldappolicy.doors import Door, allow_files
 from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.freshness import Freshness
@@ -78,7 +80,7 @@ class Daemon:
     `load` reads the configuration again, for SIGHUP; without it SIGHUP is somebody else's, who calls
     `replace`. `doors` are served instead of the configured listeners. A `worker` is one of several: its
     supervisor shows the web page, only the first one writes the snapshot, and without policies it accepts
-    nothing before `accept_anyway`: another may have them.
+    nothing before `accept_anyway`: another may have them; `held` is what the others have of the LDIF file.
     """
 
     def __init__(
@@ -89,18 +91,19 @@ class Daemon:
         doors: Sequence[Door] = (),
         systemd: Systemd | None = None,
         worker: int | None = None,
+        held: Extent | None = None,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self.config = config
         self._timing = timing
         self.counters = Counters()
-        self.is_draining = False
+        self.is_draining = self._has_begun = False
         self._worker = worker
         self._systemd = systemd or Systemd()
         self._read_at = stamp(config.directory.ldif)
         self._lines = set_up_log(config, is_alone=worker is None)
         self._ids = decision_ids(worker or 0)
-        self.directory: Directory = assembly.open_directory(config, self.counters)
+        self.directory: Directory = _open(config, self.counters, held=held)
         self.service: Service = self._build_service(config, self.directory)
         self.server = self._build_server(config)
         alone = config.web.listen if worker is None else None
@@ -117,7 +120,6 @@ class Daemon:
         self._swapping = asyncio.Lock()
         self._freshness: Freshness | None = None
         self._is_waiting = True
-        self._has_begun = False
         self._warm_start = _warm_start(config)
         self._leaving: set[asyncio.Task[None]] = set()
         self._warnings = Limited(logger)
@@ -241,6 +243,10 @@ class Daemon:
             return "no policies yet, requests are answered as on_unavailable says"
         return f"policies in force: revision {self._revision()}"
 
+    def held(self) -> Extent | None:
+        """What is in force of the LDIF file, if that is the directory."""
+        return self.directory.extent if isinstance(self.directory, LdifDirectory) else None
+
     # ------------------------------------------------------------ policies
 
     async def _first_policies(self) -> None:
@@ -356,11 +362,15 @@ class Daemon:
                 await self._swap(config, self.directory, service)
             else:
                 same = (config.directory, config.cache) == (self.config.directory, self.config.cache)
-                await self._open_anew(config, keep_forms=same)
+                await self._open_anew(config, keep_forms=same, is_asked_for=True)
 
-    async def _open_anew(self, config: Config, *, keep_forms: bool) -> None:
-        """Swaps to a directory of its own; `keep_forms`: what no longer parses keeps its last good form."""
-        directory = await asyncio.to_thread(assembly.open_directory, config, self.counters)
+    async def _open_anew(self, config: Config, *, keep_forms: bool, is_asked_for: bool) -> None:
+        """Swaps to a directory of its own; `keep_forms`: what no longer parses keeps its last good form.
+
+        `is_asked_for`: by somebody, who knows that entries of an LDIF file are gone.
+        """
+        old = self.directory if config.directory.ldif == self.config.directory.ldif else None
+        directory = await asyncio.to_thread(_open, config, self.counters, old, is_asked_for=is_asked_for)
         try:
             service = self._build_service(config, directory)
             if keep_forms:
@@ -404,7 +414,7 @@ class Daemon:
             return
         try:
             async with self._swapping:
-                await self._open_anew(self.config, keep_forms=True)
+                await self._open_anew(self.config, keep_forms=True, is_asked_for=False)
             self.counters.changes["file"].add()
         except (ConfigError, Unavailable) as problem:
             logger.error("file refused, its old content stays in force: %s", problem)
@@ -434,9 +444,33 @@ def say_what_needs_a_restart(old: Config, new: Config) -> None:
         logger.warning("changes in [web] need a restart")
 
 
-async def try_out(config: Config, old: Config) -> None:
+def _open(
+    config: Config,
+    counters: Counters | None = None,
+    old: Directory | None = None,
+    *,
+    held: Extent | None = None,
+    is_asked_for: bool = False,
+) -> Directory:
+    """The configured directory, in the place of an old one, or of the LDIF file that others hold.
+
+    Raises ConfigError, also where that lost what is not known to be gone.
+    """
+    directory = assembly.open_directory(config, counters)
+    if isinstance(directory, LdifDirectory):
+        mapping, path = assembly.service_settings(config).mapping, str(config.directory.ldif)
+        directory.extent = extent(directory, mapping)
+        if isinstance(old, LdifDirectory):
+            refuse_loss(directory, old, mapping, path, is_accepted=is_asked_for)
+        elif held is not None:
+            refuse_less(directory.extent, held, path, is_accepted=is_asked_for)
+    return directory
+
+
+async def try_out(config: Config, old: Config, held: Extent | None = None) -> None:
     """Whether a configuration can be put in force where another is; raises ConfigError or Unavailable."""
-    directory = await asyncio.to_thread(assembly.open_directory, config)
+    known = held if config.directory.ldif == old.directory.ldif else None
+    directory = await asyncio.to_thread(_open, config, held=known, is_asked_for=True)
     try:
         service = assembly.build_service(config, directory)
         entries, _ = await service.read_policies()

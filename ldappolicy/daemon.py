@@ -256,12 +256,17 @@ class Daemon:
         self._has_begun = True
 
     async def _first_attempt(self) -> None:
+        # Before anything is read: what cannot be taken of that keeps the form which it had the last time.
         known = await self._warm_start.read(self.service)
+        is_known = self.service.recall(known)
         try:
             await self.service.reload()
             self._take_up()
+            if not {id(entry) for entry in known}.isdisjoint(map(id, self.service.policy_entries)):
+                what = "those of the directory are not"
+                logger.error("policies of the snapshot are in force where %s: %s", what, self._revision())
         except (Unavailable, ConfigError) as problem:
-            if self.service.recall(known):
+            if is_known:
                 self._put_in_force()
                 logger.error("policies of the snapshot are in force, %s: %s", self._revision(), problem)
             elif isinstance(problem, ConfigError):

@@ -89,7 +89,7 @@ class Evaluator:
         self.mapping = mapping
         self.choices = choices
         self._programs = {
-            name: Program(policy, policies)
+            name: Program(policy, policies.in_force(name))
             for name, policy in policies.policies.items()
             if isinstance(policy, Policy)
         }

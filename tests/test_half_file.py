@@ -109,7 +109,7 @@ def test_a_record_that_is_cut() -> None:
 
 def test_every_cut(example_ldif: Path) -> None:
     """Wherever the example is cut: refused, or every entry that carried a rule is there as it was."""
-    text = example_ldif.read_text("utf-8").removesuffix("# end\n")
+    text = example_ldif.read_text("utf-8")
     old = LdifDirectory.parse(text.encode(), "tree", INPLACE)
     rules = [entry for entry in old if carries_rule(entry, Mapping())]
     lines = text.splitlines(keepends=True)
@@ -159,9 +159,9 @@ INSIDER, NEW_INSIDER = "smtpdAccess: partner.example OK", "smtpdAccess: visitor.
 
 @pytest.fixture
 def tree(tmp_path: Path, example_ldif: Path) -> Path:
-    """A copy of the example, which is marked."""
+    """A copy of the example with the mark."""
     path = tmp_path / "tree.ldif"
-    path.write_text(example_ldif.read_text("utf-8"), "utf-8")
+    path.write_text(example_ldif.read_text("utf-8") + MARK, "utf-8")
     return path
 
 

@@ -67,6 +67,13 @@ class Action:
         """The verb on the wire."""
         return self.wire.partition(" ")[0]
 
+    @property
+    def own_text(self) -> str:
+        """What stands behind the verb and its enhanced code; empty where nothing does."""
+        rest = _CONTROL.sub(" ", _command(self.text)[1]).strip()
+        code = _ENHANCED.match(rest)
+        return rest if code is None else rest[code.end() :]
+
 
 _SEPARATORS = " ,\t\r\n"
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?=\s|$)\s*")

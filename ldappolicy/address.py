@@ -18,8 +18,14 @@ NULL_SENDER_KEY = "<>"
 ROUTING = frozenset("@%!")
 """What makes a local part name a destination of its own."""
 
+LONGEST_KEY = 2048
+"""line_length_limit of Postfix: no client can say a longer address or login. In characters."""
+
 _DOMAIN_OCTETS = 255
 """RFC 1035 section 2.3.4."""
+
+LONGEST_IP = 45
+"""INET6_ADDRSTRLEN without its NUL: characters of an IP address."""
 
 REMEMBERED = 128
 """What was made of longer addresses and domains is not kept: clients choose them, keys grow by the square."""
@@ -46,6 +52,17 @@ def split_address(address: str) -> tuple[str, str]:
     """Local part and domain; the domain is empty when there is no ``@``."""
     local, at, domain = address.rpartition("@")
     return (local, domain) if at else (address, "")
+
+
+def is_catch_all(address: str) -> bool:
+    """Whether the local part is empty: as a value of an entry it stands for every address of its domain."""
+    return address.rfind("@") == 0
+
+
+def catch_all_of(address: str) -> str:
+    """What an entry has that stands for the address among all of its domain; empty without a domain."""
+    domain = split_address(address)[1]
+    return "@" + domain if domain else ""
 
 
 def is_routed(address: str) -> bool:
@@ -91,13 +108,18 @@ def without_extension(address: str, delimiters: str) -> str | None:
 
 
 def _parents(name: str, with_dot: bool) -> Iterator[str]:
-    """The name, then its parents, without or with a leading dot; no domain is longer (RFC 1035)."""
-    while name:
+    """The name, then its parents without or with a leading dot: those no longer than a domain can be."""
+    if 0 < len(name) <= _DOMAIN_OCTETS:
         yield name
-        dot = name.find(".", max(1, len(name) - _DOMAIN_OCTETS - 1))
-        if dot < 0:
-            return
+    while (dot := name.find(".", max(1, len(name) - _DOMAIN_OCTETS - 1))) >= 0:
         name = name[dot:] if with_dot else name[dot + 1 :]
+        if name:
+            yield name
+
+
+def single_key(text: str) -> tuple[str, ...]:
+    """What is looked up as it stands, if it can be a key: a login, a fingerprint, a name without a domain."""
+    return (text,) if len(text) <= LONGEST_KEY else ()
 
 
 def exact_forms(address: str, delimiters: str) -> tuple[str, ...]:
@@ -111,13 +133,15 @@ def address_keys(address: str, delimiters: str, parents: bool) -> AddressKeys:
 
     `parents` is whether a bare domain matches its subdomains (else `.domain` does). Each key with
     a local part comes in quoted form first, where that differs. Without a domain: as it stands.
+    A form that is longer than a key can be has none; the others have theirs.
     """
     if "@" not in address:
-        return AddressKeys((address,), (address,))
+        return AddressKeys(single_key(address), (address,))
     exact = exact_forms(address, delimiters)
     middle = tuple(_parents(split_address(address)[1], not parents))
-    keys = dict.fromkeys(form for full in exact for form in (quoted(full), full))
-    users = (split_address(full)[0] + "@" for full in exact)
+    forms = [full for full in exact if len(full) <= LONGEST_KEY]
+    keys = dict.fromkeys(form for full in forms for form in (quoted(full), full))
+    users = (user for full in exact if len(user := split_address(full)[0] + "@") <= LONGEST_KEY)
     last = dict.fromkeys(form for user in users for form in (quoted(user), user))
     return AddressKeys((*keys, *middle, *last), exact)
 
@@ -133,7 +157,12 @@ def client_keys(name: str, address: str, parents: bool) -> tuple[str, ...]:
 
 
 def _networks(address: str) -> Iterator[str]:
-    """The address, then its prefixes as check_addr_access cuts them: `2001:db8::1`, `2001:db8:`, ..."""
+    """The address, then its prefixes as check_addr_access cuts them: `2001:db8::1`, `2001:db8:`, ...
+
+    None for what is longer than an address, and so is none.
+    """
+    if len(address) > LONGEST_IP:
+        return
     delimiter = ":" if ":" in address else "."
     while address:
         yield address
@@ -164,6 +193,8 @@ def strip_dot(address: str) -> str:
 
 def is_host_address(text: str) -> bool:
     """valid_hostaddr(3) of Postfix: a bare IPv4 or IPv6 address."""
+    if len(text) > LONGEST_IP:
+        return False
     if ":" not in text:
         return _is_ipv4(text)
     try:
@@ -186,14 +217,19 @@ _LABEL = re.compile(r"(?![-])[A-Za-z0-9_-]{1,63}(?<!-)")
 
 def is_hostname(name: str) -> bool:
     """valid_hostname(3) of Postfix: RFC 1123 labels (and `_`), not all digits, at most 255 octets."""
+    if len(name) > _DOMAIN_OCTETS:
+        return False
     labels = name.split(".")
-    return (
-        len(name) <= 255 and all(map(_LABEL.fullmatch, labels)) and not all(part.isdigit() for part in labels)
-    )
+    return all(map(_LABEL.fullmatch, labels)) and not all(part.isdigit() for part in labels)
 
 
 def is_unicode_hostname(name: str) -> bool:
-    """valid_utf8_hostname(3) with SMTPUTF8: as `is_hostname`, U-labels converted first."""
+    """valid_utf8_hostname(3) with SMTPUTF8: as `is_hostname`, U-labels converted first.
+
+    An A-label is longer than its U-label, and converting takes time by the square of the length.
+    """
+    if len(name) > _DOMAIN_OCTETS:
+        return False
     try:
         return is_hostname(name.encode("idna").decode("ascii"))
     except UnicodeError:

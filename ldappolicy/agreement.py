@@ -27,6 +27,7 @@ from typing import Any
 
 from ldappolicy.action import split_list
 from ldappolicy.address import local_domain_keys
+from ldappolicy.aliases import Around, ways_in
 from ldappolicy.calls import Site, judge
 from ldappolicy.directory import Directory, Scope, Search
 from ldappolicy.errors import InputError
@@ -54,7 +55,7 @@ _WHOLE = (
 _NAMED = 5  # domains or networks of one kind that are named; the others are counted
 
 
-async def lint_main_cf(path: Path, site: Site, directory: Directory) -> tuple[Fault, ...]:
+async def lint_main_cf(path: Path, site: Site, around: Around) -> tuple[Fault, ...]:
     """Every fault of a main.cf, and of the master.cf beside it, by line.
 
     Raises InputError for files that Postfix could not read either, and Unavailable.
@@ -63,12 +64,24 @@ async def lint_main_cf(path: Path, site: Site, directory: Directory) -> tuple[Fa
     master, missing = _services(path.parent / "master.cf")
     faults, called = judge(main, master, site)
     faults += missing
-    for name in sorted(called or {site.default}):
-        policy = site.policy(name)
-        if policy is not None:
-            keys = await domains_of(policy, site.policies, directory)
-            faults += compare(main, policy, keys)
+    named = (site.policy(name) for name in sorted(called or {site.default}))
+    policies = [policy for policy in named if policy is not None]
+    for policy in policies:
+        keys = await domains_of(policy, site.policies, around.directory)
+        faults += compare(main, policy, keys)
+    faults += await ways_in(main, policies, around, _named(main, DOMAINS[:1]), _named(main, DOMAINS))
     return tuple(sorted(dict.fromkeys(faults), key=_place))
+
+
+def _named(main: MainCf, parameters: Iterable[str]) -> frozenset[str]:
+    """The domains that some parameters name, as far as they can be told."""
+    found = (_patterns(main, parameter, tables=True) for parameter in parameters)
+    return frozenset(
+        one
+        for patterns in found
+        for one in patterns.texts
+        if one[:1] not in ("!", "[", ".") and one[-1:] != "."
+    )
 
 
 def _services(path: Path) -> tuple[tuple[MasterService, ...], list[Fault]]:

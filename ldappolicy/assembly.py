@@ -15,12 +15,13 @@ from ldappolicy.config import Config
 from ldappolicy.counters import Counters
 from ldappolicy.decision_log import DecisionLog
 from ldappolicy.directory import Directory
-from ldappolicy.directory.ldap import LdapDirectory, LdapSettings
+from ldappolicy.directory.ldap import LdapDirectory, LdapSettings, Refusals
 from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import Planner, Where
 from ldappolicy.entry import is_below, normal_dn
 from ldappolicy.errors import ConfigError, InputError
 from ldappolicy.evaluate import Choices
+from ldappolicy.evaluation import Naming
 from ldappolicy.freshness import Freshness, Upkeep
 from ldappolicy.ldap_filter import Filter, attributes_in, parse
 from ldappolicy.log import Lines
@@ -33,17 +34,20 @@ from ldappolicy.snapshot import fingerprint
 logger = logging.getLogger("ldappolicy.assembly")
 
 
-def open_directory(config: Config, counters: Counters | None = None) -> Directory:
+def open_directory(
+    config: Config, counters: Counters | None = None, refusals: Refusals | None = None
+) -> Directory:
     """The directory that the configuration names; an LDAP server is not contacted yet."""
     path = config.directory.ldif
     if path is None:
-        return LdapDirectory(ldap_settings(config), counters=counters)
+        return LdapDirectory(ldap_settings(config), counters=counters, refusals=refusals)
     directory = read_ldif(path)
     mapping = mapping_for(config.directory.profile, config.directory.attributes)
     base = _base("search_base", config.directory.search_base)
     if not directory.holds(base):
         raise ConfigError(f"[directory] search_base: expected a DN that {path} holds, got {base!r}")
-    directory.prepare((*mapping.mail, *mapping.login, *mapping.domain, *mapping.member, "objectClass"))
+    members = (*mapping.member, *mapping.member_address)
+    directory.prepare((*mapping.mail, *mapping.login, *mapping.domain, *members, "objectClass"))
     return directory
 
 
@@ -136,7 +140,7 @@ def _watched_attributes(mapping: Mapping, owners: Filter | None) -> tuple[str, .
     read = (name for name in mapping.read_attributes if name not in mapping.member_of)
     dynamic = ("memberURL",) if mapping.has_dynamic_groups else ()
     searched = attributes_in(owners) if owners is not None else ()
-    members = (*mapping.member_dns, *mapping.member_logins)
+    members = (*mapping.member_dns, *mapping.member_logins, *mapping.member_address)
     return tuple(dict.fromkeys((*read, *members, *dynamic, *searched, *POLICY_ATTRIBUTES)))
 
 
@@ -157,7 +161,13 @@ def service_settings(config: Config) -> Settings:
         search_base=_base("search_base", config.directory.search_base),
         policy_base=_base("policy_base", config.directory.policy_base),
         mapping=mapping_for(config.directory.profile, config.directory.attributes),
-        choices=Choices(config.policy.name, permit_ok, config.policy.on_unavailable, config.policy.shadow),
+        choices=Choices(
+            config.policy.name,
+            permit_ok,
+            config.policy.on_unavailable,
+            config.policy.shadow,
+            Naming(frozenset(config.directory.login_realms), frozenset(config.directory.domain)),
+        ),
         request_timeout=config.server.request_timeout,
         decision_id_in_text=config.log.decision_id_in_text,
     )

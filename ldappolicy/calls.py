@@ -78,6 +78,7 @@ class Site:
     listen: Sequence[Listener] = ()
     permit_ok: bool = False
     request_timeout: float = 5.0
+    login_realms: frozenset[str] = frozenset()
 
     def policy(self, name: str) -> Policy | None:
         """A policy that parsed."""
@@ -366,6 +367,7 @@ class Standing:
         yield from self._open_relay()
         yield from self._several_times()
         yield from self._without_delay()
+        yield from self._logins()
 
     def _fault(self, error: bool, call: Call, text: str) -> Fault:
         return Fault(error, self._smtpd.where(call.parameter), call.parameter, text)
@@ -418,6 +420,18 @@ class Standing:
         if early and not self._smtpd.is_on("smtpd_delay_reject"):
             text = f"with 'no' {' and '.join(early)} is asked before there is a recipient, expected yes"
             yield Fault(False, self._smtpd.where("smtpd_delay_reject"), "smtpd_delay_reject", text)
+
+    def _logins(self) -> Iterator[Fault]:
+        """The realm that Cyrus SASL puts behind a login without one, which no entry may have."""
+        name = "smtpd_sasl_local_domain"
+        realm = self._smtpd.get(name).strip()
+        is_known = not realm or self._smtpd.main.lacking(name) or realm.casefold() in self._site.login_realms
+        if self.calls and not is_known and self._smtpd.get("smtpd_sasl_auth_enable").strip().lower() == "yes":
+            text = (
+                f"logins may come as 'name@{realm}': where no entry has that as a login or address they are"
+            )
+            text += f" nobody's, expected {realm!r} in [directory] login_realms"
+            yield Fault(False, self._smtpd.where(name), name, text)
 
     # ------------------------------------------------------------ what stands around it
 

@@ -171,6 +171,15 @@ def domain_name(value: str) -> str:
     return value.casefold()
 
 
+def login_realm(value: str) -> str:
+    """What a login may have behind its `@`, or before its `\\`; folded."""
+    if value == "auto":
+        raise ValueError("not available yet, expected the names of realms")
+    if not re.fullmatch(r"[^\s@\\]+", value):
+        raise ValueError("expected a realm such as 'mail.example.com' or 'CORP'")
+    return value.casefold()
+
+
 def mapping_key(value: str) -> str:
     """A concept of the mapping."""
     if value not in KEYS:
@@ -260,6 +269,7 @@ class Directory(_Section):
     search_base: Text = "dc=example,dc=com"
     filter: Text = ""
     domain: tuple[Annotated[StrictStr, AfterValidator(domain_name)], ...] = ()
+    login_realms: tuple[Annotated[StrictStr, AfterValidator(login_realm)], ...] = ()
     policy_base: Text = "ou=policy,dc=example,dc=com"
     bind: Literal["none", "simple", "sasl_external", "gssapi"] = "none"
     bind_dn: Text = ""

@@ -70,6 +70,8 @@ class Counters:
 
     requests: Family[tuple[str, str]] = field(default_factory=Family)
     """By (action, policy); actions as `action_label` shortens them."""
+    unknown_logins: Family[tuple[str, str]] = field(default_factory=Family)
+    """By the same, those whose login belongs to nobody; they are not in `requests`."""
     request_durations: Durations = field(default_factory=lambda: Durations(DECISION_BUCKETS))
     shadow: Family[str] = field(default_factory=Family)
     """By action: what shadow mode kept from being answered."""

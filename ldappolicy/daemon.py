@@ -20,6 +20,7 @@ from ldappolicy.config import Config
 from ldappolicy.counters import Counters
 from ldappolicy.decision_log import DecisionLog, decision_ids
 from ldappolicy.directory import Directory
+from ldappolicy.directory.ldap import Refusals
 from ldappolicy.directory.ldif import Extent, LdifDirectory
 from ldappolicy.directory.replacing import extent, refuse_less, refuse_loss
 from ldappolicy.doors import Door, allow_files
@@ -92,6 +93,7 @@ class Daemon:
         systemd: Systemd | None = None,
         worker: int | None = None,
         held: Extent | None = None,
+        refusals: Refusals | None = None,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
         self.config = config
@@ -103,18 +105,17 @@ class Daemon:
         self._read_at = stamp(config.directory.ldif)
         self._lines = set_up_log(config, is_alone=worker is None)
         self._ids = decision_ids(worker or 0)
-        self.directory: Directory = _open(config, self.counters, held=held)
+        self._refusals = refusals or Refusals()
+        opened = assembly.open_directory(config, self.counters, self._refusals)
+        self.directory: Directory = _judged(opened, config, held=held)
         self.service: Service = self._build_service(config, self.directory)
         self.server = self._build_server(config)
         alone = config.web.listen if worker is None else None
         self.web = web_of(alone, self) if alone is not None else None
         self._load = load
         self._doors = list(doors) or self._systemd.doors
-        self._stop = asyncio.Event()
-        self._reread = asyncio.Event()
-        self._moved = asyncio.Event()
-        self._in_force = asyncio.Event()
-        self._may_accept = asyncio.Event()
+        self._stop, self._reread, self._moved = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._in_force, self._may_accept = asyncio.Event(), asyncio.Event()
         if worker is None:
             self._may_accept.set()
         self._swapping = asyncio.Lock()
@@ -375,7 +376,12 @@ class Daemon:
         `is_asked_for`: by somebody, who knows that entries of an LDIF file are gone.
         """
         old = self.directory if config.directory.ldif == self.config.directory.ldif else None
-        directory = await asyncio.to_thread(_open, config, self.counters, old, is_asked_for=is_asked_for)
+
+        def open_directory() -> Directory:
+            opened = assembly.open_directory(config, self.counters, self._refusals)
+            return _judged(opened, config, old, is_asked_for=is_asked_for)
+
+        directory = await asyncio.to_thread(open_directory)
         try:
             service = self._build_service(config, directory)
             if keep_forms:
@@ -449,33 +455,37 @@ def say_what_needs_a_restart(old: Config, new: Config) -> None:
         logger.warning("changes in [web] need a restart")
 
 
-def _open(
+def _judged(
+    opened: Directory,
     config: Config,
-    counters: Counters | None = None,
     old: Directory | None = None,
     *,
     held: Extent | None = None,
     is_asked_for: bool = False,
 ) -> Directory:
-    """The configured directory, in the place of an old one, or of the LDIF file that others hold.
+    """What was opened, to be in the place of an old one, or of the LDIF file that others hold.
 
-    Raises ConfigError, also where that lost what is not known to be gone.
+    Raises ConfigError where that lost what is not known to be gone.
     """
-    directory = assembly.open_directory(config, counters)
-    if isinstance(directory, LdifDirectory):
+    if isinstance(opened, LdifDirectory):
         mapping, path = assembly.service_settings(config).mapping, str(config.directory.ldif)
-        directory.extent = extent(directory, mapping)
+        opened.extent = extent(opened, mapping)
         if isinstance(old, LdifDirectory):
-            refuse_loss(directory, old, mapping, path, is_accepted=is_asked_for)
+            refuse_loss(opened, old, mapping, path, is_accepted=is_asked_for)
         elif held is not None:
-            refuse_less(directory.extent, held, path, is_accepted=is_asked_for)
-    return directory
+            refuse_less(opened.extent, held, path, is_accepted=is_asked_for)
+    return opened
 
 
-async def try_out(config: Config, old: Config, held: Extent | None = None) -> None:
+async def try_out(config: Config, old: Config, refusals: Refusals, held: Extent | None = None) -> None:
     """Whether a configuration can be put in force where another is; raises ConfigError or Unavailable."""
     known = held if config.directory.ldif == old.directory.ldif else None
-    directory = await asyncio.to_thread(_open, config, held=known, is_asked_for=True)
+
+    def open_directory() -> Directory:
+        opened = assembly.open_directory(config, None, refusals)
+        return _judged(opened, config, held=known, is_asked_for=True)
+
+    directory = await asyncio.to_thread(open_directory)
     try:
         service = assembly.build_service(config, directory)
         entries, _ = await service.read_policies()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ldappolicy.evaluation import EARLY_STATES, Evaluation, Steps
+from ldappolicy.evaluation import EARLY_STATES, Evaluation, Naming, OutOfBudget, Steps
 from ldappolicy.facts import Facts, Lookup
 from ldappolicy.learned import Learned, Values, ValuesOf
 from ldappolicy.mapping import Mapping as AttributeMapping
@@ -50,7 +50,9 @@ class Decision:
     configuration error; `unavailable` that on_unavailable was used. `notes` are lines for the log about
     this request, `outages` the lookups that were unavailable. `restriction` is what decided, by the names
     that led there (nothing where the lists ran out), `dn` the entry whose value did, if one did. `shadowed`
-    are the actions that restrictions in shadow would have come to, a permit as OK.
+    are the actions that restrictions in shadow would have come to, a permit as OK. `is_passing`: it rests on
+    an answer that turns sooner than others like it are asked for again. `unknown_login`: it was asked whose
+    the login is, and it belongs to nobody.
     """
 
     action: str | None
@@ -62,6 +64,8 @@ class Decision:
     restriction: str = ""
     dn: str = ""
     shadowed: tuple[str, ...] = ()
+    is_passing: bool = False
+    unknown_login: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +77,13 @@ class Lacking:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the configuration's [policy] section says of answers."""
+    """What the configuration says of answers, and of names."""
 
     default: str = "default"
     permit_ok: bool = False
     on_unavailable: str = "defer"
     shadow: bool = False
+    naming: Naming = field(default_factory=Naming)
 
 
 class Evaluator:
@@ -89,7 +94,7 @@ class Evaluator:
         self.mapping = mapping
         self.choices = choices
         self._programs = {
-            name: Program(policy, policies.in_force(name))
+            name: Program(policy, policies.in_force(name), choices.naming)
             for name, policy in policies.policies.items()
             if isinstance(policy, Policy)
         }
@@ -139,9 +144,15 @@ class Evaluator:
                 plan = self._plans[key] = made  # there are as many as policies have lists, and no more
             begun = Begun(plan, ValuesOf(request), [])
         evaluation = Evaluation(request, facts, self.mapping, begun.plan.program, trace)
-        _run(evaluation, begun, self._learned if trace is None else _traced)
+        problem = ""
+        try:
+            _run(evaluation, begun, self._learned if trace is None else _traced)
+        except OutOfBudget as spent:
+            problem = str(spent)
         if evaluation.lacking:
             return Lacking(tuple(evaluation.lacking))
+        if problem:
+            return _configuration_error(begun.plan.program.policy.name, problem)
         return self._decision(evaluation, begun.outcomes, begun.plan)
 
     def _learned(self, evaluation: Evaluation, part: "_List", begun: "Begun") -> ListOutcome:
@@ -174,8 +185,9 @@ class Evaluator:
         )
         by = reply.by or (outcomes[-1].by if outcomes else NOBODY)
         told = evaluation.notes or evaluation.outages or evaluation.shadowed
-        is_plain = not (told or reply.error or reply.unavailable or reply.lost)
-        known = plan.answers.get((reply.action, by)) if is_plain else None
+        is_plain = not (told or reply.error or reply.unavailable or reply.lost or evaluation.is_passing)
+        key = (reply.action, by, evaluation.is_unknown_login)
+        known = plan.answers.get(key) if is_plain else None
         if known is not None:
             return known
         error = reply.error and next(
@@ -191,9 +203,11 @@ class Evaluator:
             ": ".join(by[0]),
             by[1],
             evaluation.shadowed,
+            evaluation.is_passing,
+            evaluation.is_unknown_login,
         )
         if is_plain and len(plan.answers) < _MAX_ANSWERS:
-            plan.answers[reply.action, by] = decision
+            plan.answers[key] = decision
         return decision
 
     def _plan(self, context: str, state: str) -> "_Plan | Decision":
@@ -251,7 +265,8 @@ class _List:
 class _Plan:
     """The lists to run in a protocol state, in order; `alone` when the context names one.
 
-    `answers` are ready-made ones, by the action and what decided; `ran_out` is that of lists that run out.
+    `answers` are ready-made ones, by the action, what decided, and whether the login is unknown; `ran_out` is
+    that of lists that run out.
     """
 
     program: Program
@@ -261,11 +276,11 @@ class _Plan:
     ran_out: Decision = field(init=False)
     is_simple: bool = field(init=False)
     """Whether every list is run for every request, and there always is a sender, be it the null sender."""
-    answers: dict[tuple[str | None, Decider], Decision] = field(default_factory=dict)
+    answers: dict[tuple[str | None, Decider, bool], Decision] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ran_out", Decision("DUNNO", self.program.policy.name))
-        self.answers["DUNNO", NOBODY] = self.ran_out
+        self.answers["DUNNO", NOBODY, False] = self.ran_out
         is_simple = self.state not in EARLY_STATES and "helo" not in (part.name for part in self.lists)
         object.__setattr__(self, "is_simple", is_simple)
 

@@ -13,11 +13,12 @@ from ldappolicy.action import Action, Kind
 from ldappolicy.address import fold, is_routed, strip_dot
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
-from ldappolicy.facts import Facts, Found, Lookup, Missed
+from ldappolicy.facts import FOREVER, Facts, Found, Lookup, Missed
 from ldappolicy.learned import NotedRequest, Values
 from ldappolicy.mapping import Mapping
 from ldappolicy.request import Request
 from ldappolicy.residue import (
+    FOR_A_WHILE,
     NOBODY,
     SERVER_CONFIGURATION_ERROR,
     Decider,
@@ -29,7 +30,7 @@ from ldappolicy.residue import (
     compose,
 )
 from ldappolicy.rewriting import rewrite
-from ldappolicy.vocabulary import Residue
+from ldappolicy.vocabulary import MAX_SLEEP_S, Residue
 
 Step = Callable[["Evaluation"], int]
 
@@ -41,7 +42,7 @@ It is one that `ready.ALWAYS` has: nobody is told of these looks.
 
 _RESTORED = (
     *("outcome", "effects", "effects_before_permit", "flags", "rejecting", "both", "warned", "form"),
-    *("path", "label", "dn", "by", "by_dn", "origin"),
+    *("path", "label", "dn", "by", "by_dn", "origin", "expired", "sleep_left"),
 )
 """What a step in shadow leaves as it was."""
 
@@ -50,6 +51,20 @@ DUNNO, OK, REFUSE, END = 0, 1, 2, 3
 
 DEPTH_LIMIT = 100
 """smtpd(8) refuses a deeper right-hand side."""
+
+MAX_STEPS = 10_000
+"""Restrictions that one evaluation tries, and tables that it consults.
+
+Depth that is bounded is no work that is bounded: a list that leads to itself twice doubles at each level.
+"""
+
+OUT_OF_STEPS = f"more than {MAX_STEPS} restrictions and tables in one evaluation"
+
+MAX_LEFT = 200
+"""Restrictions of one list that are left to Postfix, which takes no reply of 4,000 octets."""
+
+MAX_TOLD = 100
+"""Notes, outages and actions in shadow that one evaluation tells of, each."""
 
 EARLY_STATES = frozenset(("CONNECT", "XCLIENT", "EHLO", "HELO", "VRFY", "ETRN"))
 """States in which an empty sender means that there is none yet, and in which no message is affected.
@@ -60,8 +75,14 @@ VRFY may come within a transaction of the null sender; Postfix does not tell, an
 TEMPORARY_FAILURE = "451 4.3.0 Temporary lookup failure"
 """reject_dict_retry of smtpd(8)."""
 
+PAST_ITS_TTL = "the last answer is past its ttl"
+
 SHOWN = 200
 """Of a lookup in a log line or a trace, in characters."""
+
+
+_UNTIL_KNOWN = Refusal(f"{FOR_A_WHILE} Temporary lookup failure", temporary=True, items=("defer",))
+"""What a refusal without a text of its own becomes that rests on what nobody knows any more."""
 
 
 class MissedLookup(Exception):
@@ -74,6 +95,9 @@ class ServerConfigurationError(Exception):
     `path` are the names of lists and restrictions that led there, `reply` what is sent.
     """
 
+    SHOWN_PATH = 20
+    """Names that are shown of a longer path, half of them from each end."""
+
     def __init__(self, problem: str, reply: str = SERVER_CONFIGURATION_ERROR) -> None:
         super().__init__(problem)
         self.reply = reply
@@ -85,7 +109,14 @@ class ServerConfigurationError(Exception):
             self.path.insert(0, origin)
 
     def __str__(self) -> str:
-        return ": ".join([*self.path, *map(str, self.args)])
+        path, half = self.path, self.SHOWN_PATH // 2
+        if len(path) > self.SHOWN_PATH:
+            path = [*path[:half], f"... {len(path) - 2 * half} more ...", *path[-half:]]
+        return ": ".join([*path, *map(str, self.args)])
+
+
+class OutOfBudget(ServerConfigurationError):
+    """The whole decision is an error, in shadow and under warn_if_reject as well: it might not end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +130,21 @@ class Steps:
     skips: tuple[Skip, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """What the configuration says of names: realms that are taken off logins, domains that are asked for.
+
+    Both are folded; without `domains` all are asked for.
+    """
+
+    login_realms: frozenset[str] = frozenset()
+    domains: frozenset[str] = frozenset()
+
+    def is_asked_for(self, domain: str) -> bool:
+        """Whether the directory is asked for addresses in a domain."""
+        return not self.domains or domain in self.domains
+
+
 class Surroundings(Protocol):
     """What a policy looks like to its steps (see `restrictions.Program`)."""
 
@@ -108,6 +154,7 @@ class Surroundings(Protocol):
     parents: bool
     knows_local_domains: bool
     bases: tuple[str, ...]
+    naming: Naming
 
     def is_local(self, evaluation: "Evaluation", domain: str) -> bool:
         """Whether a domain stands in smtpdLocalDomains; any does when the policy has none."""
@@ -142,8 +189,16 @@ class Evaluation:
     outages: tuple[str, ...] = ()
     shadowed: tuple[str, ...] = ()
     """What there is to tell beside the decision (see `Decision`)."""
+    is_unknown_login = False
+    """Whether it was asked whose the login is, and it belongs to nobody."""
     told = 0
     """How often there was something to tell beside the decision, told before or not."""
+    expired = ""
+    """The first answer in this list that is past its ttl or missing; what refuses rests on it."""
+    is_passing = False
+    """Whether an answer has been seen that does not hold for as long as the facts do."""
+    steps_left = MAX_STEPS
+    sleep_left = MAX_SLEEP_S
     _sender: str | None = None
     _recipients: tuple[str, ...] | None = None
 
@@ -162,6 +217,8 @@ class Evaluation:
         self.mapping = mapping
         self.around = around
         self.trace = trace
+        if trace is not None:
+            self._traced: set[str] = set()
         self.lacking: dict[Lookup, None] = {}
         self.effects: list[str] = []
         self.flags: set[Residue | Flag] = set()
@@ -179,20 +236,26 @@ class Evaluation:
     @property
     def is_unmarked(self) -> bool:
         """Whether no list has left anything that the next one, or the reply, depends on."""
-        return not (self.flags or self.effects or self.lacking or self.rejecting)
+        return not (self.flags or self.effects or self.lacking or self.rejecting or self.is_passing)
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether what was concluded holds for as long as the facts do."""
+        return not (self.lacking or self.is_passing)
 
     def take_notes(self) -> NotedRequest:
-        """From now on it is noted what is looked at; what was seen before is looked at anew."""
+        """From now on it is noted what is looked at; the next list looks at everything anew."""
         taking_notes = NotedRequest(self.request)
         self.request = taking_notes.as_request
-        self._sender = self._recipients = None
-        self.guessed = False
         return taking_notes
 
     # ------------------------------------------------------------ lists
 
     def run_list(self, name: str, steps: Steps) -> ListOutcome:
-        """One list of the policy from its beginning."""
+        """One list of the policy from its beginning; it rests on what it looks up itself."""
+        self._sender = self._recipients = None
+        self.guessed = False
+        self.expired = ""
         self.stage = name
         self.origin = ""
         self.outcome = outcome = ListOutcome(name)
@@ -205,6 +268,8 @@ class Evaluation:
             status = self.run(steps)
         except ServerConfigurationError as problem:
             problem.came_from(f"{self.around.dn}: {name}")
+            if isinstance(problem, OutOfBudget):
+                raise
             status = self._failed(problem)
         if status:
             self._end(status)
@@ -237,6 +302,9 @@ class Evaluation:
         try:
             for step, label in steps.steps:
                 self.label = label
+                self.steps_left -= 1
+                if self.steps_left < 0:
+                    raise OutOfBudget(OUT_OF_STEPS)
                 status = step(self)
                 if status or self.both:
                     status = status or END
@@ -248,6 +316,12 @@ class Evaluation:
             raise
         self.label = self.path.pop()
         return status
+
+    def spend_step(self) -> None:
+        """One table more is consulted; raises OutOfBudget."""
+        self.steps_left -= 1
+        if self.steps_left < 0:
+            raise OutOfBudget(OUT_OF_STEPS)
 
     def undecided(self) -> None:
         """What decided did not decide: its OK does not count."""
@@ -264,6 +338,7 @@ class Evaluation:
             left = len(self.outcome.pieces)
             self.label, self.reason = label, ""
             try:
+                self.spend_step()
                 status = step(self)
             except ServerConfigurationError as problem:
                 event.update(result="server configuration error", reason=str(problem))
@@ -288,19 +363,31 @@ class Evaluation:
 
     # ------------------------------------------------------------ what steps do
 
-    def refuse(self, refusal: Refusal) -> int:
-        """Refuses, or under warn_if_reject says that it would have."""
+    def refuse(self, refusal: Refusal, text: str = "") -> int:
+        """Refuses, or under warn_if_reject says that it would have; `text` is its own, if that is known."""
+        if self.expired and not refusal.temporary:
+            refusal = self._until_known(text)
         if self.warned:
             self.note(f"warn_if_reject: would have been refused: {refusal.alone}")
             self.reason = f"warn_if_reject: {refusal.alone}"
             return DUNNO
         rejecting = self.rejecting
         if rejecting is not None and not refusal.temporary:
-            wire = rejecting.wire.replace("DEFER_IF_REJECT", "DEFER", 1)
+            # A DEFER without a text would have another one than a DEFER_IF_REJECT without (smtpd_check.c).
+            text = rejecting.wire.removeprefix("DEFER_IF_REJECT") or " Service unavailable"
+            wire = f"DEFER{text}" if rejecting.wire else ""
             items = () if wire else ("reject",)
             refusal = Refusal(wire, temporary=True, items=items, before=("defer_if_reject",))
         self.outcome.refusal = refusal
         return REFUSE
+
+    def _until_known(self, text: str) -> Refusal:
+        """What is sent for a refusal for good while what it rests on is past its ttl or missing."""
+        self.told += 1
+        self.reason = f"not for good, since it rests on {self.expired}"
+        if self.expired not in self.outages:
+            self.outages = (*self.outages, self.expired)
+        return Refusal(f"{FOR_A_WHILE} {text}", temporary=True) if text else _UNTIL_KNOWN
 
     def leave(self, text: str, does: Residue) -> int:
         """Leaves an item to Postfix: DUNNO, and remember it."""
@@ -309,12 +396,25 @@ class Evaluation:
             does = does if does is Residue.PERMITS else Residue.REFUSES_FOR_GOOD
         piece = Piece(text, does, by=self._here())
         if does is not Residue.PERMITS:
-            self.outcome.pieces.append(piece)
+            self._add(piece)
         elif piece not in self.outcome.pieces:
             # What was tried before in this list and did not permit cannot permit now.
-            self.outcome.pieces.append(piece)
+            self._add(piece)
             self.effects_before_permit = len(self.effects)
         return DUNNO
+
+    def leave_sleep(self, seconds: int) -> int:
+        """Leaves a `sleep` to Postfix, which one reply does not hold for longer than a single one may."""
+        seconds = min(seconds, self.sleep_left)
+        if seconds == 0 == self.sleep_left:
+            return DUNNO
+        self.sleep_left -= seconds
+        return self.leave(f"sleep {seconds}", Residue.REFUSES)
+
+    def _add(self, piece: Piece) -> None:
+        if len(self.outcome.pieces) >= MAX_LEFT:
+            raise OutOfBudget(f"more than {MAX_LEFT} restrictions are left to Postfix")
+        self.outcome.pieces.append(piece)
 
     def defer_if_permit(self, wire: str) -> int:
         """Changes a later permit into a deferral; the first text wins."""
@@ -342,15 +442,16 @@ class Evaluation:
         if not self.outcome.can_permit:
             self.flags.add(piece.does)
             self.both = len(self.flags) == 2
-        self.outcome.pieces.append(piece)
+        self._add(piece)
 
     def unavailable(self, missed: MissedLookup) -> int:
         """Ends the list: what is behind a lookup that nobody can answer is not known."""
         self.told += 1
-        if str(missed) not in self.outages:
+        if len(self.outages) < MAX_TOLD and str(missed) not in self.outages:
             self.outages = (*self.outages, str(missed))
         self.reason = str(missed)
         if self.warned:
+            self.expired = self.expired or str(missed)
             return DUNNO
         self.outcome.end = End.UNAVAILABLE
         return END
@@ -392,7 +493,8 @@ class Evaluation:
 
     def _refuse_with(self, action: Action, about_address: bool) -> int:
         wire = action.wire if about_address else action.wire_plain
-        status = self.refuse(Refusal(wire, action.temporary, is_error=bool(action.problem)))
+        refusal = Refusal(wire, action.temporary, is_error=bool(action.problem))
+        status = self.refuse(refusal, action.own_text if self.expired else "")
         if status == REFUSE and action.problem:
             self.outcome.problem = f"{self.around.dn}: {self.stage}: {action.problem}"
         return status
@@ -432,6 +534,8 @@ class Evaluation:
             status = step(self)
         except ServerConfigurationError as problem:
             problem.came_from(label)
+            if isinstance(problem, OutOfBudget):
+                raise
             status = self._failed(problem)
         self._end(status)
         outcome, effects = self.outcome, self.effects
@@ -450,16 +554,22 @@ class Evaluation:
         if action is None or action == "DUNNO":
             return
         self.told += 1
-        self.shadowed = (*self.shadowed, action)
+        if len(self.shadowed) < MAX_TOLD:
+            self.shadowed = (*self.shadowed, action)
         self.reason = f"in shadow: {action}"
         if action != "OK":
             problem = outcome.problem or reply.error
             self.note(f"shadow: would have been answered: {action}" + f" ({problem})" * bool(problem))
 
+    def unknown_login(self) -> None:
+        """The login belongs to nobody."""
+        self.told += 1
+        self.is_unknown_login = True
+
     def note(self, text: str) -> None:
         """Something for the log."""
         self.told += 1
-        if text not in self.notes:
+        if len(self.notes) < MAX_TOLD and text not in self.notes:
             self.notes = (*self.notes, text)
 
     # ------------------------------------------------------------ lookups
@@ -477,13 +587,18 @@ class Evaluation:
             self._trace_lookup(lookup, outcome)
         if type(outcome) is Missed:
             raise MissedLookup(f"{_lookup_text(lookup)}: {outcome.reason}")
+        if outcome.turns_at < FOREVER:  # type: ignore[union-attr]
+            self.is_passing = True
+            if outcome.is_stale and not self.expired:  # type: ignore[union-attr]
+                self.expired = f"{_lookup_text(lookup)}: {PAST_ITS_TTL}"
         return outcome.entries  # type: ignore[union-attr]
 
     def _trace_lookup(self, lookup: Lookup, outcome: Any) -> None:
         assert self.trace is not None
         text = _lookup_text(lookup)
-        if any(told.get("lookup") == text for told in self.trace):
+        if text in self._traced:
             return
+        self._traced.add(text)
         event: dict[str, Any] = {"depth": self.depth, "lookup": text}
         if isinstance(outcome, Missed):
             event.update(result="unavailable", reason=outcome.reason)

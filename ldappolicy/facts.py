@@ -8,6 +8,7 @@ A **lookup** is a question to the directory, as a tuple whose first member says 
 ``("domain", DOMAIN)``       the entries that have the (folded) domain in a domain attribute
 ``("entry", DN)``            the entry with that DN
 ``("groups", DN, UID...)``   the groups that name the entry directly: by DN, or by one of its logins
+``("addressed", ADDRESS)``   the groups that name the (folded, unquoted) address as a member
 ``("sid", SID)``             the entry with that (binary) objectSid, on Active Directory
 ``("chain", DN, GROUP)``     the entry itself, if it is in the group at any depth, on Active Directory
 ``("dynamic",)``             every group that is defined by a memberURL
@@ -19,6 +20,10 @@ A **lookup** is a question to the directory, as a tuple whose first member says 
 An **outcome** is one of three types and nothing else: `Found` (at least one entry), `Absent` (the
 directory answered: there is none), `Missed` (unavailable: nothing is known). That there is no
 outcome yet is said by None.
+
+An answer says until when it can be relied on. `turns_at`, in clock seconds, is FOREVER where that is longer
+than the `Facts` live that it comes from; else the instant at which it becomes stale or, if it `is_stale`
+(past its ttl while the directory is away), too old to be used at all.
 """
 
 from collections.abc import Callable
@@ -28,6 +33,8 @@ from ldappolicy.entry import Entry
 
 Lookup = tuple[str, ...]
 
+FOREVER = float("inf")
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -35,6 +42,8 @@ class Found:
 
     entries: tuple[Entry, ...]
     at: float = 0.0
+    turns_at: float = field(default=FOREVER, compare=False)
+    is_stale: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,8 @@ class Absent:
 
     at: float = 0.0
     entries: tuple[Entry, ...] = ()
+    turns_at: float = field(default=FOREVER, compare=False)
+    is_stale: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +105,11 @@ def entry(dn: str) -> Lookup:
 def groups(dn: str, logins: tuple[str, ...]) -> Lookup:
     """The groups that name an entry directly, by DN or (memberUid) by a login."""
     return ("groups", dn, *logins)
+
+
+def addressed(address: str) -> Lookup:
+    """The groups that name a (folded, unquoted) address as a member."""
+    return ("addressed", address)
 
 
 def sid(value: str) -> Lookup:

@@ -20,9 +20,11 @@ from functools import lru_cache
 from itertools import chain, combinations, product, takewhile
 
 from ldappolicy import vocabulary
-from ldappolicy.action import WHOLE_MESSAGE, Action, Kind, parse_action
+from ldappolicy.action import Action, Kind, parse_action
+from ldappolicy.errors import InputError
 from ldappolicy.evaluate import LISTS_OF_STATE
 from ldappolicy.policy import (
+    NOBODY_TABLE,
     Item,
     Policy,
     PolicySet,
@@ -30,7 +32,9 @@ from ldappolicy.policy import (
     Table,
     TableName,
     covered,
+    parse_inline,
     parse_right_hand_side,
+    reserved_to_policies,
 )
 from ldappolicy.residue import End, Flag, ListOutcome, Piece, Refusal, compose
 from ldappolicy.revision import actions_made_here
@@ -59,6 +63,8 @@ class Contents:
             return self._of_ldap(self.policies.tables.get(table.name.casefold()))
         if table.type in ("static", "inline"):
             return tuple(actions_made_here(table))
+        if table == NOBODY_TABLE:
+            return (parse_action("REJECT"),)
         if table.type == "directory":
             return self._recipient if kind == "recipient" else self._sender
         if table.type == "recipient":
@@ -73,6 +79,29 @@ class Contents:
         actions += [line.action for line in table.cidr]
         actions += [part.action for part in table.parts if part.members or part.urls]
         return _distinct(actions)
+
+    def keys_of(self, table: TableName) -> tuple[str, ...]:
+        """The keys of the lines of a hash table, sorted; nothing of what has no such lines."""
+        if table.type == "inline":
+            try:
+                return tuple(sorted(parse_inline(table.name)))
+            except InputError:
+                return ()
+        found = self.policies.tables.get(table.name.casefold()) if table.type == "ldap" else None
+        parts = found.parts if isinstance(found, Table) else ()
+        return tuple(sorted({key for part in parts for key in part.lines}))
+
+    def reached(self, items: Iterable[Item], stage: str) -> tuple[RestrictionClass, ...]:
+        """Every class that a list leads to, by names and by what its tables hold, by name."""
+        reached: dict[str, RestrictionClass] = {}
+        waiting = [items]
+        while waiting:
+            for name in self.classes_in(waiting.pop(), stage) - reached.keys():
+                found = self.policies.classes[name]
+                if isinstance(found, RestrictionClass):
+                    reached[name] = found
+                    waiting.append(found.items)
+        return tuple(reached[name] for name in sorted(reached))
 
     def classes_in(self, items: Iterable[Item], stage: str = "") -> set[str]:
         """Names in a list, and in the right-hand sides that its tables hold."""
@@ -304,7 +333,7 @@ class Foresight:
 
     def _apply(self, action: Action, table: TableName, warned: bool) -> Ways:
         kind = action.kind
-        if table.type == "directory" and action.verb in WHOLE_MESSAGE:
+        if table.type == "directory" and reserved_to_policies(action):
             return (_DEFERRED,)
         if kind is Kind.PERMIT:
             return (_PERMITTED,)

@@ -312,7 +312,7 @@ class Freshness:
             if is_group and not (members.added or members.removed):
                 return True
         mapping = self._upkeep.mapping
-        names = (*mapping.login, *mapping.mail, *self._upkeep.members)
+        names = (*mapping.login, *mapping.mail, *mapping.member_address, *self._upkeep.members)
         return not any(entry.values(name) for name in names)
 
     # ------------------------------------------------------------ what servers do not tell

@@ -1,16 +1,25 @@
 """People and groups: which entries an address, a login or a domain belongs to, and what those belong to.
 
 Membership is tested from below: the groups around one entry are asked for, level by level, never the
-members of a group. An entry belongs to a group that names it by DN or (memberUid) by login, that its own
-memberOf names, that is its primary group, or whose memberURL covers it; and to every group around such a
-group. How much of that has to be asked is the server's: some keep memberOf for all of it.
+members of a group. An entry belongs to a group that names it by DN, by login (memberUid) or by one of its
+addresses, that its own memberOf names, that is its primary group, or whose memberURL covers it; and to every
+group around such a group. An address that nobody has belongs to the groups that name it, by envelope. How
+much of that has to be asked is the server's: some keep memberOf for all of it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, TypeVar, cast
 
 from ldappolicy import facts
-from ldappolicy.address import exact_forms, fold, parent_domains, split_address
+from ldappolicy.address import (
+    catch_all_of,
+    exact_forms,
+    fold,
+    is_catch_all,
+    parent_domains,
+    split_address,
+    unquoted,
+)
 from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.evaluation import Evaluation, MissedLookup
@@ -26,49 +35,95 @@ Closure = dict[str, Entry | None]
 """Groups by normal DN; None where only the DN is known (a memberOf value without an entry to be seen)."""
 
 
-def entries_of_address(evaluation: Evaluation, exact: Sequence[str]) -> tuple[Entry, ...]:
-    """The entries that have the address, else those that have it without its extension."""
+def entries_of_address(
+    evaluation: Evaluation, exact: Sequence[str], *, catch_all: bool = False
+) -> tuple[Entry, ...]:
+    """The entries that have the address, else those that have it without its extension.
+
+    With `catch_all` last those that stand for all of its domain.
+    """
     for address in exact:
-        entries = evaluation.lookup(facts.mail(address))
+        entries = entries_with(evaluation, address)
         if entries:
             return entries
-    return ()
+    last = catch_all_of(exact[0]) if catch_all else ""
+    return evaluation.lookup(facts.mail(last)) if last else ()
+
+
+def entries_with(evaluation: Evaluation, address: str) -> tuple[Entry, ...]:
+    """The entries that have just this address; an empty local part is no name that a catch-all answers to."""
+    return () if is_catch_all(address) else evaluation.lookup(facts.mail(address))
+
+
+class Login(NamedTuple):
+    """Whom the login belongs to; `name` is the (folded) login as the entry has it, without a realm."""
+
+    entry: Entry | None
+    name: str
 
 
 def entry_of_login(evaluation: Evaluation) -> Entry | None:
     """The one entry of the login; two are unavailable."""
-    login = fold(evaluation.request.sasl_username)
+    return identified(evaluation).entry
+
+
+def identified(evaluation: Evaluation) -> Login:
+    """The login as it is known: as it stands, else as an address or without its realm."""
+    spelled = evaluation.request.sasl_username
+    login = fold(spelled)
     if not login:
-        return None
-    entries = evaluation.lookup(facts.login(login, evaluation.request.sasl_username))
-    if not entries and "@" in login:
-        entries = evaluation.lookup(facts.mail(login))
-    if len(entries) > 1:
-        raise MissedLookup(f"login {login!r} belongs to {len(entries)} entries: {_names(entries)}")
-    return entries[0] if entries else None
+        return Login(None, "")
+    found = {entry.key: Login(entry, login) for entry in evaluation.lookup(facts.login(login, spelled))}
+    if not found:
+        for name in _without_realm(unquoted(spelled), evaluation.around.naming.login_realms):
+            entries = evaluation.lookup(facts.login(name.casefold(), name))
+            found.update((entry.key, Login(entry, name.casefold())) for entry in entries)
+        if "@" in login:
+            entries = entries_with(evaluation, login)
+            found.update((entry.key, Login(entry, login)) for entry in entries)
+    if len(found) > 1:
+        named = _names(one.entry for one in found.values() if one.entry is not None)
+        raise MissedLookup(f"login {login!r} belongs to {len(found)} entries: {named}")
+    if not (found or evaluation.lacking):
+        evaluation.unknown_login()
+    return next(iter(found.values()), Login(None, login))
+
+
+def _without_realm(login: str, realms: frozenset[str]) -> Iterator[str]:
+    """The names that `name@REALM` and `REALM\\name` may mean: a realm is taken off once."""
+    name, _, realm = login.rpartition("@")
+    if name and realm.casefold() in realms:
+        yield name
+    realm, _, name = login.partition("\\")
+    if name and realm.casefold() in realms:
+        yield name
 
 
 def entries_of_recipient(evaluation: Evaluation) -> tuple[Entry, ...]:
     """The entries that the recipient address names, in the form that is being checked."""
     forms = (evaluation.form,) if evaluation.form is not None else evaluation.recipients
     for form in forms:
-        entries = entries_of_address(evaluation, exact_forms(form, evaluation.around.delimiter))
+        exact = exact_forms(form, evaluation.around.delimiter)
+        entries = entries_of_address(evaluation, exact, catch_all=True)
         if entries:
             return entries
     return ()
 
 
 def addresses(evaluation: Evaluation, entry: Entry) -> tuple[str, ...]:
-    """The folded addresses of an entry, the primary one first."""
-    return evaluation.mapping.addresses_of(entry)
+    """The folded addresses of an entry, the primary one first; a catch-all is none."""
+    return tuple(address for address in evaluation.mapping.addresses_of(entry) if not is_catch_all(address))
 
 
-def domain_of_login(evaluation: Evaluation, entry: Entry | None) -> str:
-    """What stands behind the ``@`` of the login, else the domain of its entry's primary address."""
-    login = fold(evaluation.request.sasl_username)
-    if "@" in login:
-        return split_address(login)[1]
-    own = addresses(evaluation, entry) if entry is not None else ()
+def domain_of_login(evaluation: Evaluation, login: Login) -> str:
+    """What stands behind the ``@`` of the login, else the domain of its entry's primary address.
+
+    A realm that was taken off is no domain of anybody.
+    """
+    if "@" in login.name:
+        return split_address(login.name)[1]
+    entry = login.entry
+    own = (addresses(evaluation, entry) or evaluation.mapping.addresses_of(entry)) if entry else ()
     return split_address(own[0])[1] if own else ""
 
 
@@ -96,8 +151,8 @@ def groups_around(evaluation: Evaluation, entry: Entry) -> Closure:
     known = evaluation.derived.get(key)
     if known is not None:
         return cast(Closure, known)
-    closure = _climb(evaluation, entry)
-    if not evaluation.lacking:
+    closure = _climb(evaluation, [entry], {})
+    if evaluation.is_lasting:
         evaluation.derived[key] = closure
     return closure
 
@@ -105,20 +160,20 @@ def groups_around(evaluation: Evaluation, entry: Entry) -> Closure:
 NOWHERE: frozenset[str] = frozenset()
 
 
-def _climb(evaluation: Evaluation, entry: Entry, until: frozenset[str] = NOWHERE) -> Closure:
-    """Level by level upwards, or until one of some groups is reached.
+def _climb(
+    evaluation: Evaluation, waiting: list[Entry], closure: Closure, until: frozenset[str] = NOWHERE
+) -> Closure:
+    """Level by level upwards from where some entries are, or until one of some groups is reached.
 
     A group that has been seen is not asked again, so loops end.
     """
-    closure: Closure = {}
-    waiting = [entry]
-    seen = {entry.key}
+    seen = {entry.key for entry in waiting}
     while waiting and until.isdisjoint(closure):
         level = [group for member in waiting for group in _direct(evaluation, member, closure)]
         waiting = [group for group in level if group.key not in seen]
         seen.update(group.key for group in waiting)
         if len(closure) > MAX_NESTING:
-            raise MissedLookup(f"{entry.dn} belongs to more than {MAX_NESTING} groups")
+            raise MissedLookup(f"{next(iter(closure))} and groups around it: more than {MAX_NESTING} groups")
     return closure
 
 
@@ -127,6 +182,7 @@ def _direct(evaluation: Evaluation, member: Entry, closure: Closure) -> list[Ent
     named = _member_of(evaluation, member)
     asked = facts.groups(member.dn, _logins(evaluation, member))
     static = evaluation.lookup(asked)
+    by_address = _naming(evaluation, addresses(evaluation, member))
     dynamic = _dynamic(evaluation, member)
     if asked in evaluation.lacking:
         # Whatever memberOf names will be among them, mostly; then only those around those are lacking.
@@ -134,13 +190,39 @@ def _direct(evaluation: Evaluation, member: Entry, closure: Closure) -> list[Ent
             for dn in named.values():
                 evaluation.lookup(facts.groups(dn, ()))
         return []
-    if evaluation.mapping.member_of_is_nested and named and all(group.key in named for group in static):
+    if _tells_all(evaluation, named, static):
         # The server keeps memberOf, and through groups: there is nothing around that it does not name.
         _add(closure, static)
         _add_named(evaluation, named, closure)
         return _add(closure, dynamic)
-    found = _add(closure, [*static, *dynamic, *_primary(evaluation, member)])
+    found = _add(closure, [*static, *by_address, *dynamic, *_primary(evaluation, member)])
     return found + _add_named(evaluation, named, closure)
+
+
+def _tells_all(evaluation: Evaluation, named: dict[str, str], static: Sequence[Entry]) -> bool:
+    """Whether memberOf names every group around, at any depth; of members by address it knows nothing."""
+    mapping = evaluation.mapping
+    is_nested = mapping.member_of_is_nested and not mapping.member_address
+    return is_nested and bool(named) and all(group.key in named for group in static)
+
+
+def _naming(evaluation: Evaluation, own: Iterable[str]) -> list[Entry]:
+    """The groups that name one of some addresses."""
+    if not evaluation.mapping.member_address:
+        return []
+    return [group for address in own for group in evaluation.lookup(facts.addressed(address))]
+
+
+def groups_of_envelope(evaluation: Evaluation, exact: Sequence[str]) -> Closure:
+    """Every group that an address is in by its envelope alone, at any depth; it counts whole.
+
+    None where an entry has it, with or without its extension: then that entry is the member.
+    """
+    if not evaluation.mapping.member_address or is_catch_all(exact[0]):
+        return {}
+    direct = [] if entries_of_address(evaluation, exact) else _naming(evaluation, exact[:1])
+    closure: Closure = {}
+    return _climb(evaluation, _add(closure, direct), closure)
 
 
 def _add(closure: Closure, groups: Iterable[Entry]) -> list[Entry]:
@@ -251,11 +333,12 @@ def is_inside(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bool
         return True
     if ("groups", entry.key) in evaluation.derived:
         return not dns.isdisjoint(groups_around(evaluation, entry))
-    if evaluation.facts.has_chain and len(dns) <= CHAINED:
+    has_chain = evaluation.facts.has_chain and not evaluation.mapping.member_address
+    if has_chain and len(dns) <= CHAINED:
         return _is_chained(evaluation, entry, dns)
-    closure = _climb(evaluation, entry, dns)
+    closure = _climb(evaluation, [entry], {}, dns)
     inside = not dns.isdisjoint(closure)
-    if not (inside or evaluation.lacking):
+    if not inside and evaluation.is_lasting:
         evaluation.derived["groups", entry.key] = closure  # it went all the way
     return inside
 
@@ -325,7 +408,8 @@ def owns_sender(evaluation: Evaluation, login: Entry | None) -> bool:
 
 
 def _sender_entries(evaluation: Evaluation) -> tuple[Entry, ...]:
-    return entries_of_address(evaluation, exact_forms(evaluation.sender, evaluation.around.delimiter))
+    exact = exact_forms(evaluation.sender, evaluation.around.delimiter)
+    return entries_of_address(evaluation, exact, catch_all=True)
 
 
 def _domain_owners(evaluation: Evaluation) -> frozenset[str]:

@@ -4,6 +4,7 @@ An answer depends on the entries in it, and on those that could come into it:
 
 * who has an address, a login or a domain: on every entry that has it or had it;
 * the groups around an entry: on the groups that name it, on those that come to name it, and on itself;
+* the groups that name an address as a member: on those, and on those that come to name it;
 * what memberOf names: on that group, whose members' entries change with it where the server keeps memberOf;
 * a list: on whom it names as allowed, denied, owner and so on, since servers amend it when they are renamed;
 * what depends on a filter that is not ours (a memberURL, a smtpdAccessURL) or on groups at any depth: on
@@ -19,10 +20,11 @@ from ldappolicy import facts
 from ldappolicy.directory.changes import Members, entry_uuid
 from ldappolicy.entry import Entry, key_of_dn, without_uid
 from ldappolicy.facts import Lookup
-from ldappolicy.mapping import Mapping
+from ldappolicy.mapping import Mapping, addresses_in
 
 # What answers depend on besides DNs and identities; no DN begins with a blank.
 _LOGIN, _UID, _DYNAMIC, _CARRYING, _FILTER = " login ", " uid ", " dynamic", " carrying", " filter"
+_ADDRESSED = " addressed "
 
 
 class Dependencies:
@@ -63,7 +65,7 @@ class Dependencies:
             if entry is not None:
                 tags |= {entry.key, entry_uuid(entry), *self._values(entry)}
                 lookups |= self._who_has(entry)
-        tags |= set(self._members_touched(before, after, members))
+        tags |= {*self._members_touched(before, after, members), *self._addresses_touched(before, after)}
         for tag in tags:
             dependent = self._dependent.pop(tag, ())
             self.size -= len(dependent)
@@ -108,6 +110,13 @@ class Dependencies:
             then, now = (_values_of(entry, names) for entry in (before, after))
             yield from map(tag, then ^ now)
 
+    def _addresses_touched(self, before: Entry | None, after: Entry | None) -> Iterator[str]:
+        """The addresses that are members now and were not, or were and are not."""
+        for name in self._mapping.member_address:
+            then, now = (_values_of(entry, (name,)) for entry in (before, after))
+            differing = Entry("", {name: then ^ now})
+            yield from (_ADDRESSED + address for address in addresses_in(differing, name))
+
 
 def _own_tags(lookup: Lookup) -> Iterator[str]:
     match lookup:
@@ -116,6 +125,8 @@ def _own_tags(lookup: Lookup) -> Iterator[str]:
         case ("groups", dn, *logins):
             yield key_of_dn(dn)
             yield from map(_uid, logins)
+        case ("addressed", address):
+            yield _ADDRESSED + address
         case ("entry", dn):
             yield key_of_dn(dn)
         case ("dynamic",):

@@ -77,7 +77,7 @@ async def read(directory: Directory, where: Where, mapping: Mapping, named: Iter
 def _names(mapping: Mapping) -> tuple[str, ...]:
     dynamic = ("memberURL",) if mapping.has_dynamic_groups else ()
     own = (*access_names(mapping), *dn_names(mapping), *pattern_names(mapping), *mapping.priority)
-    own += mapping.login_required
+    own += (*mapping.login_required, *mapping.member_address)
     return tuple(dict.fromkeys((*mapping.mail, *mapping.login, *mapping.domain, *own, *dynamic)))
 
 

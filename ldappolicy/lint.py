@@ -13,15 +13,17 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cached_property
 from itertools import pairwise
 
 from ldappolicy import inventory, vocabulary
-from ldappolicy.action import ACTION_WORDS, WHOLE_MESSAGE, Action, Kind, parse_action
-from ldappolicy.address import split_address
+from ldappolicy.action import ACTION_WORDS, Action, Kind, parse_action
+from ldappolicy.address import is_catch_all, split_address
 from ldappolicy.directory import Directory
 from ldappolicy.directory.plan import Where
 from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError
+from ldappolicy.evaluation import DEPTH_LIMIT, MAX_STEPS
 from ldappolicy.foresight import Contents, Foresight, kinds_of
 from ldappolicy.inventory import Inventory
 from ldappolicy.ldap_filter import parse_url
@@ -30,6 +32,7 @@ from ldappolicy.mapping import addresses_in, is_prefixed
 from ldappolicy.policy import (
     IDENTITY_TABLES,
     LISTS,
+    NOBODY_TABLE,
     Covered,
     Fault,
     Item,
@@ -40,11 +43,14 @@ from ldappolicy.policy import (
     TableName,
     TablePart,
     covered,
+    needs_local_domains,
     parse_inline,
     parse_right_hand_side,
     parse_static,
+    reserved_to_policies,
 )
 from ldappolicy.service import Settings
+from ldappolicy.tables import ACCESS
 
 HINTS = 200
 """Unknown names that a similar one is looked for: each costs a millisecond."""
@@ -74,6 +80,7 @@ def check(policies: PolicySet, found: Inventory, settings: Settings, where: Wher
     faults = [*policies.faults, *entries.faults()]
     contents = Contents(policies, entries.sender_values, entries.recipient_values)
     faults += _Policies(policies, contents, writing, found.absent).faults(settings)
+    faults += _SenderDomains(policies, contents, settings, found).faults()
     return tuple(sorted(dict.fromkeys(faults), key=_place))
 
 
@@ -252,8 +259,8 @@ class _Writing:
     def value(self, spot: _Spot, text: str) -> Iterator[Fault]:
         """What is wrong with a right-hand side that an entry carries which is no policy."""
         action = parse_action(text)
-        if action.verb in WHOLE_MESSAGE:
-            yield spot.error(f"{action.verb} acts on whole messages: it counts from policy_base only")
+        if problem := reserved_to_policies(action):
+            yield spot.error(problem)
             return
         yield from (remark.at(spot) for remark in self.action(action))
 
@@ -300,6 +307,7 @@ class _Policies:
             for part in table.parts:
                 yield from self._of_part(part)
         yield from self._long_ways_round()
+        yield from self._too_many_steps()
 
     # ------------------------------------------------------------ policies
 
@@ -308,8 +316,7 @@ class _Policies:
             spot = _Spot(policy.dn, LISTS[name])
             yield from (remark.at(spot) for remark in self._writing.list(items))
             yield from self._in_list(spot, items, name, spot)
-            for reached in sorted(self._reached(items, name)):
-                found = self._classes[reached]
+            for found in self._contents.reached(items, name):
                 place = _Spot(found.dn, "smtpdRestrictions")
                 yield from self._in_list(place, found.items, name, spot)
             yield from self._two_accesses(spot, items, name)
@@ -330,16 +337,6 @@ class _Policies:
             yield spot.error(f"{table} holds no domains, expected the name of a table, as ldap:local_domains")
         else:
             yield from (remark.at(spot) for remark in self._writing.table_name(table))
-
-    def _reached(self, items: Iterable[Item], stage: str) -> set[str]:
-        """Every class that a list leads to, by names and by what its tables hold."""
-        reached: set[str] = set()
-        waiting = [items]
-        while waiting:
-            found = self._contents.classes_in(waiting.pop(), stage) & self._classes.keys()
-            waiting += [self._classes[name].items for name in found - reached]
-            reached |= found
-        return reached
 
     def _in_list(self, place: _Spot, items: Iterable[Item], stage: str, origin: _Spot) -> Iterator[Fault]:
         """What is wrong with items only because of the list that leads to them."""
@@ -362,7 +359,7 @@ class _Policies:
             kind
             for some in lists
             for item in _in_force(some)
-            if item.table is not None and item.table.type == "directory"
+            if item.table == ACCESS
             for kind in kinds_of(item, stage)
         }
         if "recipient" in kinds and len(kinds) > 1:
@@ -415,15 +412,41 @@ class _Policies:
                 yield spot.warning(f"{name!r} is easily taken for the restriction {built_in}")
 
     def _long_ways_round(self) -> Iterator[Fault]:
-        """Classes that reach themselves, but not by names alone: Postfix stops them at a depth of 100."""
+        """Classes that reach themselves, but not by names alone: their evaluation ends by an error only."""
         around = {
             name: self._contents.classes_in(found.items) & self._classes.keys()
             for name, found in self._classes.items()
         }
         for name in sorted(around.keys() - self._policies.looping):
             if name in _all_behind(around, name):
-                text = f"class {name!r} can reach itself through a table: past 100 levels that is an error"
-                yield Fault(False, self._classes[name].dn, "smtpdRestrictions", text)
+                text = f"class {name!r} can reach itself through a table: that has no end, and is an error"
+                yield Fault(True, self._classes[name].dn, "smtpdRestrictions", text)
+
+    def _too_many_steps(self) -> Iterator[Fault]:
+        """Lists that take more steps than an evaluation has, by the classes that they name alone."""
+        known: dict[str, int] = {}
+        for name, found in self._classes.items():
+            if name not in self._policies.looping and self._steps(found.items, known) > MAX_STEPS:
+                text = f"class {name!r} takes more than the {MAX_STEPS:,} steps that an evaluation may have"
+                yield Fault(True, found.dn, "smtpdRestrictions", text)
+        for policy in self._good:
+            for name, items in policy.lists.items():
+                if self._steps(items, known) > MAX_STEPS:
+                    text = f"it takes more than the {MAX_STEPS:,} steps that an evaluation may have"
+                    yield Fault(True, policy.dn, LISTS[name], text)
+
+    def _steps(self, items: Iterable[Item], known: dict[str, int], depth: int = 0) -> int:
+        """Restrictions that are tried and tables that are consulted, where nothing ends the list before."""
+        steps = 0
+        for item in (covering.item for covering in covered(items)):
+            steps += 1 if item.table is None else 2
+            found = self._classes.get(item.name)
+            if found is None or item.name in self._policies.looping or depth > DEPTH_LIMIT:
+                continue
+            if item.name not in known:
+                known[item.name] = self._steps(found.items, known, depth + 1)
+            steps += known[item.name]
+        return steps
 
     # ------------------------------------------------------------ tables
 
@@ -454,6 +477,62 @@ class _Policies:
             not policy.parent_domain_matches_subdomains
             or (policy.local_domains is not None and policy.local_domains.name.casefold() == table)
             for policy in self._good
+        )
+
+
+class _SenderDomains:
+    """What directory:nobody, as a check of senders, makes of smtpdLocalDomains."""
+
+    def __init__(self, policies: PolicySet, contents: Contents, settings: Settings, found: Inventory) -> None:
+        self._policies = policies
+        self._contents = contents
+        self._naming = settings.choices.naming
+        self._mapping = settings.mapping
+        self._found = found
+
+    def faults(self) -> Iterator[Fault]:
+        """Policies that do not say which domains are ours, and domains of ours without an entry."""
+        for policy in self._policies.policies.values():
+            if isinstance(policy, Policy):
+                asking = [place for name in policy.lists for place in self._asking(policy, name)]
+                if policy.local_domains is None:
+                    text = f"{NOBODY_TABLE} asks which addresses are ours, expected smtpdLocalDomains in"
+                    yield from (place.error(f"{text} {policy.dn}") for place in asking)
+                elif asking:
+                    yield from self._without_entries(policy, policy.local_domains)
+
+    def _asking(self, policy: Policy, name: str) -> Iterator[_Spot]:
+        """The list, or the classes that it leads to, that look for nobody's sender addresses."""
+        if needs_local_domains(policy.lists[name], name):
+            yield _Spot(policy.dn, LISTS[name])
+        for found in self._contents.reached(policy.lists[name], name):
+            if needs_local_domains(found.items, name):
+                yield _Spot(found.dn, "smtpdRestrictions")
+
+    def _without_entries(self, policy: Policy, table: TableName) -> Iterator[Fault]:
+        domains = self._held
+        listed = self._contents.keys_of(table)
+        empty = [key for key in listed if key and not self._has_entries(key, domains)]
+        if empty:
+            more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
+            what = f"no entry has an address in {', '.join(empty[:_NAMED])}{more}"
+            text = f"{what}: {NOBODY_TABLE} refuses every sender there"
+            yield Fault(False, policy.dn, "smtpdLocalDomains", text)
+
+    def _has_entries(self, key: str, domains: frozenset[str]) -> bool:
+        """Whether an entry has an address in a domain, or it is none that is asked for."""
+        if key.startswith("."):
+            return any(domain.endswith(key) for domain in domains)
+        return key in domains or not self._naming.is_asked_for(key)
+
+    @cached_property
+    def _held(self) -> frozenset[str]:
+        """The domains that entries have addresses in."""
+        return frozenset(
+            split_address(address)[1]
+            for entry in self._found.entries
+            if entry.key in self._found.owners
+            for address in self._mapping.addresses_of(entry)
         )
 
 
@@ -519,6 +598,7 @@ class _Entries:
         self._found = found
         self._mapping: AttributeMapping = settings.mapping
         self._where = where
+        self._realms = settings.choices.naming.login_realms
         self._writing = writing
         self._bases = (normal_dn(settings.search_base), normal_dn(settings.policy_base))
         self.sender_values = self._values(
@@ -543,8 +623,10 @@ class _Entries:
             yield from self._urls(entry)
             yield from self._delivery(entry)
         yield from self._unread_addresses()
+        yield from self._catch_alls_as_members()
         yield from self._shared_addresses()
         yield from self._shared_logins()
+        yield from self._shared_by_realm()
         yield from self._shared_domains()
 
     def _deciding(self) -> Iterator[Entry]:
@@ -630,6 +712,14 @@ class _Entries:
                     if ":" not in value:
                         yield Fault(False, entry.dn, name, f"{value!r} is not read, expected smtp: before it")
 
+    def _catch_alls_as_members(self) -> Iterator[Fault]:
+        """Whole domains that a group is meant to have for members."""
+        for name in self._mapping.member_address:
+            for entry in self._found.entries:
+                for address in filter(is_catch_all, addresses_in(entry, name)):
+                    text = f"{address!r} is ignored, expected the address of a member"
+                    yield Fault(True, entry.dn, name, text)
+
     # ------------------------------------------------------------ entries that share something
 
     def _shared_addresses(self) -> Iterator[Fault]:
@@ -654,6 +744,26 @@ class _Entries:
                 others = _others(entry, entries)
                 text = f"login {login!r} belongs to {others} as well: it is unavailable, expected one entry"
                 yield Fault(True, entry.dn, name, text)
+
+    def _shared_by_realm(self) -> Iterator[Fault]:
+        """Addresses that are a login with its realm of somebody else."""
+        if not self._realms:
+            return
+        mapping = self._mapping
+        logins = {
+            login: entry
+            for entry in self._found.entries
+            for name in mapping.login
+            for login in _folded_values(entry, name)
+        }
+        for entry in self._found.entries:
+            for name in mapping.mail:
+                for address in addresses_in(entry, name):
+                    local, _, domain = address.rpartition("@")
+                    other = logins.get(local) if domain in self._realms and address not in logins else None
+                    if other is not None and other is not entry:
+                        text = f"as a login {address!r} belongs to {other.dn} as well, without its realm"
+                        yield Fault(True, entry.dn, name, f"{text}: it is unavailable, expected one entry")
 
     def _shared_domains(self) -> Iterator[Fault]:
         mapping = self._mapping

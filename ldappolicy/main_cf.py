@@ -44,6 +44,7 @@ DEFAULTS: Mapping[str, str] = {
     "mydestination": "$myhostname, localhost.$mydomain, localhost",
     "mynetworks_style": _COMPATIBLE % ("2", "subnet", "host"),
     "myorigin": "$myhostname",
+    "propagate_unmatched_extensions": "canonical, virtual",
     "parent_domain_matches_subdomains": "debug_peer_list,fast_flush_domains,mynetworks,"
     "permit_mx_backup_networks,qmqpd_authorized_clients,relay_domains,smtpd_access_maps",
     "proxy_interfaces": "",
@@ -72,7 +73,9 @@ DEFAULTS: Mapping[str, str] = {
     "soft_bounce": "no",
     "swap_bangpath": "yes",
     "virtual_alias_domains": "$virtual_alias_maps",
+    "virtual_alias_expansion_limit": "1000",
     "virtual_alias_maps": "$virtual_maps",
+    "virtual_alias_recursion_limit": "1000",
     "virtual_mailbox_domains": "$virtual_mailbox_maps",
     "virtual_mailbox_maps": "",
     "virtual_maps": "",
@@ -138,7 +141,8 @@ class MainCf:
         if name in self.definitions:
             return self.definitions[name].value
         if name == "config_directory":
-            return _literally(str(self.path.parent))
+            # Typed in its folder, main.cf has no other, and lists take names of files from the root only.
+            return _literally(str(self.path.parent.absolute()))
         if name == "mydomain":
             hostname = self._hostname()
             return None if hostname is None else _domain_of(hostname)

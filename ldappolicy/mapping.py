@@ -30,6 +30,7 @@ Names = tuple[str, ...]
 
 PREFIX = "smtp:"
 _PREFIXED = frozenset(("proxyaddresses",))
+_MEMBERS = frozenset(("member", "member_address"))
 _NO_DN = frozenset(("memberuid", "memberurl", "primarygroupid"))
 
 DELIVERY_RESTRICTIONS = frozenset(("authorig", "unauthorig", "dlmemsubmitperms", "dlmemrejectperms"))
@@ -43,6 +44,7 @@ class Mapping:
     mail: Names = ("mail", "mailAlternateAddress", "mailLocalAddress")
     login: Names = ("uid",)
     member: Names = ("member", "uniqueMember", "memberUid", "memberURL")
+    member_address: Names = ()
     owner: Names = ("owner",)
     domain: Names = ("associatedDomain",)
     allowed_sender: Names = ("smtpdAllowedSender",)
@@ -141,7 +143,7 @@ class Mapping:
     @cached_property
     def read_attributes(self) -> Names:
         """Everything of users, groups, lists and domains that decisions use: never a group's members."""
-        own = (getattr(self, field.name) for field in fields(self) if field.name != "member")
+        own = (getattr(self, field.name) for field in fields(self) if field.name not in _MEMBERS)
         sid = ("primaryGroupID", "objectSid") if self.primary_group else ()
         return tuple(dict.fromkeys((*chain.from_iterable(own), *sid)))
 

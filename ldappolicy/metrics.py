@@ -115,8 +115,10 @@ def take(
 
 
 def _counts(counters: Counters) -> Iterator[tuple[str, tuple[str, ...], int]]:
-    for labels, number in counters.requests.values().items():
-        yield "requests", labels, number
+    known, unknown = counters.requests.values(), counters.unknown_logins.values()
+    for labels in dict.fromkeys((*known, *unknown)):
+        yield "requests", labels, known.get(labels, 0) + unknown.get(labels, 0)
+    yield "unknown_logins", (), sum(unknown.values())
     for name in ("shadow", "searches", "cache", "changes"):
         for label, number in getattr(counters, name).values().items():
             yield name, (label,), number
@@ -245,6 +247,12 @@ _COUNTERS = (
         (),
     ),
     (
+        "unknown_logins",
+        "ldappolicy_unknown_logins",
+        "Requests with a login that belongs to nobody in the directory, of those that asked whose it is.",
+        (),
+    ),
+    (
         "searches",
         "ldappolicy_directory_searches",
         "Searches by outcome: success, timeout, unavailable, or the name of an LDAP result code.",
@@ -282,6 +290,7 @@ _FROM_THE_START = (
     *(("cache", (result,)) for result in ("hit", "miss", "stale")),
     *(("searches", (outcome,)) for outcome in ("success", "timeout", "unavailable")),
     ("protocol_errors", ()),
+    ("unknown_logins", ()),
 )
 """Shown as 0 until they happen, so that a rate sees the first one."""
 

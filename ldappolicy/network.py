@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ldappolicy.address import is_hostname
+from ldappolicy.address import LONGEST_IP, is_hostname
 from ldappolicy.errors import InputError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -61,6 +61,8 @@ def parse_pattern(text: str) -> Pattern:
 
 def parse_client_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The address of a client, or None when it is none (`unknown`, empty)."""
+    if len(text) > LONGEST_IP:
+        return None
     try:
         return ipaddress.ip_address(text)
     except ValueError:

@@ -17,7 +17,7 @@ from itertools import accumulate, islice
 from typing import NamedTuple, TypeVar, cast
 
 from ldappolicy import vocabulary
-from ldappolicy.action import Action, Kind, parse_action, split_list, split_places
+from ldappolicy.action import WHOLE_MESSAGE, Action, Kind, parse_action, split_list, split_places
 from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.ldap_filter import parse_url
@@ -53,6 +53,7 @@ POLICY_ATTRIBUTES = (
 
 IDENTITY_TABLES = {
     ("directory", "access"): frozenset(("sender", "sasl", "recipient")),
+    ("directory", "nobody"): frozenset(("sender", "sasl")),
     ("recipient", "members"): frozenset(("sender", "sasl")),
     ("recipient", "owners"): frozenset(("sender", "sasl")),
     ("recipient", "moderators"): frozenset(("sender", "sasl")),
@@ -254,6 +255,19 @@ def _fitting(items: Iterable[Item], name: str) -> Iterator[Item]:
         yield item
 
 
+NOBODY_TABLE = TableName("directory", "nobody")
+"""Logins and sender addresses that belong to nobody; which addresses are ours smtpdLocalDomains tells."""
+
+
+def needs_local_domains(items: Iterable[Item], name: str) -> Item | None:
+    """The first item of a list (`name` is one of LISTS) that looks for nobody's sender addresses."""
+    default = vocabulary.DEFAULT_CHECKS.get(name)
+    for item in items:
+        if item.table == NOBODY_TABLE and vocabulary.CHECKS.get(item.name.lower(), default) == "sender":
+            return item
+    return None
+
+
 def parse_right_hand_side(tokens: tuple[str, ...]) -> tuple[Item, ...]:
     """A list that stands in a table or attribute: what does not parse is an error when reached."""
     if tokens in DELIVERY:
@@ -264,6 +278,18 @@ def parse_right_hand_side(tokens: tuple[str, ...]) -> tuple[Item, ...]:
     except InputError as fault:
         items.append(Item(" ".join(tokens), fault=str(fault)))
     return tuple(items)
+
+
+def reserved_to_policies(action: Action) -> str:
+    """Why a right-hand side counts from entries under policy_base only; "" where it does anywhere.
+
+    Whoever may edit one list, or an entry of their own, must not redirect the mail of all, nor stop it.
+    """
+    what = f"{action.verb} acts on whole messages" if action.verb in WHOLE_MESSAGE else ""
+    if "sleep" in map(str.lower, action.tokens):
+        sleeps = any(item.name.lower() == "sleep" for item in parse_right_hand_side(action.tokens))
+        what = "sleep holds a process of Postfix's" if sleeps else ""
+    return what and f"{what}: it counts from policy_base only"
 
 
 def _items(tokens: Iterable[str]) -> Iterator[Item]:
@@ -319,11 +345,19 @@ def _argument(name: str, waiting: Iterable[str], expected: str) -> str:
 
 def _with_domain(name: str, argument: str) -> Item:
     """A restriction that is handed back with its argument: no reply may hold a colon."""
-    if name.lower() == "sleep" and not (argument.isascii() and argument.isdigit()):
-        return Item(name, argument=argument, fault=f"sleep is followed by {argument!r}, expected a number")
+    if name.lower() == "sleep" and not _is_short(argument):
+        expected = f"a number of seconds, at most {vocabulary.MAX_SLEEP_S}"
+        fault = f"sleep is followed by {argument!r}, expected {expected}"
+        return Item(name, argument=argument, fault=fault)
     if not argument.isprintable() or not set(argument).isdisjoint(" ,:{}"):
         return Item(name, argument=argument, fault=f"argument {argument!r} of {name} cannot stand in a reply")
     return Item(name, argument=argument)
+
+
+def _is_short(seconds: str) -> bool:
+    """Whether it is a number of seconds that a process of Postfix's may be held for."""
+    is_number = seconds.isascii() and seconds.isdigit()
+    return is_number and len(seconds.lstrip("0")) <= 2 and int(seconds) <= vocabulary.MAX_SLEEP_S
 
 
 def _table_name(text: str) -> TableName:
@@ -441,6 +475,11 @@ def parse_policy(entry: Entry) -> Policy:
         raise InputError(f"smtpdParentDomainMatchesSubdomains: {parents!r} is neither TRUE nor FALSE")
     networks = _one(entry, "smtpdMynetworks")
     local = _one(entry, "smtpdLocalDomains")
+    for name, items in lists.items() if not local else ():
+        if item := needs_local_domains(items, name):
+            raise InputError(
+                f"{LISTS[name]}: {item} asks which addresses are ours, expected smtpdLocalDomains"
+            )
     return Policy(
         dn=entry.dn,
         name=_name(entry),

@@ -14,6 +14,8 @@ from ldappolicy.vocabulary import MAY_DEFER, Residue
 
 SERVER_CONFIGURATION_ERROR = "451 4.3.5 Server configuration error"
 TEMPORARY_LOOKUP_FAILURE = "DEFER_IF_PERMIT 4.3.0 Temporary lookup failure"
+FOR_A_WHILE = "450 4.3.0"
+"""The code of a refusal that would be for good, if what it rests on were not past its ttl or missing."""
 
 
 Decider = tuple[tuple[str, ...], str]
@@ -58,7 +60,8 @@ class End(Enum):
 class Refusal:
     """A known refusal: an action with its own code or text, or list items (`items`) that Postfix words.
 
-    `before` are items that have to stand before those when nothing else does.
+    With both, the items stand for it beside a residue. `before` are items that have to stand before them when
+    nothing else does.
     """
 
     wire: str
@@ -70,7 +73,7 @@ class Refusal:
     """The reply when nothing stands before it."""
 
     def __post_init__(self) -> None:
-        alone = join((*self.before, *self.items)) if self.items else self.wire
+        alone = self.wire or join((*self.before, *self.items))
         object.__setattr__(self, "alone", alone)
 
     @property
@@ -131,6 +134,9 @@ class Reply:
 
 DEFER_IF_REJECT = Piece("defer_if_reject", Flag.DEFER_IF_REJECT)
 
+_SHOWN = 10
+"""Of what one reply cannot say, in the message."""
+
 _OK = Reply("OK")
 _DUNNO = Reply("DUNNO")
 _NEEDS_A_REPLY = (End.UNAVAILABLE, End.DISCARDED)
@@ -188,7 +194,8 @@ def _refuse(lists: Sequence[ListOutcome]) -> Reply:
         by, refusal = refusals[0]
         ending = _last_that_may_defer(lists)
     pieces = [piece for at in range(ending + 1) for piece in _refusing(lists[at], last=at == ending)]
-    if not refusal.items and _can_go(pieces, refusal):
+    is_alone = not any(map(_is_left, pieces)) if refusal.items else _can_go(pieces, refusal)
+    if refusal.wire and is_alone:
         return _refused(by, refusal.wire)
     texts = [piece.text for piece in pieces]
     before = () if "defer_if_reject" in texts else refusal.before
@@ -267,7 +274,7 @@ def _known(
         return _flag_alone(flags[Flag.DEFER_IF_PERMIT])
     single = _single_effect(effects)
     if single is None:
-        return _cannot(" and ".join(effects), lists)
+        return _cannot(" and ".join(effects[:_SHOWN]), lists)
     if single and Flag.DEFER_IF_REJECT in flags:
         return _cannot(f"{single} and DEFER_IF_REJECT", lists)
     if single:
@@ -300,7 +307,9 @@ def _unavailable(on_unavailable: str, missed: ListOutcome) -> Reply:
 
 def _cannot(what: str, lists: Sequence[ListOutcome]) -> Reply:
     left = "; ".join(
-        f"{known.name}: {', '.join(piece.text for piece in known.pieces)}" for known in lists if known.pieces
+        f"{known.name}: {', '.join(piece.text for piece in known.pieces[:_SHOWN])}"
+        for known in lists
+        if known.pieces
     )
     error = f"one reply cannot say {what} ({left or 'nothing left to Postfix'})"
     return Reply(SERVER_CONFIGURATION_ERROR, error, by=NOBODY)

@@ -12,7 +12,7 @@ the stream is lost (`unvouch`), for its ttl from then on. Where there is a mirro
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from cachetools import TTLCache
@@ -23,7 +23,7 @@ from ldappolicy.directory.changes import Changed, Deleted, entry_uuid
 from ldappolicy.directory.plan import LONGEST_VALUE, Batch, Held, Planner
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError, Unavailable
-from ldappolicy.facts import Absent, Facts, Found, Lookup, Missed, Outcome
+from ldappolicy.facts import FOREVER, Absent, Facts, Found, Lookup, Missed, Outcome
 from ldappolicy.invalidation import Dependencies
 
 _Asked = dict[Lookup, asyncio.Future[Outcome]]
@@ -41,7 +41,6 @@ ECHO = 60.0
 """Seconds in which requests may be in hand that a mirror, which was given up, has answered in part."""
 
 _NEVER = float("-inf")
-_FOREVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Limits:
     max_stale: float = 14_400.0
 
 
-_CHOSEN = frozenset(("mail", "login", "domain", "url"))
+_CHOSEN = frozenset(("mail", "login", "domain", "addressed", "url"))
 """Kinds of lookups whose keys clients choose: absent ones are kept apart, or a flood would sweep the rest."""
 
 Remembered = tuple[Lookup, tuple[Entry, ...], float]
@@ -104,9 +103,9 @@ class Resolver:
         self._under_way: _Asked = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked_again_since = _NEVER
-        self._vouched_since = _FOREVER
+        self._vouched_since = FOREVER
         self._vouched_until = _NEVER
-        self._gap = (_FOREVER, _NEVER)
+        self._gap = (FOREVER, _NEVER)
         self._changes = 0
         self.current_until = _NEVER
         """Until when `facts` need not be asked for: they are `current`, those of the last call."""
@@ -123,7 +122,7 @@ class Resolver:
             now = self.clock()
         if now >= self.current_until:
             # What is not vouched for is looked up in the caches now and then: unused, it would be let go of.
-            is_over = self._trusted_until < _FOREVER or len(self._hot) > self._limits.size
+            is_over = self._trusted_until < FOREVER or len(self._hot) > self._limits.size
             if is_over or self.directory.features != self._features:
                 self._forget_hot()
             self.current_until = now + min(HOT_SECONDS, self._limits.ttl / 10, self._limits.negative_ttl / 10)
@@ -131,7 +130,7 @@ class Resolver:
 
     def _forget_hot(self) -> None:
         self._hot = _Hot(self._heat)
-        self._trusted_until = self._oldest = _FOREVER
+        self._trusted_until = self._oldest = FOREVER
         features = self._features = self.directory.features
         chained = self._planner.mapping.in_chain and features.is_active_directory and self._mirror is None
         get, tells_apart = self._hot.__getitem__, features.has_matched_values
@@ -144,34 +143,42 @@ class Resolver:
     def _heat(self, lookup: Lookup) -> Found | Absent | None:
         """The outcome, which from now on is found by one look; not for much longer than it is trusted."""
         now = self.clock()
-        outcome = self._fresh(lookup, now)
+        mirrored = self._fresh_in_mirror(lookup, now)
+        outcome = mirrored or self._fresh(lookup, now)
         if outcome is None:
             return None
         if len(lookup[-1]) > LONGEST_VALUE:
             return outcome  # nobody has it, and clients choose it
-        self._hot[lookup] = outcome
-        if len(self._hot) > self._limits.size:
-            self.current_until = _NEVER
         told = self._is_told(lookup, outcome)
-        is_vouched = told and self._vouched_until == _FOREVER
+        is_vouched = told and self._vouched_until == FOREVER
         if is_vouched and (outcome.at == now or self._valid_at(outcome.at, now) == now):
+            self._keep_hot(lookup, outcome)
             return outcome  # until a change is told, or none is any more
         valid_at = self._valid_at(outcome.at, now) if told else outcome.at
         self._oldest = min(self._oldest, valid_at)
-        self._trusted_until = min(self._trusted_until, valid_at + self._ttl(outcome))
+        turns_at = valid_at + (self._limits.ttl if mirrored else self._ttl(outcome))
+        if turns_at < self.current_until:
+            return replace(outcome, turns_at=turns_at)  # nothing that is kept may rest on it
+        self._keep_hot(lookup, outcome)
+        self._trusted_until = min(self._trusted_until, turns_at)
         return outcome
+
+    def _keep_hot(self, lookup: Lookup, outcome: Found | Absent) -> None:
+        self._hot[lookup] = outcome
+        if len(self._hot) > self._limits.size:
+            self.current_until = _NEVER
 
     def _ttl(self, outcome: Found | Absent) -> float:
         return self._limits.ttl if isinstance(outcome, Found) else self._limits.negative_ttl
 
-    def _fresh(self, lookup: Lookup, now: float) -> Found | Absent | None:
+    def _fresh_in_mirror(self, lookup: Lookup, now: float) -> Found | Absent | None:
         ttl = self._limits.ttl
-        is_fresh = (self._vouched_until == _FOREVER and ttl > 0) or self._is_fresh(
-            self._vouched_at(now), ttl, now
-        )
-        mirrored = self._mirrored(lookup, now) if is_fresh else None
-        if mirrored is not None:
-            return mirrored
+        is_vouched = self._vouched_until == FOREVER and ttl > 0
+        if self._mirror is None or not (is_vouched or self._is_fresh(self._vouched_at(now), ttl, now)):
+            return None
+        return self._mirrored(lookup, now)
+
+    def _fresh(self, lookup: Lookup, now: float) -> Found | Absent | None:
         known = self._found.get(lookup) or self._absent.get(lookup)
         if known is not None:
             is_fresh = self._is_fresh(known.at, self._ttl(known), now, told=self._is_told(lookup, known))
@@ -244,8 +251,8 @@ class Resolver:
         """
         known = (self._valid_at(one.at, now) for one in outcomes if not isinstance(one, Missed))
         oldest = min(known, default=self._oldest) if outcomes else self._oldest
-        if oldest == _FOREVER:
-            return 0.0 if self._vouched_until == _FOREVER else None
+        if oldest == FOREVER:
+            return 0.0 if self._vouched_until == FOREVER else None
         return max(0.0, now - min(oldest, self._oldest))
 
     def vouch(self) -> None:
@@ -255,7 +262,7 @@ class Resolver:
         if _NEVER < self._vouched_until < now:
             # Who was asked meanwhile may have been another server, which was behind.
             self._gap = (min(self._gap[0], self._vouched_until), now)
-        self._vouched_until = _FOREVER
+        self._vouched_until = FOREVER
         self._forget_hot()
 
     def unvouch(self) -> None:
@@ -307,9 +314,9 @@ class Resolver:
         self._changes += 1
         self._asked_again_since = self._vouched_since = self.clock()
         self._under_way = dict(self._queued)
-        self._gap = (_FOREVER, _NEVER)
+        self._gap = (FOREVER, _NEVER)
         if self._vouched_until == _NEVER:
-            self._vouched_since = _FOREVER
+            self._vouched_since = FOREVER
         self._forget_hot()
 
     # ------------------------------------------------------------ asking
@@ -340,12 +347,19 @@ class Resolver:
     def last_known(self, lookup: Lookup, reason: str) -> Outcome:
         """The last answer while it is younger than max_stale, else that it is unavailable."""
         now = self.clock()
-        known = (self._mirrored(lookup, now), self._found.get(lookup), self._absent.get(lookup))
+        mirrored = self._mirrored(lookup, now)
+        known = (mirrored, self._found.get(lookup), self._absent.get(lookup))
         valid = {self._valid_at(one.at, now): one for one in known if one is not None}
         if not valid or now - max(valid) >= self._limits.max_stale:
             return Missed(reason)
         self._stale.add()
-        return valid[max(valid)]
+        valid_at = max(valid)
+        last = valid[valid_at]
+        fresh_until = valid_at if self._is_told(lookup, last) else last.at
+        fresh_until += self._limits.ttl if last is mirrored else self._ttl(last)
+        if now < fresh_until:
+            return replace(last, turns_at=fresh_until)
+        return replace(last, turns_at=valid_at + self._limits.max_stale, is_stale=True)
 
     def _start(self) -> None:
         """Begins the searches; they go on when the request that began them gives up."""

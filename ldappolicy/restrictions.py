@@ -15,6 +15,7 @@ from ldappolicy.address import (
     is_hostname,
     is_routed,
     is_unicode_hostname,
+    single_key,
     split_address,
     strip_dot,
 )
@@ -25,6 +26,7 @@ from ldappolicy.evaluation import (
     TEMPORARY_FAILURE,
     Evaluation,
     MissedLookup,
+    Naming,
     ServerConfigurationError,
     Skip,
     Step,
@@ -242,6 +244,7 @@ class LocalDomains:
         """Whether the table has the domain; raises MissedLookup."""
         if self._name.type == "fail":
             raise ServerConfigurationError(f"smtpdLocalDomains names {self._name}, a table that failed")
+        evaluation.spend_step()
         return self._finder(evaluation, tables.local_domain_subject(domain)) is not None
 
 
@@ -347,6 +350,7 @@ def _check(kind: str, finder: Finder) -> Step:
 
     def step(evaluation: Evaluation) -> int:
         try:
+            evaluation.spend_step()
             subject = subject_of(evaluation)
             action = None if subject is None else finder(evaluation, subject)
         except MissedLookup as missed:
@@ -398,6 +402,7 @@ def _recipient_check(finder: Finder) -> Step:
 
 
 def _check_recipient(evaluation: Evaluation, finder: Finder, form: str) -> int:
+    evaluation.spend_step()
     action = finder(evaluation, tables.address_subject(evaluation, form))
     if action is None:
         evaluation.reason = "no key found"
@@ -445,8 +450,9 @@ def _certificate_check(finder: Finder) -> Step:
         for print_ in (request.ccert_fingerprint, request.ccert_pubkey_fingerprint):
             if print_:
                 key = print_.casefold()
+                evaluation.spend_step()
                 try:
-                    action = finder(evaluation, Subject((key,), (key,)))
+                    action = finder(evaluation, Subject((key,), single_key(key)))
                 except MissedLookup as missed:
                     return evaluation.unavailable(missed)
                 status = DUNNO if action is None else evaluation.apply(action, False)
@@ -466,13 +472,14 @@ class Program:
     Everything is resolved when it is made; a name that means nothing is a step that says so.
     """
 
-    def __init__(self, policy: Policy, policies: PolicySet) -> None:
+    def __init__(self, policy: Policy, policies: PolicySet, naming: Naming) -> None:
         self.policy = policy
         self.dn = policy.dn
         self.myorigin = policy.myorigin
         self.delimiter = policy.recipient_delimiter
         self.parents = policy.parent_domain_matches_subdomains
         self.bases = policies.bases
+        self.naming = naming
         self._policies = policies
         self._classes: dict[str, Steps] = {}
         self._local: LocalDomains | None = None
@@ -517,6 +524,8 @@ class Program:
         name = vocabulary.OLD_NAMES.get(name, name)
         if item.table is not None:
             return self._table_step(name, item.table)
+        if name == "sleep":
+            return lambda evaluation: evaluation.leave_sleep(int(item.argument))
         if name in vocabulary.LEFT_TO_POSTFIX:
             text = f"{name} {item.argument}".strip()
             return _leaving(text, vocabulary.LEFT_TO_POSTFIX[name])

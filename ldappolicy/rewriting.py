@@ -64,6 +64,41 @@ def rewrite(address: str, myorigin: str, is_local: Callable[[str], bool]) -> str
     return _resolve(_internal(_rewrite_tree(_scan(_external(address)), myorigin)), myorigin, is_local)
 
 
+def completed(address: str, myorigin: str, mydomain: str = "") -> str:
+    """What trivial-rewrite(8) makes of an address in a table: its canonical form, in internal form.
+
+    With `mydomain` a domain without a dot is completed (append_dot_mydomain).
+    """
+    tokens = _rewrite_tree(_scan(_external(address)), myorigin)
+    at = _last(tokens, "@")
+    domain = [] if at is None else tokens[at + 1 :]
+    is_short = len(domain) == 1 and isinstance(domain[0], _Word) and domain[0].kind != "literal"
+    return _internal([*tokens, ".", *_scan(mydomain)] if mydomain and is_short else tokens)
+
+
+def addresses_in(text: str) -> tuple[str, ...]:
+    """The addresses of a list as tables hold them (tok822_parse), each in internal form, not completed.
+
+    A comma, a semicolon and two words beside one another separate; of `phrase <address>` only the address
+    counts, of `group: address;` what is in it.
+    """
+    tokens = _scan(text)
+    found: list[Tokens] = [[]]
+    firm = 0  # what stands before this place cannot turn out to be a phrase
+    for at, part in enumerate(tokens):
+        ends_name = part == ":" and ";" in tokens[at:]
+        if part == "<" or ends_name:
+            del found[firm:]
+        if part in (",", ";", "<", ">") or ends_name:
+            found.append([])
+            firm = len(found) - 1 if part != "<" else firm
+            continue
+        if isinstance(part, _Word) and found[-1] and isinstance(found[-1][-1], _Word):
+            found.append([])
+        found[-1].append(part)
+    return tuple(_internal(one) for one in found if one)
+
+
 def _resolve(address: str, myorigin: str, is_local: Callable[[str], bool]) -> str:
     """resolve_addr: takes local domains off until a domain is left that is not, or no routing."""
     tokens = _scan(_external(address))

@@ -21,6 +21,7 @@ from ldappolicy.directory import Scope, Search
 from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.errors import ConfigError
 from ldappolicy.evaluate import Choices, Decision, Evaluator, Lacking
+from ldappolicy.evaluation import SHOWN
 from ldappolicy.facts import Facts, Lookup, Missed, Outcome
 from ldappolicy.ldap_filter import And, Equality, Or, Present
 from ldappolicy.log import Limited
@@ -156,7 +157,8 @@ class Service:
             concluded = self._conclude(request, decision, began)
             assert concluded.action is not None
             ready = Ready(encode_reply(concluded.action), concluded.tally, concluded.line)
-            if concluded.is_lasting and len(self._shared) < MOST_SHARED:
+            is_alike = concluded.is_lasting and not decision.unknown_login  # of those the log names some
+            if is_alike and len(self._shared) < MOST_SHARED:
                 alike = Ready(ready.reply, ready.tally)
                 self._shared[id(decision)] = _Shared(decision, alike, is_logged=bool(ready.line))
             return ready, concluded.is_lasting
@@ -205,7 +207,8 @@ class Service:
         action, number = self._numbered(decision, action)
         seconds = self._clock() - began
         self._durations.observe(seconds)
-        tally = self.counters.requests[action_label(action), decision.policy]
+        family = self.counters.unknown_logins if decision.unknown_login else self.counters.requests
+        tally = family[action_label(action), decision.policy]
         tally.value += 1
         for would in withheld:
             self.counters.shadow[action_label(would)].value += 1
@@ -213,8 +216,8 @@ class Service:
         line = ""
         if self._decisions is not None and self._decisions.wants(decision):
             line = self._write(request, decision, seconds, self.resolver.age(began, asked), number)
-        is_plain = not (decision.notes or decision.outages or decision.error or decision.unavailable)
-        return _Concluded(action, tally, line, is_lasting=is_plain and not withheld and not number)
+        told = decision.notes or decision.outages or decision.error or decision.unavailable or withheld
+        return _Concluded(action, tally, line, is_lasting=not (told or number or decision.is_passing))
 
     def _numbered(self, decision: Decision, action: str | None) -> tuple[str | None, str]:
         """The action with the number of a decision that is logged behind its text, if so configured."""
@@ -285,6 +288,9 @@ class Service:
         """Logs what is wrong about a decision."""
         for outage in decision.outages:
             self._warnings.log(logging.WARNING, f"unavailable: {outage}", key=outage.partition(": ")[2])
+        if decision.unknown_login:
+            login = repr(request.sasl_username[:SHOWN])
+            self._warnings.log(logging.WARNING, f"login {login} belongs to nobody", key="unknown login")
         if decision.error:
             logger.error(
                 "server configuration error: %s (%s)", decision.error, _description(request, decision)

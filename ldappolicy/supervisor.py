@@ -26,6 +26,7 @@ from pathlib import Path
 from ldappolicy import config as configuration
 from ldappolicy.config import Config
 from ldappolicy.daemon import DEFAULT_TIMING, Timing, cancelled, say_what_needs_a_restart, set_up_log, try_out
+from ldappolicy.directory.ldap import Refusals
 from ldappolicy.directory.ldif import Extent
 from ldappolicy.doors import Counts, Door, open_doors
 from ldappolicy.errors import ConfigError, InputError, Unavailable
@@ -88,6 +89,8 @@ class Supervisor:
         self._doors: list[Door] = []
         self._shared = os.memfd_create("ldappolicy-connections")
         self._counts = Counts.made(self._shared, self.count)
+        self._refused_secrets = os.memfd_create("ldappolicy-refusals")
+        self._refusals = Refusals(self._refused_secrets)
         self._children: dict[int, _Child] = {}
         self._refused: dict[int, list[str]] = {}
         self._ended = merged([])
@@ -214,10 +217,10 @@ class Supervisor:
         with theirs:
             channel = await Channel.over(ours)
             doors = [door.socket.fileno() for door in self._doors]
-            control, counts = theirs.fileno(), self._shared
+            control, counts, refusals = theirs.fileno(), self._shared, self._refused_secrets
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *self._command, str(control), stdin=DEVNULL, pass_fds=(control, counts, *doors)
+                    *self._command, str(control), stdin=DEVNULL, pass_fds=(control, counts, refusals, *doors)
                 )
             except OSError:
                 channel.close()
@@ -231,6 +234,7 @@ class Supervisor:
             doors=doors,
             counts=counts,
             count=self.count,
+            refusals=refusals,
             timing=asdict(self._timing),
             held=asdict(self._held) if self._held is not None else None,
         )
@@ -309,7 +313,7 @@ class Supervisor:
         """Tries a configuration, then has every worker swap to it; those that start get it as well."""
         config = self._parsed(text)
         say_what_needs_a_restart(self.config, config)
-        await try_out(config, self.config, self._held)
+        await try_out(config, self.config, self._refusals, self._held)
         self._held = self._held if config.directory.ldif == self.config.directory.ldif else None
         self._text, self.config, self._turn = text, config, self._turn + 1
         set_up_log(config, is_alone=False)

@@ -7,11 +7,11 @@ a URL. A lookup that is lacking counts as "not found", while all else that could
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple, cast
 
 from ldappolicy import facts, identity
-from ldappolicy.action import WHOLE_MESSAGE, Action, Kind, parse_action
+from ldappolicy.action import Action, Kind, parse_action
 from ldappolicy.address import (
     NULL_SENDER_KEY,
     REMEMBERED,
@@ -21,12 +21,13 @@ from ldappolicy.address import (
     exact_forms,
     fold,
     local_domain_keys,
+    single_key,
     split_address,
 )
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
 from ldappolicy.evaluation import SHOWN, Evaluation, MissedLookup, ServerConfigurationError, Skip
-from ldappolicy.facts import Absent, Facts, Found
+from ldappolicy.facts import FOREVER, Absent, Facts, Found, Lookup
 from ldappolicy.learned import Values
 from ldappolicy.mapping import Mapping as AttributeMapping
 from ldappolicy.network import parse_client_address
@@ -35,6 +36,7 @@ from ldappolicy.policy import (
     DENIED_SENDERS,
     IDENTITY_TABLES,
     LOGIN_REQUIRED,
+    NOBODY_TABLE,
     NOT_AUTHORIZED,
     Broken,
     PolicySet,
@@ -43,6 +45,7 @@ from ldappolicy.policy import (
     TablePart,
     parse_inline,
     parse_static,
+    reserved_to_policies,
 )
 from ldappolicy.residue import SERVER_CONFIGURATION_ERROR
 from ldappolicy.rewriting import means_itself
@@ -69,6 +72,11 @@ class Subject(NamedTuple):
             return self.made
         make = _remembered_keys if len(self.exact[0]) <= REMEMBERED else _address_keys
         return make(self.exact[0], self.delimiter, self.parents)
+
+    @property
+    def first(self) -> str:
+        """The first of them, by which the subject is named; empty where it is longer than a key can be."""
+        return next(iter(self.keys), "")
 
 
 def _address_keys(address: str, delimiter: str, parents: bool) -> tuple[str, ...]:
@@ -106,7 +114,7 @@ def sender_subject(evaluation: Evaluation) -> Subject | None:
 def login_subject(evaluation: Evaluation) -> Subject | None:
     """The login, as one key."""
     login = fold(evaluation.request.sasl_username)
-    return Subject((login,), (login,), login=login) if login else None
+    return Subject((login,), single_key(login), login=login) if login else None
 
 
 def client_subject(evaluation: Evaluation) -> Subject | None:
@@ -151,10 +159,10 @@ def local_domain_subject(domain: str) -> Subject:
 def compile_table(name: TableName, policies: PolicySet, check: str) -> Finder:
     """The finder of a table for a check; a table that is none is an error when it is reached."""
     if name.type == "ldap":
-        return _ldap_finder(name, policies.tables.get(name.name.casefold()))
+        return _ldap_finder(name, policies.tables.get(name.name.casefold()), check)
     if name.type == "static":
         action = parse_static(name.name)
-        return lambda evaluation, subject: _traced(evaluation, name, next(iter(subject.keys), ""), action)
+        return lambda evaluation, subject: _traced(evaluation, name, subject.first, action)
     if name.type == "inline":
         return _inline_finder(name)
     if name.type == "fail":
@@ -204,7 +212,7 @@ def _find_line(
     return None
 
 
-def _ldap_finder(name: TableName, table: Table | Broken | None) -> Finder:
+def _ldap_finder(name: TableName, table: Table | Broken | None, check: str) -> Finder:
     if table is None:
         return _error_finder(f"unknown table {str(name)!r}")
     if isinstance(table, Broken):
@@ -216,7 +224,7 @@ def _ldap_finder(name: TableName, table: Table | Broken | None) -> Finder:
 
     def find(evaluation: Evaluation, subject: Subject) -> Action | None:
         found = _find_network(evaluation, name, table, subject) if table.cidr else None
-        return found or _find_joined(evaluation, name, table.parts, subject)
+        return found or _find_joined(evaluation, name, table.parts, subject, by_envelope=check == "sender")
 
     return find
 
@@ -234,7 +242,12 @@ def _find_network(evaluation: Evaluation, name: object, table: Table, subject: S
 
 
 def _find_joined(
-    evaluation: Evaluation, name: object, parts: tuple[TablePart, ...], subject: Subject
+    evaluation: Evaluation,
+    name: object,
+    parts: tuple[TablePart, ...],
+    subject: Subject,
+    *,
+    by_envelope: bool,
 ) -> Action | None:
     """Key by key: a line of any entry, then its members, then its URLs."""
     for key in subject.keys:
@@ -242,7 +255,7 @@ def _find_joined(
             if key in part.lines:
                 return _traced(evaluation, name, key, part.lines[key], part.dn)
         for part in parts:
-            if part.members and _is_member(evaluation, part, subject, key):
+            if part.members and _is_member(evaluation, part, subject, key, by_envelope):
                 return _traced(evaluation, name, key, part.action, part.dn)
         for part in parts:
             if any(evaluation.lookup(facts.url(url, key)) for url in part.urls):
@@ -251,21 +264,24 @@ def _find_joined(
     return None
 
 
-def _is_member(evaluation: Evaluation, part: TablePart, subject: Subject, key: str) -> bool:
+def _is_member(
+    evaluation: Evaluation, part: TablePart, subject: Subject, key: str, by_envelope: bool
+) -> bool:
     """Whether a full address, or the login, belongs to an entry that smtpdAccessMember names."""
     if subject.login:
         login = identity.entry_of_login(evaluation)
         return login is not None and identity.belongs_to(evaluation, login, part.members)
     if key not in subject.exact:
         return False
-    entries = evaluation.lookup(facts.mail(key))
-    return bool(
-        identity.agreed(
-            entries,
-            lambda entry: identity.belongs_to(evaluation, entry, part.members),
-            f"membership in {part.dn}",
-        )
+    entries = identity.entries_with(evaluation, key)
+    inside = identity.agreed(
+        entries,
+        lambda entry: identity.belongs_to(evaluation, entry, part.members),
+        f"membership in {part.dn}",
     )
+    if inside or not by_envelope or key != subject.exact[0]:
+        return bool(inside)
+    return not part.members.isdisjoint(identity.groups_of_envelope(evaluation, subject.exact))
 
 
 # ---------------------------------------------------------------- directory:access
@@ -288,7 +304,9 @@ def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -
     if len(exact) == 1 and _carries_nothing(exact[0], evaluation.facts, evaluation.mapping, recipient):
         return None
     action = _ask_access(evaluation, subject, recipient)
-    if not evaluation.lacking and len(exact[0] if exact else subject.login) <= REMEMBERED:
+    is_told = bool(subject.login) and evaluation.is_unknown_login  # each time
+    is_kept = evaluation.is_lasting and not is_told
+    if is_kept and len(exact[0] if exact else subject.login) <= REMEMBERED:
         evaluation.derived[key] = (action, evaluation.origin)
     return action
 
@@ -302,14 +320,22 @@ def _carries_nothing(address: str, known: Facts, mapping: AttributeMapping, reci
         return False
     outcome = known.get(("mail", address))
     if type(outcome) is Absent:
-        return True
-    if type(outcome) is not Found or type(known.get(_CARRYING)) is not Absent:
+        return outcome.turns_at == FOREVER
+    if type(outcome) is not Found or outcome.turns_at < FOREVER:
+        return False
+    if not _stays_absent(known, _CARRYING):
         return False
     telling = mapping.recipient_telling if recipient else mapping.sender_telling
     carries = False
     for entry in outcome.entries:  # no generator: every new address comes here
         carries = carries or entry.has_any(telling)
     return not carries
+
+
+def _stays_absent(known: Facts, lookup: Lookup) -> bool:
+    """Whether there is no such thing for as long as the facts hold."""
+    outcome = known.get(lookup)
+    return type(outcome) is Absent and outcome.turns_at == FOREVER
 
 
 def access_skip(attribute: str, delimiters: str) -> Skip:
@@ -333,14 +359,19 @@ def access_skip(attribute: str, delimiters: str) -> Skip:
 
 def _ask_access(evaluation: Evaluation, subject: Subject, recipient: bool) -> Action | None:
     """What entry, groups or domain carry; None: nothing. An action on whole messages is an error there."""
-    entries, domain = _owners(evaluation, subject)
+    entries, domain = _owners(evaluation, subject, catch_all=True)
     if recipient and evaluation.lacking and evaluation.mapping.delivery_restrictions:
         _ask_who_sends(evaluation)
 
-    def ask(entry: Entry) -> _Access | None:
-        return _own_access(evaluation, entry, recipient) or _group_access(evaluation, entry, recipient)
+    by_envelope = {} if recipient else _groups_of_sender(evaluation, subject)
 
-    answer = identity.agreed(entries, ask, "its access")
+    def ask(entry: Entry) -> _Access | None:
+        own = _own_access(evaluation, entry, recipient)
+        return own or _group_access(evaluation, entry, recipient, by_envelope)
+
+    answer = identity.agreed(entries, ask, "its access") if entries else None
+    if by_envelope and not entries:
+        answer = _ranked(evaluation, by_envelope, recipient)
     return _told(evaluation, subject, answer or _access_of_domain(evaluation, domain, recipient))
 
 
@@ -348,7 +379,7 @@ def _ask_who_sends(evaluation: Evaluation) -> None:
     """Those whom delivery restrictions are about, so that they are asked for together with the recipient."""
     for subject in (login_subject(evaluation), sender_subject(evaluation)):
         if subject is not None:
-            _owners(evaluation, subject)
+            _owners(evaluation, subject, catch_all=True)
 
 
 def _find_access_behind(evaluation: Evaluation, subject: Subject) -> Action | None:
@@ -356,34 +387,32 @@ def _find_access_behind(evaluation: Evaluation, subject: Subject) -> Action | No
 
     The other form of the recipient, if its entry has none of these, is a check of its own.
     """
-    entries, domain = _owners(evaluation, subject)
+    entries, domain = _owners(evaluation, subject, catch_all=True)
     own = identity.agreed(entries, lambda entry: _own_access(evaluation, entry, recipient=True), "its access")
     if own is None or own.action != DENIED_SENDERS:
         return None
-    answer = identity.agreed(
-        entries, lambda entry: _group_access(evaluation, entry, recipient=True), "its access"
-    )
+    answer = identity.agreed(entries, lambda entry: _group_access(evaluation, entry, True, {}), "its access")
     return _told(evaluation, subject, answer or _access_of_domain(evaluation, domain, recipient=True))
 
 
 def _told(evaluation: Evaluation, subject: Subject, answer: "_Access | None") -> Action | None:
     if answer is None:
         return None
-    action = _traced(evaluation, "directory:access", subject.keys[0], answer.action, answer.dn)
-    if action.verb in WHOLE_MESSAGE:
-        problem = f"{action.verb} acts on whole messages: it counts from policy_base only"
-        return Action(Kind.INVALID, action.text, problem=problem)
-    return action
+    action = _traced(evaluation, "directory:access", subject.first, answer.action, answer.dn)
+    problem = reserved_to_policies(action)
+    return Action(Kind.INVALID, action.text, problem=problem) if problem else action
 
 
-def _owners(evaluation: Evaluation, subject: Subject) -> tuple[tuple[Entry, ...], str]:
-    """The entries that the subject belongs to, and its domain."""
+def _owners(evaluation: Evaluation, subject: Subject, *, catch_all: bool) -> tuple[tuple[Entry, ...], str]:
+    """The entries that the subject belongs to, and its domain; a login never belongs to a catch-all."""
     if subject.login:
-        login = identity.entry_of_login(evaluation)
-        return (login,) if login is not None else (), identity.domain_of_login(evaluation, login)
+        login = identity.identified(evaluation)
+        entries = (login.entry,) if login.entry is not None else ()
+        return entries, identity.domain_of_login(evaluation, login)
     if not subject.exact:
         return (), ""
-    return identity.entries_of_address(evaluation, subject.exact), split_address(subject.exact[0])[1]
+    owners = identity.entries_of_address(evaluation, subject.exact, catch_all=catch_all)
+    return owners, split_address(subject.exact[0])[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,13 +466,28 @@ def _requires_login(evaluation: Evaluation, entry: Entry) -> bool:
     return required
 
 
-def _group_access(evaluation: Evaluation, entry: Entry, recipient: bool) -> _Access | None:
+def _groups_of_sender(evaluation: Evaluation, subject: Subject) -> identity.Closure:
+    """The groups that the sender is in by envelope alone, if any group carries something."""
+    if subject.login or not (subject.exact and evaluation.mapping.member_address):
+        return {}
+    matters = evaluation.lookup(_CARRYING) or _CARRYING in evaluation.lacking
+    return identity.groups_of_envelope(evaluation, subject.exact) if matters else {}
+
+
+def _group_access(
+    evaluation: Evaluation, entry: Entry, recipient: bool, by_envelope: identity.Closure
+) -> _Access | None:
+    """What the groups around an entry, and these others, carry for their members."""
+    if not evaluation.lookup(facts.carrying()) and not identity.is_named_elsewhere(evaluation, entry):
+        return _ranked(evaluation, by_envelope, recipient)
+    return _ranked(evaluation, {**by_envelope, **identity.groups_around(evaluation, entry)}, recipient)
+
+
+def _ranked(evaluation: Evaluation, closure: identity.Closure, recipient: bool) -> _Access | None:
     """What the group with the lowest priority carries for its members."""
     mapping = evaluation.mapping
     by_group = mapping.member_recipient_access if recipient else mapping.member_sender_access
-    if not evaluation.lookup(facts.carrying()) and not identity.is_named_elsewhere(evaluation, entry):
-        return None
-    groups = [group for group in identity.groups_around(evaluation, entry).values() if group is not None]
+    groups = [group for group in closure.values() if group is not None]
     carrying = [group for group in groups if any(group.values(name) for name in by_group)]
     if not carrying:
         return None
@@ -467,7 +511,11 @@ def _access_of_domain(evaluation: Evaluation, domain: str, recipient: bool) -> _
     if not domain:
         return None
     answer = _look_at_domain(evaluation, domain, recipient)
-    if answer is None and not evaluation.lacking and len(domain) <= REMEMBERED:
+    is_plain = answer is None and evaluation.is_lasting and len(domain) <= REMEMBERED
+    if not recipient and evaluation.mapping.member_address:
+        # Somebody without an entry may be a member of what carries something.
+        is_plain = is_plain and _stays_absent(evaluation.facts, _CARRYING)
+    if is_plain and _stays_absent(evaluation.facts, facts.mail(f"@{domain}")):
         evaluation.derived["no access", domain, recipient] = True
     return answer
 
@@ -484,6 +532,39 @@ def _look_at_domain(evaluation: Evaluation, domain: str, recipient: bool) -> _Ac
     return None
 
 
+# ---------------------------------------------------------------- directory:nobody
+
+_REJECT = parse_action("REJECT")
+
+
+def _find_nobody(evaluation: Evaluation, subject: Subject) -> Action | None:
+    """REJECT for a login without an entry, and for a sender address of ours without one."""
+    is_nobodys = _is_nobodys_login if subject.login else _is_nobodys_address
+    found = is_nobodys(evaluation, subject) and not evaluation.lacking
+    if found:
+        return _traced(evaluation, NOBODY_TABLE, subject.keys[0], _REJECT)
+    evaluation.trace_key(NOBODY_TABLE, subject.keys[0], None)
+    return None
+
+
+def _is_nobodys_login(evaluation: Evaluation, subject: Subject) -> bool:
+    return identity.entry_of_login(evaluation) is None
+
+
+def _is_nobodys_address(evaluation: Evaluation, subject: Subject) -> bool:
+    """Addresses in domains that the directory is not asked for are not known to be nobody's."""
+    around = evaluation.around
+    if not around.knows_local_domains:
+        raise ServerConfigurationError(
+            f"{NOBODY_TABLE} asks which addresses are ours, expected smtpdLocalDomains"
+        )
+    domain = split_address(subject.exact[0])[1] if subject.exact else ""
+    if not domain or not around.naming.is_asked_for(domain):
+        return False
+    entries = identity.entries_of_address(evaluation, subject.exact, catch_all=True)
+    return around.is_local(evaluation, domain) and not entries
+
+
 # ---------------------------------------------------------------- the recipient: tables
 
 Test = Callable[[Evaluation, Entry, Subject], bool]
@@ -492,30 +573,46 @@ Test = Callable[[Evaluation, Entry, Subject], bool]
 def _recipient_finder(table: str, test: Test, found: str) -> Finder:
     """A table whose key is found when the recipient's entry says so of the subject."""
     action = parse_action(found)
+    denies = table in _DENYING
 
     def find(evaluation: Evaluation, subject: Subject) -> Action | None:
         if not evaluation.request.recipient or not (subject.exact or subject.login):
             return None
         entries = identity.entries_of_recipient(evaluation)
         if evaluation.lacking:
-            _owners(evaluation, subject)  # so that both are asked for together
+            _owners(evaluation, subject, catch_all=denies)  # so that both are asked for together
+            _is_in_by_envelope(evaluation, subject, identity.NOWHERE)
         if identity.agreed(entries, lambda entry: test(evaluation, entry, subject), table):
-            return _traced(evaluation, table, subject.keys[0], action, entries[0].dn)
-        evaluation.trace_key(table, subject.keys[0], None)
+            return _traced(evaluation, table, subject.first, action, entries[0].dn)
+        evaluation.trace_key(table, subject.first, None)
         return None
 
     return find
 
 
 def _is_list_member(evaluation: Evaluation, target: Entry, subject: Subject) -> bool:
+    dns = frozenset((target.key,))
+
     def inside(entry: Entry) -> bool:
-        return identity.is_inside(evaluation, entry, frozenset((target.key,)))
+        return identity.is_inside(evaluation, entry, dns)
 
-    return bool(identity.agreed(_owners(evaluation, subject)[0], inside, f"membership in {target.dn}"))
+    entries, _ = _owners(evaluation, subject, catch_all=False)
+    found = identity.agreed(entries, inside, f"membership in {target.dn}")
+    return bool(found) or _is_in_by_envelope(evaluation, subject, dns)
 
 
-def _is_named(names: Callable[[Evaluation], tuple[str, ...]]) -> Test:
-    """A test of DN attributes of the recipient's entry; a group there means its members."""
+def _is_in_by_envelope(evaluation: Evaluation, subject: Subject, dns: frozenset[str]) -> bool:
+    """Whether a sender that has no entry is a member of one of those (normal) DNs; a login never is."""
+    if subject.login:
+        return False
+    return not dns.isdisjoint(identity.groups_of_envelope(evaluation, subject.exact))
+
+
+def _is_named(names: Callable[[Evaluation], tuple[str, ...]], *, denies: bool = False) -> Test:
+    """A test of DN attributes of the recipient's entry; a group there means its members.
+
+    A catch-all lets nobody in, for whoever invents an address in its domain has it; it does deny.
+    """
 
     def test(evaluation: Evaluation, target: Entry, subject: Subject) -> bool:
         dns = identity.normal_values(target, names(evaluation))
@@ -525,33 +622,44 @@ def _is_named(names: Callable[[Evaluation], tuple[str, ...]]) -> Test:
         def inside(entry: Entry) -> bool:
             return identity.belongs_to(evaluation, entry, dns)
 
-        return bool(identity.agreed(_owners(evaluation, subject)[0], inside, f"membership by {target.dn}"))
+        entries, _ = _owners(evaluation, subject, catch_all=denies)
+        found = identity.agreed(entries, inside, f"membership by {target.dn}")
+        return bool(found) or _is_in_by_envelope(evaluation, subject, dns)
 
     return test
 
 
 def _is_listed(
-    patterns: Callable[[Evaluation], tuple[str, ...]], names: Callable[[Evaluation], tuple[str, ...]]
+    patterns: Callable[[Evaluation], tuple[str, ...]],
+    names: Callable[[Evaluation], tuple[str, ...]],
+    *,
+    denies: bool = False,
 ) -> Test:
     """A test of patterns (access(5) keys) of the recipient's entry, then of DNs."""
-    named = _is_named(names)
+    named = _is_named(names, denies=denies)
 
     def test(evaluation: Evaluation, target: Entry, subject: Subject) -> bool:
         values = frozenset(value.casefold() for name in patterns(evaluation) for value in target.values(name))
-        if values and not values.isdisjoint(_all_keys(evaluation, subject)):
+        if values and not values.isdisjoint(_all_keys(evaluation, subject, denies)):
             return True
         return named(evaluation, target, subject)
 
     return test
 
 
-def _all_keys(evaluation: Evaluation, subject: Subject) -> set[str]:
-    """All access(5) keys of an address; of a login, of itself and of all addresses of its entry."""
+def _all_keys(evaluation: Evaluation, subject: Subject, denies: bool) -> set[str]:
+    """All access(5) keys of an address; of a login, of itself and of all addresses of its entry.
+
+    Of itself as it stands, and as its entry has it: without a realm. Of a catch-all only where senders
+    are denied.
+    """
     if not subject.login:
         return set(subject.keys)
-    entry = identity.entry_of_login(evaluation)
-    own = identity.addresses(evaluation, entry) if entry is not None else []
-    return {key for name in (subject.login, *own) for key in address_subject(evaluation, name).keys}
+    login = identity.identified(evaluation)
+    own_addresses = evaluation.mapping.addresses_of if denies else partial(identity.addresses, evaluation)
+    own = own_addresses(login.entry) if login.entry is not None else ()
+    names = dict.fromkeys((subject.login, login.name, *own))
+    return {key for name in names for key in address_subject(evaluation, name).keys}
 
 
 def _sender_access(evaluation: Evaluation, subject: Subject) -> Action | None:
@@ -561,6 +669,8 @@ def _sender_access(evaluation: Evaluation, subject: Subject) -> Action | None:
 def _recipient_access(evaluation: Evaluation, subject: Subject) -> Action | None:
     return _find_access(evaluation, subject, recipient=True)
 
+
+_DENYING = frozenset(("recipient:denied",))
 
 _RECIPIENT_TABLES: Mapping[str, tuple[Test, str]] = {
     "members": (_is_list_member, "OK"),
@@ -577,6 +687,7 @@ _RECIPIENT_TABLES: Mapping[str, tuple[Test, str]] = {
         _is_listed(
             lambda evaluation: evaluation.mapping.denied_sender,
             lambda evaluation: evaluation.mapping.denied_sender_dn,
+            denies=True,
         ),
         "REJECT",
     ),
@@ -587,6 +698,8 @@ def _identity_finder(name: TableName, check: str) -> Finder | None:
     """The finder of a table that is made of the directory itself, or None."""
     if check not in IDENTITY_TABLES.get((name.type, name.name), frozenset()):
         return None
+    if name == NOBODY_TABLE:
+        return _find_nobody
     if name.type == "directory":
         if name.shipped:
             return _find_access_behind

@@ -89,6 +89,9 @@ WITH_DOMAIN = frozenset(
 ) | {"sleep"}
 """Restrictions that are followed by one argument that is no table."""
 
+MAX_SLEEP_S = 30
+"""Seconds that `sleep` may hold a process of smtpd(8); there are a hundred (default_process_limit)."""
+
 ONLY_IN_MAIN_CF = frozenset(
     f"check_{what}_{record}_access"
     for what in ("client", "reverse_client_hostname", "helo", "sender", "recipient")

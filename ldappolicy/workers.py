@@ -4,7 +4,7 @@ A worker is a process of its own, with a socket pair to its supervisor on which 
 objects behind their length in four bytes. To a worker:
 
     {"do": "serve", "number": 0, "path": FILE, "text": TOML, "turn": 0, "doors": [3, 4],
-     "counts": 5, "count": 2, "timing": {...}, "held": null or {...}}
+     "counts": 5, "count": 2, "refusals": 6, "timing": {...}, "held": null or {...}}
     {"do": "swap", "text": TOML, "turn": 1}     the configuration that is to be in force, which was validated
     {"do": "accept"}                            although it has no policies: nobody has
     {"do": "stop"}
@@ -37,6 +37,7 @@ from typing import Any
 from ldappolicy import config as configuration
 from ldappolicy.config import Config
 from ldappolicy.daemon import Daemon, Timing
+from ldappolicy.directory.ldap import Refusals
 from ldappolicy.directory.ldif import Extent
 from ldappolicy.doors import Counts, door_of
 from ldappolicy.errors import ConfigError, Unavailable
@@ -111,7 +112,15 @@ class Worker:
         doors = [door_of(socket.socket(fileno=number), self._counts) for number in orders["doors"]]
         config = self._config(orders["text"])
         held = Extent(**orders["held"]) if orders.get("held") else None
-        self._daemon = Daemon(config, doors=doors, worker=orders["number"], held=held, timing=self._timing)
+        refusals = Refusals(orders.get("refusals"))  # an older supervisor has none
+        self._daemon = Daemon(
+            config,
+            doors=doors,
+            worker=orders["number"],
+            held=held,
+            timing=self._timing,
+            refusals=refusals,
+        )
 
     async def run(self) -> None:
         """Until it is told to stop; raises ConfigError when it cannot start."""

@@ -14,6 +14,7 @@ from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import Answers, Planner, Where
 from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.evaluate import Choices, Decision, Evaluator, Lacking
+from ldappolicy.evaluation import Naming
 from ldappolicy.facts import Absent, Facts, Found, Lookup, Missed, Outcome
 from ldappolicy.learned import NotedRequest, ValuesOf
 from ldappolicy.mapping import Mapping as AttributeMapping
@@ -153,19 +154,30 @@ class Site:
         permit_ok: bool = False,
         on_unavailable: str = "defer",
         missed: Callable[[Lookup], bool] = nothing,
+        stale: Callable[[Lookup], bool] = nothing,
         one_by_one: bool = False,
         mapping: AttributeMapping = GENERIC,
         has_chain: bool = False,
         tells_apart: bool = False,
+        login_realms: Sequence[str] = (),
+        domains: Sequence[str] = (),
     ) -> None:
         flat = [one for given in entries for one in ([given] if isinstance(given, Entry) else given)]
         root = [entry("ou=policy", ou="policy"), Entry(BASE, {"dc": ["example"]})]
         self.directory = LdifDirectory([*root, *flat])
         self.policies: PolicySet = read_policies(list(self.directory), BASES)
-        self.mapping, self.choices = mapping, Choices("default", permit_ok, on_unavailable)
+        self.mapping, self.choices = (
+            mapping,
+            Choices(
+                "default",
+                permit_ok,
+                on_unavailable,
+                naming=Naming(frozenset(login_realms), frozenset(domains)),
+            ),
+        )
         self.evaluator = self.new_evaluator()
-        self.planner = Planner(Where(BASE), mapping)
-        self.missed = missed
+        self.planner = Planner(Where(BASE, domains=frozenset(domains)), mapping)
+        self.missed, self.stale = missed, stale
         self.one_by_one = one_by_one
         self.rounds: list[tuple[Lookup, ...]] = []
         self.known: dict[Lookup, Outcome] = {}
@@ -209,7 +221,10 @@ class Site:
             lookup: Missed("made unavailable") for lookup in lookups if self.missed(lookup)
         }
         answers = asyncio.run(self._search([lookup for lookup in lookups if lookup not in outcomes]))
-        outcomes.update((lookup, Found(found) if found else Absent()) for lookup, found in answers.items())
+        for lookup, found in answers.items():
+            outcome = Found(found) if found else Absent()
+            old = replace(outcome, is_stale=True, turns_at=1.0)
+            outcomes[lookup] = old if self.stale(lookup) else outcome
         return outcomes
 
     async def _search(self, lookups: Sequence[Lookup]) -> Answers:

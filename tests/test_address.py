@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldappolicy.address import (
+    LONGEST_KEY,
     address_keys,
     client_keys,
     domain_keys,
@@ -151,6 +152,65 @@ def test_client_keys(name: str, address: str, expected: str) -> None:
 def test_domain_keys(name: str, parents: bool, expected: str) -> None:
     """A HELO or ETRN name as it stands, then its parents."""
     assert tuple(expected.split()) == domain_keys(name, parents)
+
+
+HOSTILE = {
+    "dots": "." * 120_000,
+    "octets": "1." * 60_000,
+    "hextets": "1:" * 60_000,
+    "labels": "a." * 60_000 + "example",
+    "one label": "a" * 120_000,
+    "other letters": "\u00e4" * 60_000,
+    "dot behind": "a" * 120_000 + ".example.",
+}
+
+
+@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("parents", [True, False])
+def test_no_key_is_longer_than_it_can_be(value: str, parents: bool) -> None:
+    """Names of 120 KB make some hundred keys, each no longer than a domain; the shorter ones are there."""
+    hosts = [
+        *domain_keys(value, parents),
+        *client_keys(value, value, parents),
+        *local_domain_keys(value),
+        *parent_domains(value),
+    ]
+    assert max(map(len, hosts), default=0) <= 256
+    assert len(hosts) <= 4 * 256
+    for address in (value, f"a@{value}", f"{value}@my.domain", f"a+{value}@my.domain"):
+        keys = address_keys(address, "+", parents).keys
+        assert max(map(len, keys), default=0) <= 2 * LONGEST_KEY
+        assert len(keys) <= 270
+    assert {"my.domain", "a@my.domain", "a@"} <= set(keys)
+
+
+def test_the_bound_is_on_each_key() -> None:
+    """A value that is too long has the keys of its shorter forms, to the last letter that each may have."""
+    long = "x" * (LONGEST_KEY - len("all+@b.example"))
+    short = ("all@b.example", "b.example", "example")
+    full = f"all+{long}@b.example"
+    assert (full, *short, f"all+{long}@", "all@") == address_keys(full, "+", parents=True).keys
+    assert (*short, f"all+{long}x@", "all@") == address_keys(f"all+{long}x@b.example", "+", parents=True).keys
+    assert ("a" * 255,) == domain_keys("a" * 255, parents=True)
+    assert () == domain_keys("a" * 256, parents=True)
+    assert ("example", "192.0.2", "192.0", "192") == client_keys("a" * 300 + ".example", "192.0.2", True)
+    assert ("1" * 45,) == client_keys("", "1" * 45, parents=True)
+    assert () == client_keys("", "1" * 46, parents=True)
+
+
+def test_a_name_is_measured_before_it_is_converted() -> None:
+    """IDNA takes time by the square of a label: none of 120 KB comes to it."""
+
+    class Unconverted(str):
+        """A name that nobody may make bytes of."""
+
+        __slots__ = ()
+
+        def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+            raise AssertionError(encoding)
+
+    assert not is_unicode_hostname(Unconverted("\u00e4." * 60_000))
+    assert is_unicode_hostname("m\u00e4il.example")
 
 
 def test_local_domain_keys() -> None:

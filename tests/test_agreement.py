@@ -704,6 +704,30 @@ def test_what_the_configuration_says(lint: Lint) -> None:
     ] == lint(AGREES.replace("inet:127.0.0.1:10040", call), config=config)
 
 
+REALM = "smtpd_sasl_auth_enable = yes\nsmtpd_sasl_local_domain = $myhostname\n"
+
+
+@pytest.mark.parametrize(
+    ("main", "realms", "is_told"),
+    [
+        pytest.param(AGREES + REALM, "", True, id="it is not there"),
+        pytest.param(AGREES + REALM, "Mail.My.Domain", False, id="it is"),
+        pytest.param(AGREES + REALM.replace("yes", "no"), "", False, id="nobody logs in"),
+        pytest.param(AGREES + REALM.replace("$myhostname", ""), "", False, id="no realm"),
+        pytest.param(CALL + REALM, "", False, id="the host alone knows it"),
+    ],
+)
+def test_login_realms(lint: Lint, main: str, realms: str, is_told: bool) -> None:
+    """A realm that Postfix puts behind logins is in login_realms, or it is told of."""
+    config = f'login_realms = ["{realms}"]\n' if realms else ""
+    expected = (
+        "warning: 10: smtpd_sasl_local_domain: logins may come as 'name@mail.my.domain': where no entry"
+        " has that as a login or address they are nobody's, expected 'mail.my.domain' in [directory]"
+        " login_realms"
+    )
+    assert [expected] * is_told == lint(main, config=config)
+
+
 def test_strict(lint: Lint) -> None:
     """A warning counts with --strict."""
     main = with_line("recipient_delimiter =")

@@ -44,6 +44,7 @@ profile = "generic"
 search_base = "dc=example,dc=com"
 filter = ""
 domain = []
+login_realms = []
 policy_base = "ou=policy,dc=example,dc=com"
 bind = "none"
 bind_dn = ""
@@ -147,6 +148,10 @@ def test_frozen() -> None:
         (
             "[directory]\ndomain = ['Example.COM', 'x']",
             Config(directory=Directory(domain=("example.com", "x"))),
+        ),
+        (
+            "[directory]\nlogin_realms = ['Mail.Example.COM', 'CORP']",
+            Config(directory=Directory(login_realms=("mail.example.com", "corp"))),
         ),
         (
             "[directory.attributes]\nmail = ['mail', '1.2.840.1']\nowner = []",
@@ -369,6 +374,14 @@ BAD: list[tuple[str, list[str]]] = [
         [
             "2: [directory] domain: expected a domain such as 'example.com', got 'hash:/x'",
             "2: [directory] domain: expected a domain such as 'example.com', got '.y'",
+        ],
+    ),
+    (
+        "[directory]\nlogin_realms = ['@x', '', 'auto']",
+        [
+            "2: [directory] login_realms: expected a realm such as 'mail.example.com' or 'CORP', got '@x'",
+            "2: [directory] login_realms: expected a realm such as 'mail.example.com' or 'CORP', got ''",
+            "2: [directory] login_realms: not available yet, expected the names of realms, got 'auto'",
         ],
     ),
     ("[directory.attributes]\nmail = ['m;x']", [f"2: [directory.attributes] mail: {ATTRIBUTE}, got 'm;x'"]),

@@ -85,8 +85,8 @@ def test_make_run() -> None:
 
 
 CLASSES = (
-    "allowed_only, external_allowed, insiders_only, local_only, members_only, members_only_by_envelope, "
-    "moderated, owners_only, permissive, restrictive"
+    "allowed_only, external_allowed, insiders_only, known_logins, local_only, members_only, "
+    "members_only_by_envelope, moderated, owners_only, permissive, restrictive"
 )
 
 

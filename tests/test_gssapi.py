@@ -127,6 +127,25 @@ def test_too_much() -> None:
         client.step(b"\1\0\0\0")
 
 
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(2529638936, True), (2529638919, False), (0, False)],
+    ids=["preauthentication failed", "server unknown", "none"],
+)
+def test_refused_key(number: int, expected: bool) -> None:
+    """What the KDC says of our key is told from what it says of others."""
+    misc = pytest.importorskip("gssapi.raw.misc")
+
+    class Failing(Halfway):
+        def step(self, token: bytes | None = None) -> bytes | None:
+            raise misc.GSSError(851968, number)
+
+    with pytest.raises(Refused) as refused:
+        GssapiClient(Failing()).step(b"")
+
+    assert expected == refused.value.is_for_key
+
+
 @pytest.mark.parametrize("context", [Halfway(), Agreed()], ids=["token", "layers"])
 def test_success_too_early(context: Agreed) -> None:
     """A server that says success before it has proved who it is, is not believed."""

@@ -96,6 +96,8 @@ smtpdSenderRestrictions: reject_sender_login_mismatch
 dn: cn=hostile,ou=policy,{SUFFIX}
 objectClass: smtpdPolicy
 cn: hostile
+smtpdClientRestrictions: check_client_access ldap:hostile, check_reverse_client_hostname_access ldap:hostile
+smtpdHeloRestrictions: check_helo_access ldap:hostile
 smtpdSenderRestrictions: check_sasl_access directory:access, check_sender_access directory:access,
   check_sender_access ldap:hostile, check_sasl_access ldap:hostile
 smtpdRecipientRestrictions: check_recipient_access directory:access, check_sender_access recipient:members,
@@ -400,11 +402,24 @@ LONG = {
     "at of ours": "@my.domain" * 200,
     "percent, very long": "%" * KIB64 + "@my.domain",
     "bang, very long": "a!" * (KIB64 // 2) + "@my.domain",
+    "octets": "1." * (KIB64 // 2),
+    "hextets": "1:" * (KIB64 // 2),
 }
 
 
 @pytest.mark.parametrize("kind", LONG)
-@pytest.mark.parametrize("position", ["sender", "recipient", "sasl_username"])
+@pytest.mark.parametrize(
+    "position",
+    [
+        "sender",
+        "recipient",
+        "sasl_username",
+        "client_name",
+        "reverse_client_name",
+        "client_address",
+        "helo_name",
+    ],
+)
 @pytest.mark.parametrize("context", ["", "hostile"])
 def test_long_values_are_answered_in_time(
     service: Ldappolicy, context: str, position: str, kind: str

@@ -209,10 +209,11 @@ def test_what_postfix_may_permit_for_a_routed_recipient(body: str, expected: str
 
 
 def test_literal_form_is_asked_once() -> None:
-    """An address that is not routed has one form only."""
+    """An address that is not routed has one form only, and one catch-all."""
     site = Site(policy(recipient="check_recipient_access directory:access", **LOCAL))
     site.action(recipient="all@my.domain.")
-    assert [("mail", ALL)] == [lookup for asked in site.rounds for lookup in asked if lookup[0] == "mail"]
+    asked = [lookup for asked in site.rounds for lookup in asked if lookup[0] == "mail"]
+    assert [("mail", ALL), ("mail", "@my.domain")] == asked
 
 
 def test_broken_local_domains() -> None:
@@ -372,6 +373,81 @@ def test_login_mismatch_by_address() -> None:
     assert "553 5.7.1 not owned by user bob@my.domain" == answer(
         listed, PEOPLE, sender="amy@my.domain", login="bob@my.domain"
     )
+
+
+# ---------------------------------------------------------------- logins with a realm
+
+REALMS = ("mail.example", "corp", "s.example")
+DENIED = [
+    group("list", mail="u@my.domain", smtpdDeniedSender=["nina", "far.example"]),
+    group("other", mail="v@my.domain", smtpdAllowedSender="nina"),
+]
+NINA = [
+    person("nina", "nina.novak@my.domain", smtpdSenderAccess="REJECT nina"),
+    person("x@corp", "x@my.domain", smtpdSenderAccess="REJECT x@corp"),
+    person("mia", "mia@mail.example", smtpdSenderAccess="REJECT mia"),
+    person("strasse", smtpdSenderAccess="REJECT strasse"),
+    entry("dc=my.domain", associatedDomain="my.domain", smtpdSenderAccess="REJECT my.domain"),
+    entry("dc=corp", associatedDomain="corp", smtpdSenderAccess="REJECT corp"),
+    person("tom", "tom@my.domain"),
+    person("ulf", "tom@mail.example", "corp\\ulf@my.domain"),
+]
+
+
+@pytest.mark.parametrize(
+    ("login", "expected"),
+    [
+        ("nina", "REJECT nina"),
+        ("nina@mail.example", "REJECT nina"),
+        ("NINA@Mail.Example", "REJECT nina"),
+        ("CORP\\Nina", "REJECT nina"),
+        ("nina@CORP", "REJECT nina"),
+        ("straße@corp", "REJECT strasse"),
+        ('"nina"@mail.example', "REJECT nina"),
+        pytest.param("nina@other.example", "DUNNO", id="a realm that is not listed"),
+        pytest.param("OTHER\\nina", "DUNNO", id="nor before a backslash"),
+        pytest.param("nina@corp@mail.example", "DUNNO", id="taken off once"),
+        pytest.param("CORP\\CORP\\nina", "DUNNO", id="once before a backslash"),
+        pytest.param("CORP\\nina@mail.example", "DUNNO", id="once, on either side"),
+        pytest.param("@corp", "REJECT corp", id="a name that is empty is none"),
+        pytest.param("CORP\\", "DUNNO", id="nor before a backslash is an empty one"),
+        pytest.param("x@corp", "REJECT x@corp", id="a login as it stands comes first"),
+        pytest.param("mia@mail.example", "REJECT mia", id="mail and login of one entry"),
+        pytest.param("tom@mail.example", LOOKUP_FAILURE, id="mail of one entry, login of another"),
+        pytest.param("tom@corp", "REJECT my.domain", id="the domain is that of the entry, not the realm"),
+        pytest.param("ghost@corp", "REJECT corp", id="nobody's domain is what stands there"),
+        pytest.param("nina.novak@corp", "REJECT corp", id="a name is a login, no address"),
+    ],
+)
+def test_login_with_a_realm(login: str, expected: str) -> None:
+    """A realm that is listed is taken off a login that is known neither as it stands nor as an address."""
+    site = Site(policy(recipient="check_sasl_access directory:access"), NINA, login_realms=REALMS)
+    assert expected == site.action(login=login)
+
+
+def test_login_with_a_realm_is_asked_for_at_once() -> None:
+    """All that a login may mean is one round."""
+    site = Site(policy(recipient="check_sasl_access directory:access"), NINA, login_realms=REALMS)
+    site.action(login="nina@mail.example")
+    names = {lookup[:2] for lookup in site.rounds[0] if lookup[0] in ("login", "mail")}
+    assert {("login", "nina@mail.example"), ("login", "nina"), ("mail", "nina@mail.example")} == names
+
+
+@pytest.mark.parametrize("login", ["nina", "nina@corp", "CORP\\nina"])
+def test_patterns_and_a_realm(login: str) -> None:
+    """A pattern that names the login names it with its realm as well."""
+    listed = "check_sasl_access recipient:denied, check_sasl_access recipient:allowed, reject"
+    site = Site(policy(recipient=listed), NINA, DENIED, login_realms=REALMS)
+    assert ["REJECT", "DUNNO"] == [
+        site.action(login=login, recipient=one) for one in ("u@my.domain", "v@my.domain")
+    ]
+
+
+def test_login_mismatch_and_a_realm() -> None:
+    """Who logs in with a realm owns what the login owns; it is named as it came."""
+    site = Site(policy(recipient="reject_sender_login_mismatch"), PEOPLE, login_realms=REALMS)
+    assert "DUNNO" == site.action(sender="amy@my.domain", login="amy@corp")
+    assert "553 5.7.1 not owned by user amy@corp" == site.action(sender="bob@my.domain", login="amy@corp")
 
 
 def test_login_mismatch_behind_a_residue() -> None:

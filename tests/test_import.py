@@ -510,6 +510,14 @@ LEFT_OUT: Mapping[str, tuple[str, str, str]] = {
         "texthash:FOLDER/t",
         "t:2: key 'A' stands at t:1 already: Postfix does not open such a table",
     ),
+    "relative path": (
+        "hash:t",
+        "hash:t",
+        (
+            "main.cf:6: hash:t has a relative path, which Postfix reads below queue_directory, "
+            "expected an absolute one"
+        ),
+    ),
     "escape outside of quotes": (
         "hash:$config_directory/u",
         "hash:FOLDER/u",

@@ -17,7 +17,7 @@ from ldappolicy.invalidation import Dependencies
 from ldappolicy.mapping import Mapping
 
 BASE = "dc=example,dc=com"
-MAPPING = Mapping()
+MAPPING = Mapping(member_address=("rfc822MailMember",))
 URL = f"ldap:///{BASE}?mail?sub?(title=boss)"
 
 
@@ -40,6 +40,7 @@ def group(name: str, *members: str, **more: list[str]) -> Entry:
 
 AMY, BOB = person("amy", "amy@x"), person("bob", "bob@x", "b@x")
 STAFF, CHIEFS = group("staff", "amy", "bob"), group("chiefs", "amy")
+PARTNERS = group("partners")  # as answers have it, without its members
 
 # What is remembered, with the answers.
 REMEMBERED: dict[Lookup, tuple[Entry, ...]] = {
@@ -55,6 +56,8 @@ REMEMBERED: dict[Lookup, tuple[Entry, ...]] = {
     facts.groups(BOB.dn, ("bob",)): (STAFF,),
     facts.groups(STAFF.dn, ()): (),
     facts.groups(CHIEFS.dn, ()): (),
+    facts.addressed("a@y"): (PARTNERS,),
+    facts.addressed("b@y"): (),
     facts.entry(dn("staff")): (STAFF,),
     facts.entry(dn("ghosts")): (),
     facts.dynamic(): (),
@@ -133,6 +136,27 @@ def remembering(remembered: dict[Lookup, tuple[Entry, ...]]) -> Dependencies:
             },
             id="a group went",
         ),
+        pytest.param(
+            group("partners", rfc822MailMember=["a@y", "c@y"]),
+            group("partners", rfc822MailMember=["A@y", "B@Y"]),
+            None,
+            {facts.addressed("a@y"), facts.addressed("b@y")},
+            id="an address is a member, told with its group",
+        ),
+        pytest.param(
+            None,
+            Entry(dn("new"), {"rfc822MailMember": ["B@Y"]}),
+            Members(),
+            {facts.addressed("b@y")},
+            id="an address is a member of a new group",
+        ),
+        pytest.param(
+            person("amy", "amy@x", "a@y"),
+            person("amy", "amy@x"),
+            None,
+            {facts.mail("amy@x"), facts.login("amy"), facts.groups(AMY.dn, ("amy",))},
+            id="an address that is a member is nobody's any more",
+        ),
         pytest.param(None, group("ghosts"), None, {facts.entry(dn("ghosts"))}, id="a named entry came"),
         pytest.param(None, Entry(dn("other"), {"mail": ["o@x"]}), None, set(), id="somebody else"),
     ],
@@ -184,7 +208,8 @@ def entries(draw: st.DrawFn, name: str) -> Entry:
     """An entry with some of everything that a lookup can depend on."""
     values = {
         "entryUUID": [f"{name}id"],
-        "mail": [f"{one}@x" for one in draw(some_names)],
+        "mail": [f"{one}@x" for one in draw(some_names)] + draw(st.sampled_from(([], ["@X"]))),
+        "rfc822MailMember": [f"{one}@x" for one in draw(some_names)],
         "uid": [one.upper() if draw(st.booleans()) else one for one in draw(some_names)],
         "associatedDomain": draw(some_names),
         "member": [draw(st.sampled_from((dn(one), dn(one).upper()))) for one in draw(some_names)],
@@ -207,9 +232,14 @@ def trees(draw: st.DrawFn) -> dict[str, Entry]:
 def all_lookups(trees: Iterable[dict[str, Entry]]) -> list[Lookup]:
     """Everything that may be asked about the names."""
     dns = sorted({dn(name) for name in NAMES} | {entry.dn for tree in trees for entry in tree.values()})
-    lookups: list[Lookup] = [facts.dynamic(), facts.carrying()]
+    lookups: list[Lookup] = [facts.dynamic(), facts.carrying(), facts.mail("@x")]
     for name in NAMES:
-        lookups += [facts.mail(f"{name}@x"), facts.login(name), facts.login(name, name.upper())]
+        lookups += [
+            facts.mail(f"{name}@x"),
+            facts.addressed(f"{name}@x"),
+            facts.login(name),
+            facts.login(name, name.upper()),
+        ]
         lookups += [facts.domain(name), facts.url(URL, f"{name}@x")]
     for one in dns:
         lookups += [facts.entry(one), facts.match(one, URL), facts.groups(one, ())]

@@ -22,6 +22,7 @@ from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import Where
 from ldappolicy.entry import Entry
 from ldappolicy.evaluate import Choices, Decision, Evaluator
+from ldappolicy.evaluation import Naming
 from ldappolicy.facts import Absent, Facts
 from ldappolicy.foresight import Contents, Foresight
 from ldappolicy.ldap_filter import parse
@@ -83,6 +84,8 @@ CASES = (
     ("policy_service", "check_policy_service: its argument can be declared in main.cf only"),
     ("class_loop", "a class that reaches itself by names alone"),
     ("class_loop_of_one", "a class that reaches itself by names alone, unreached"),
+    ("entry_loop", "a class that reaches itself through a table is a lint error"),
+    ("steps", "so are the steps of one evaluation: 10,000"),
     ("table_loop", "depth is bounded at 100 as in Postfix"),
     ("rhs_braces", "a right-hand side that is none"),
     ("rhs_missing_argument", "a right-hand side that is none: a missing argument"),
@@ -94,6 +97,7 @@ CASES = (
     ("line_quoted_without_action", "schema: white space in a key stands inside double quotes"),
     ("cidr_without_action", "a policy error: a table line without an action"),
     ("access_type", "a policy error: an unknown smtpdAccessType"),
+    ("sleep_in_attribute", "FILTER and its like, sleep as well, count only from entries under policy_base"),
     ("sleep", "left to Postfix: sleep takes a number"),
     (
         "argument_with_colon",
@@ -115,6 +119,10 @@ CASES = (
         "check_of_recipient_table",
         "the recipient: tables serve sender and sasl checks, any other is a policy error",
     ),
+    ("check_of_directory_nobody", "directory:nobody serves sender and sasl checks"),
+    ("nobody_without_local_domains", "directory:nobody: a policy error without smtpdLocalDomains"),
+    ("nobody_in_class", "directory:nobody in a class that a policy without smtpdLocalDomains reaches"),
+    ("nobody_in_relay_domain", "lint warns where relay domains without entries are in smtpdLocalDomains"),
     ("recipient_tables_without_recipient", "without a recipient they are skipped"),
     ("fail_table", "fail: is the server configuration error that a failed table is there"),
     ("inline_no_pair", "inline:{...}, as in Postfix"),
@@ -224,10 +232,15 @@ def run_lint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
-def faults_of(ldif: str, mapping: Mapping | None = None, where: Where | None = None) -> list[str]:
+def faults_of(
+    ldif: str,
+    mapping: Mapping | None = None,
+    where: Where | None = None,
+    choices: Choices | None = None,
+) -> list[str]:
     """What lint finds in some LDIF."""
     directory = LdifDirectory.parse(ldif.encode(), "test")
-    settings_ = Settings(BASE, POLICY_BASE, mapping or Mapping())
+    settings_ = Settings(BASE, POLICY_BASE, mapping or Mapping(), choices or Choices())
     policies = read_policies(directory)
     found = asyncio.run(lint(policies, directory, settings_, where or Where(BASE)))
     return [str(fault) for fault in found]
@@ -396,6 +409,17 @@ def test_quoted_address_is_shared() -> None:
     assert ["mail", "mailAlternateAddress"] == names
 
 
+def test_login_with_a_realm_is_shared() -> None:
+    """An address that is somebody else's login with a realm is a login of two entries."""
+    people = user("a") + user("b", mail="A@corp.example") + user("c", mail="a@x.example")
+    people += user("d", mail="d@corp.example") + user("e", mail="f@corp.example") + user("f@corp.example")
+    text = f"as a login 'a@corp.example' belongs to uid=a,ou=people,{BASE} as well, without its realm"
+    assert [
+        f"error: uid=b,ou=people,{BASE}: mail: {text}: it is unavailable, expected one entry"
+    ] == faults_of(policy() + people, choices=Choices(naming=Naming(frozenset(("corp.example",)))))
+    assert [] == faults_of(policy() + people)
+
+
 def test_many_share_one_address() -> None:
     """A message names three of the entries and counts the others."""
     found = faults_of(policy() + "".join(user(f"u{at}", mail="all@my.domain") for at in range(10)))
@@ -411,6 +435,17 @@ def test_mapping_is_obeyed() -> None:
     assert [
         f"error: uid=a,ou=people,{BASE}: extensionAttribute7: unknown restriction or class 'nobody'"
     ] == found
+
+
+def test_catch_all_as_a_member() -> None:
+    """A whole domain is no member by address, and no fault where nobody reads it."""
+    tree = policy() + user("a", rfc822MailMember=["@my.domain", "x@my.domain"])
+    name = "rfc822MailMember"
+    text = "'@my.domain' is ignored, expected the address of a member"
+    assert [f"error: uid=a,ou=people,{BASE}: {name}: {text}"] == faults_of(
+        tree, Mapping(member_address=(name,))
+    )
+    assert [] == faults_of(tree)
 
 
 def test_dynamic_groups_switched_off() -> None:

@@ -366,6 +366,19 @@ def test_parameters_of_a_service(tmp_path: Path) -> None:
     assert f"{tmp_path}/master.cf:1" == read.where("smtpd_sender_restrictions")
 
 
+@pytest.mark.parametrize(
+    ("typed", "folder"), [("main.cf", "."), ("./main.cf", "."), ("../b/main.cf", "../b")]
+)
+def test_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, folder: str) -> None:
+    """$config_directory is the folder from the root, however main.cf was named."""
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "main.cf").write_text("mynetworks = $config_directory/networks\n")
+    monkeypatch.chdir(tmp_path / "b")
+    read = read_main_cf(Path(typed))
+    assert str(tmp_path / "b" / folder / "networks") == read.get("mynetworks")
+    assert f"{Path(typed)}:1" == read.where("mynetworks")
+
+
 @given(st.text(alphabet="smtp inet n-o={}#\n\t$", max_size=80))
 def test_any_master_cf(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     """Any text is services or a complaint."""

@@ -25,6 +25,7 @@ PLAIN: MappingOf[str, Names] = {
     "mail": ("mail", "mailAlternateAddress", "mailLocalAddress"),
     "login": ("uid",),
     "member": ("member", "uniqueMember", "memberUid", "memberURL"),
+    "member_address": (),
     "owner": ("owner",),
     "domain": ("associatedDomain",),
     "allowed_sender": ("smtpdAllowedSender",),

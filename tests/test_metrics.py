@@ -25,6 +25,7 @@ METRICS = {
     "ldappolicy_request_duration_seconds": ("histogram", ()),
     "ldappolicy_connections": ("gauge", ()),
     "ldappolicy_protocol_errors": ("counter", ()),
+    "ldappolicy_unknown_logins": ("counter", ()),
     "ldappolicy_directory_searches": ("counter", ("outcome",)),
     "ldappolicy_directory_search_duration_seconds": ("histogram", ()),
     "ldappolicy_directory_up": ("gauge", ("uri",)),
@@ -164,7 +165,8 @@ def test_shown_from_the_start() -> None:
             for name in ("success", "timeout", "unavailable")
         ),
     ]
-    names = ("ldappolicy_protocol_errors_total", "ldappolicy_connections", "ldappolicy_cache_entries")
+    names = [f"ldappolicy_{name}_total" for name in ("protocol_errors", "unknown_logins")]
+    names += ["ldappolicy_connections", "ldappolicy_cache_entries"]
     expected: Samples = dict.fromkeys([*labelled, *((name, ()) for name in names)], 0)
     assert expected == samples(exposition(Snapshot(now=0.0)).decode())
 

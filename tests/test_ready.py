@@ -105,6 +105,32 @@ def test_again() -> None:
     assert len(rests) == 1
 
 
+@pytest.mark.parametrize(
+    "items", ["check_sasl_access directory:nobody", "check_sasl_access directory:access"]
+)
+def test_logins_that_belong_to_nobody(items: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Each request with one is counted, ready or not; the log names the first few."""
+    stage = Stage(policy(sender=items, recipient=items), AMY)
+    asked = [(login, "a@x") for login in ("ghost", "ghost", "ghoul", "amy", "")] + [("ghost", "b@x")]
+    for login, recipient in (*asked, *asked):
+        stage.ask(sasl_username=login, sender="u@x", recipient=recipient)
+    counters = stage.service.counters
+    assert [4, 8] == [sum(one.values().values()) for one in (counters.requests, counters.unknown_logins)]
+    assert (12, 0) == (stage.counted("hit"), stage.counted("miss"))
+    told = [record.getMessage() for record in caplog.records if "nobody" in record.getMessage()]
+    assert [f"login '{login}' belongs to nobody" for login in ("ghost", "ghoul", "ghost")] == told
+
+
+def test_a_flood_of_unknown_logins(caplog: pytest.LogCaptureFixture) -> None:
+    """The log has a few of them, and nothing of what is kept grows by their names."""
+    stage = Stage(policy(sender="check_sasl_access directory:access"), AMY)
+    for number in range(100):
+        stage.ask(sasl_username=f"ghost{number}" + "x" * 2000, sender="u@x", recipient="a@x")
+    told = [record.getMessage() for record in caplog.records if "nobody" in record.getMessage()]
+    assert 3 == len(told)
+    assert all(len(line) < 300 for line in told)
+
+
 LOOKS: list[tuple[str, str, str, str]] = [
     # the recipient list, the attribute that it looks at, a value that is refused, one that is not
     ("check_client_access ldap:t", "client_address", "192.0.2.9", "192.0.2.8"),
@@ -449,9 +475,11 @@ def test_groups_that_were_all_gone_through(monkeypatch: pytest.MonkeyPatch, aske
     went: list[str] = []
     climb = identity._climb  # noqa: SLF001
 
-    def noting(evaluation: Evaluation, entry: Entry, until: frozenset[str]) -> identity.Closure:
-        went.append(entry.dn)
-        return climb(evaluation, entry, until)
+    def noting(
+        evaluation: Evaluation, waiting: list[Entry], closure: identity.Closure, until: frozenset[str]
+    ) -> identity.Closure:
+        went.extend(entry.dn for entry in waiting)
+        return climb(evaluation, waiting, closure, until)
 
     monkeypatch.setattr(identity, "_climb", noting)
     for name in asked.split():

@@ -325,6 +325,8 @@ def test_several_lists(lists: dict[str, str], expected: str) -> None:
         pytest.param("INFO x|HOLD", "HOLD", id="with a log line"),
         pytest.param("DEFER_IF_PERMIT x|DEFER_IF_PERMIT y", "DEFER_IF_PERMIT x", id="the first deferral"),
         pytest.param("DEFER_IF_REJECT x|REJECT", "DEFER x", id="a refusal becomes the deferral"),
+        pytest.param("DEFER_IF_REJECT|REJECT", "DEFER Service unavailable", id="with its own default text"),
+        pytest.param("DEFER_IF_REJECT 4.2.0|REJECT", "DEFER 4.2.0 Service unavailable", id="its code too"),
         pytest.param("DEFER_IF_REJECT x|DEFER_IF_REJECT y|REJECT", "DEFER x", id="the first one"),
         pytest.param("DEFER_IF_REJECT x|450 y", "450 y", id="a temporary refusal stays"),
         pytest.param(

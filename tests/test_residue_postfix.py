@@ -267,6 +267,7 @@ CASES = (
     Case("4: behind a backup", f"{M}, {NO}", f"{M}, reject", (TEXT,), recipient=SECOND),
     Case("4: with warn_if_reject", f"warn_if_reject {W}, {NO}", f"warn_if_reject {W}, reject", (TEXT,)),
     Case("4: DEFER_IF_PERMIT", f"{acting('DEFER_IF_PERMIT wait')}, {U}", f"defer_if_permit, {U}", (TEXT,)),
+    Case("4: a bare DEFER_IF_REJECT", f"{acting('DEFER_IF_REJECT')}, reject", "DEFER Service unavailable"),
     Case("4: DEFER_IF_REJECT", f"{acting('DEFER_IF_REJECT wait')}, {U}", f"defer_if_reject, {U}", (TEXT,)),
     Case(
         "4: DEFER_IF_PERMIT behind a permit",

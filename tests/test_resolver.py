@@ -5,7 +5,7 @@ The directory is a fake at the edge, whose answers come when the test says so.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -15,7 +15,7 @@ from ldappolicy.directory.changes import Changed, Deleted
 from ldappolicy.directory.plan import Planner, Where
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
-from ldappolicy.facts import Absent, Found, Lookup, Missed, Outcome
+from ldappolicy.facts import FOREVER, Absent, Found, Lookup, Missed, Outcome
 from ldappolicy.ldap_filter import to_text
 from ldappolicy.mapping import PROFILES, Mapping
 from ldappolicy.resolver import Limits, Resolver
@@ -366,10 +366,69 @@ def test_a_stale_answer_is_not_fresh_again() -> None:
         stage.directory.down = "down"
         stage.clock.passes(400)
         for count in (2, 3, 4):
-            assert await stage.ask(A) is first
+            again = await stage.ask(A)
+            assert (again, cast(Found, again).is_stale) == (first, True)
             assert stage.searches == count
         stage.clock.passes(3200)
         assert await stage.ask(A) == Missed("down")
+
+    run(story)
+
+
+@pytest.mark.parametrize(("lookup", "ttl"), [(A, 300.0), (NOBODY, 60.0)])
+def test_an_answer_says_when_it_turns(lookup: Lookup, ttl: float) -> None:
+    """Near its end it is not for keeping, and says so; past it, it is stale, and says how long it serves."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+
+        async def is_so_after(seconds: float) -> tuple[bool, float]:
+            stage.clock.now = 1000.0 + seconds
+            answer = await stage.ask(lookup)
+            assert not isinstance(answer, Missed)
+            return answer.is_stale, answer.turns_at - 1000.0
+
+        await stage.ask(lookup)
+        stage.directory.down = "gone"
+        assert await is_so_after(ttl - 20) == (False, FOREVER)
+        assert await is_so_after(ttl - 1) == (False, ttl)
+        assert await is_so_after(ttl) == (True, 3600.0)
+        assert await is_so_after(3599) == (True, 3600.0)
+
+    run(story)
+
+
+def test_a_young_answer_that_is_asked_for_again_is_not_stale() -> None:
+    """As after SIGHUP, and in a snapshot: it is past its ttl when it is so old."""
+
+    async def story() -> None:
+        stage = Stage(AMY)
+        stage.resolver.recall([(A, (AMY,), 10.0), (B, (BOB,), 400.0)])
+        stage.directory.down = "gone"
+        answers = [await stage.ask(lookup) for lookup in (A, B)]
+        assert [(one.is_stale, one.turns_at) for one in cast(list[Found], answers)] == [
+            (False, 1290.0),
+            (True, 1000.0 + 3200.0),
+        ]
+
+    run(story)
+
+
+def test_a_mirror_whose_stream_is_lost_turns_stale_as_a_whole() -> None:
+    """What it lacks no sooner than what it holds: its ttl is one."""
+
+    async def story() -> None:
+        stage = Stage(BOB)
+        stage.resolver.vouch()
+        stage.resolver.use_mirror(Copy(lambda asked: [AMY] if "amy" in asked else []))
+        stage.resolver.unvouch()
+        stage.directory.down = "gone"
+        for passed, expected in ((298.0, (False, 1300.0)), (3.0, (True, 4600.0))):
+            stage.clock.passes(passed)
+            for lookup in (A, NOBODY):
+                answer = await stage.ask(lookup)
+                assert not isinstance(answer, Missed)
+                assert (answer.is_stale, answer.turns_at) == expected
 
     run(story)
 

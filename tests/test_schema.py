@@ -88,6 +88,7 @@ CLASSES = {
 SHIPPED = {
     "local_only": "check_recipient_access ldap:local_domains, reject",
     "external_allowed": "check_sender_access static:DUNNO",
+    "known_logins": "check_sasl_access directory:nobody",
     "insiders_only": "check_sender_access ldap:insiders, reject",
     "members_only": "check_sasl_access recipient:members, reject",
     "owners_only": "check_sasl_access recipient:owners, reject",

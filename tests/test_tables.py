@@ -819,6 +819,106 @@ def test_origin_of_an_error(check: str, entries: Entries, path: list[str]) -> No
     assert sorted(places) == places
 
 
+# ---------------------------------------------------------------- directory:nobody
+
+OURS = {
+    "smtpdLocalDomains": "inline:{my.domain=x, relay.example=x, caught.example=x}",
+    "smtpdMyorigin": "my.domain",
+}
+SOMEBODY = [
+    person("amy", "amy@my.domain", "amy@x.example", "@caught.example"),
+    group("list", mail="list@my.domain"),
+]
+
+
+@pytest.mark.parametrize(
+    ("login", "expected"),
+    [
+        ("amy", "DUNNO"),
+        ("AMY", "DUNNO"),
+        ("amy@my.domain", "DUNNO"),
+        ("amy@corp", "DUNNO"),
+        ("amy@other", "REJECT"),
+        ("ghost", "REJECT"),
+        ("ghost@my.domain", "REJECT"),
+        ("ghost@not-asked.example", "REJECT"),
+        pytest.param("", "DUNNO", id="no login"),
+    ],
+)
+def test_nobody_s_login(login: str, expected: str) -> None:
+    """A login that belongs to no entry is refused; that an address is not asked for makes it nobody's."""
+    listed = policy(recipient="check_sasl_access directory:nobody")
+    site = Site(listed, SOMEBODY, login_realms=["corp"], domains=["my.domain"])
+    assert expected == site.action(login=login)
+
+
+@pytest.mark.parametrize(
+    ("sender", "expected"),
+    [
+        ("amy@my.domain", "DUNNO"),
+        ("Amy+x@My.Domain.", "DUNNO"),
+        ("amy%my.domain", "DUNNO"),
+        ("amy", "DUNNO"),
+        ("list@my.domain", "DUNNO"),
+        ("ghost@my.domain", "REJECT"),
+        ("ghost+x@my.domain", "REJECT"),
+        ("ghost%my.domain@my.domain", "REJECT"),
+        ("ghost", "REJECT"),
+        pytest.param("", "DUNNO", id="the null sender"),
+        pytest.param("ghost@foreign.example", "DUNNO", id="not ours"),
+        pytest.param("ghost@sub.my.domain", "DUNNO", id="a bare domain has no subdomains there"),
+        pytest.param("ghost@relay.example", "DUNNO", id="not asked for"),
+        pytest.param("ghost@caught.example", "DUNNO", id="a catch-all has it"),
+    ],
+)
+def test_nobody_s_address(sender: str, expected: str) -> None:
+    """A sender address of ours that belongs to no entry is refused, unless it is not asked for."""
+    listed = policy(recipient="check_sender_access directory:nobody", smtpdRecipientDelimiter="+", **OURS)
+    site = Site(listed, SOMEBODY, domains=["my.domain", "caught.example"])
+    assert expected == site.action(sender=sender)
+
+
+def test_nobody_in_a_class() -> None:
+    """As part of a class, and in the list where it means the check of that list."""
+    site = Site(policy(sender="directory:nobody", recipient="known_logins", **OURS), SOMEBODY,
+                classes(known_logins="check_sasl_access directory:nobody"))  # fmt: skip
+    assert ["REJECT", "REJECT", "DUNNO"] == [
+        site.action(sender="x@my.domain"),
+        site.action(sender="amy@my.domain", login="ghost"),
+        site.action(sender="amy@my.domain", login="amy"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["login", "mail"])
+def test_nobody_in_an_outage(kind: str) -> None:
+    """Whom nobody can ask about is not nobody."""
+    listed = "check_sasl_access directory:nobody, check_sender_access directory:nobody"
+    site = Site(policy(recipient=listed, **OURS), SOMEBODY, missed=lambda lookup: lookup[0] == kind)
+    assert LOOKUP_FAILURE == site.action(login="ghost@my.domain", sender="ghost@my.domain")
+
+
+def test_nobody_without_local_domains() -> None:
+    """Which addresses are ours has to be known: a policy error, by way of a class an error when reached."""
+    direct = Site(policy(recipient="check_sender_access directory:nobody"), SOMEBODY)
+    asks = "check_sender_access directory:nobody asks which addresses are ours, expected smtpdLocalDomains"
+    told = [fault.what.partition(": ")[2] for fault in direct.policies.faults]
+    assert [f"smtpdRecipientRestrictions: {asks}"] == told
+    by_class = Site(policy(recipient="c"), classes(c="check_sender_access directory:nobody"))
+    assert CONFIGURATION_ERROR == by_class.action(sender="amy@my.domain")
+    assert "DUNNO" == Site(policy(recipient="check_sasl_access directory:nobody"), SOMEBODY).action(
+        login="amy"
+    )
+
+
+def test_nobody_is_asked_for_at_once() -> None:
+    """What is behind it is asked for in the same round."""
+    listed = "check_sasl_access directory:nobody, check_sender_access directory:nobody, ldap:t"
+    site = Site(policy(recipient=listed, **OURS), SOMEBODY, table("t", smtpdAccessMember=AMY))
+    site.action(login="amy", sender="amy@my.domain")
+    mails = ("amy@my.domain", "@my.domain", REQUEST["recipient"])
+    assert {("login", "amy"), *(("mail", one) for one in mails)} == set(site.rounds[0])
+
+
 # ---------------------------------------------------------------- recipient:
 
 TO = "all@my.domain"
@@ -1110,6 +1210,7 @@ def test_everything_is_asked_at_once() -> None:
         ("login", "bob"),
         ("mail", "amy@my.domain"),
         ("mail", TO),
+        ("mail", "@my.domain"),  # whoever has the rest of the domain
         *(("domain", name) for name in ("my.domain", "domain")),
         *(("url", URL, key) for key in ("amy@my.domain", "my.domain", "domain", "amy@")),
     }

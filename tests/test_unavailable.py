@@ -1,9 +1,11 @@
 """When the directory does not answer: what is missed, what still stands, and what is said."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 
+from ldappolicy.entry import Entry
 from ldappolicy.facts import Lookup
 from tests.language import (
     AMY,
@@ -11,9 +13,11 @@ from tests.language import (
     LOOKUP_FAILURE,
     Site,
     about,
+    asked,
     classes,
     every,
     group,
+    nothing,
     of_kind,
     person,
     policy,
@@ -22,6 +26,7 @@ from tests.language import (
 )
 
 ASK = "check_sender_access directory:access"
+UNTIL_KNOWN = "450 4.3.0 Temporary lookup failure"
 P, R, G = "permit_inet_interfaces", "reject_unknown_sender_domain", "reject_rbl_client x.example"
 
 
@@ -113,7 +118,17 @@ def acting(action: str) -> str:
             id="a common head",
         ),
         # under warn_if_reject
-        pytest.param({"recipient": f"warn_if_reject {ASK}, reject"}, "reject,", id="warned, then a reject"),
+        pytest.param({"recipient": f"warn_if_reject {ASK}, reject"}, UNTIL_KNOWN, id="warned, then a reject"),
+        pytest.param(
+            {"recipient": f"warn_if_reject {ASK}, {acting('550 5.7.1 no')}"},
+            "450 4.3.0 no",
+            id="warned, then a reject with its text",
+        ),
+        pytest.param(
+            {"sender": f"warn_if_reject {ASK}", "recipient": "reject"},
+            "reject,",
+            id="warned in another list",
+        ),
         pytest.param({"recipient": f"warn_if_reject {ASK}"}, "DUNNO", id="warned"),
         pytest.param({"recipient": "warn_if_reject c, permit"}, "DUNNO", id="a warned class"),
         pytest.param({"recipient": f"warn_if_reject {ASK}, {R}"}, f"{R},", id="warned beside a residue"),
@@ -276,3 +291,94 @@ def test_long_lookup_is_cut(length: int, shown: str) -> None:
     sender = "a" * (length - len("@b.example")) + "@b.example"
     (outage,) = down({"recipient": ASK}).decide(sender=sender).outages
     assert f"{shown.format(sender[:195])}: made unavailable" in outage
+
+
+# --- what is past its ttl ---------------------------------------------------------------------------
+
+
+def aged(lists: Mapping[str, str], *entries: Entry | Sequence[Entry]) -> Site:
+    """A site whose directory is away, and whose answers are past their ttl."""
+    return Site(policy(**lists), classes(c=f"{ASK}, reject", d="reject"), *entries, stale=every)
+
+
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        pytest.param({"recipient": f"{ASK}, reject"}, UNTIL_KNOWN, id="a reject behind it"),
+        pytest.param({"recipient": "c"}, UNTIL_KNOWN, id="in a class"),
+        pytest.param({"recipient": f"{ASK}, c"}, UNTIL_KNOWN, id="before a class"),
+        pytest.param({"recipient": f"reject, {ASK}"}, "reject,", id="behind it"),
+        pytest.param({"recipient": f"{ASK}, {acting('REJECT go away')}"}, "450 4.3.0 go away", id="a text"),
+        pytest.param({"recipient": f"{ASK}, {acting('REJECT')}"}, UNTIL_KNOWN, id="a bare REJECT"),
+        pytest.param({"recipient": f"{ASK}, {acting('550 5.7.1')}"}, UNTIL_KNOWN, id="a bare code"),
+        pytest.param({"recipient": f"{ASK}, {acting('521 5.7.1 no')}"}, "450 4.3.0 no", id="a code and text"),
+        pytest.param(
+            {"recipient": f"{ASK}, {acting('421 4.7.0 no')}"}, "421 4.7.0 no", id="for a while anyway"
+        ),
+        pytest.param({"recipient": f"{ASK}, defer"}, "defer,", id="a deferral"),
+        pytest.param({"recipient": f"{ASK}, nosuch"}, CONFIGURATION_ERROR, id="a configuration error"),
+        pytest.param({"recipient": f"{ASK}, reject_non_fqdn_recipient"}, UNTIL_KNOWN, id="a built-in"),
+        pytest.param({"recipient": f"{ASK}, permit"}, "DUNNO", id="a permit"),
+        pytest.param({"recipient": f"{ASK}, {acting('HOLD')}"}, "HOLD", id="an effect"),
+        pytest.param({"recipient": f"defer_if_reject, {ASK}, reject"}, UNTIL_KNOWN, id="a flag"),
+        # it rests on its own list
+        pytest.param({"sender": ASK, "recipient": "reject"}, "reject,", id="in an earlier list"),
+        pytest.param({"sender": "reject", "recipient": ASK}, "reject,", id="in a later list"),
+        pytest.param({"sender": ASK, "recipient": f"{ASK}, reject"}, UNTIL_KNOWN, id="asked in both"),
+        # shadow and warn_if_reject
+        pytest.param({"recipient": f"shadow {ASK}, reject"}, "reject,", id="in shadow"),
+        pytest.param({"recipient": f"warn_if_reject {ASK}, reject"}, UNTIL_KNOWN, id="warned"),
+        # a residue
+        pytest.param({"recipient": f"{P}, {ASK}, reject"}, f"{P}, defer", id="P before"),
+        pytest.param({"recipient": f"{P}, {ASK}, {acting('550 no')}"}, f"{P}, defer", id="P and a text"),
+        pytest.param({"recipient": f"{G}, {ASK}, reject"}, f"{G}, defer", id="R before"),
+        pytest.param({"recipient": f"{G}, {ASK}, {acting('550 no')}"}, "450 4.3.0 no", id="R and a text"),
+        pytest.param({"sender": P, "recipient": f"{ASK}, reject"}, UNTIL_KNOWN, id="P in an earlier list"),
+        pytest.param({"sender": G, "recipient": f"{ASK}, reject"}, f"{G}, defer", id="R in an earlier list"),
+        pytest.param({"sender": P, "recipient": f"{P}, {ASK}, reject"}, f"{P}, defer", id="a common head"),
+    ],
+)
+def test_a_refusal_that_rests_on_old_answers(lists: dict[str, str], expected: str) -> None:
+    """It is no refusal for good; its own text stays, beside a residue it is a deferral."""
+    recipient = "x" if "fqdn" in lists["recipient"] else "x@my.domain"
+    decision = aged(lists).decide(recipient=recipient)
+    assert expected == decision.action
+    assert decision.unavailable is False
+
+
+@pytest.mark.parametrize("explained", [False, True])
+@pytest.mark.parametrize("name", EVERY_CHECK)
+def test_every_kind_of_old_answer(name: str, explained: bool) -> None:
+    """Whichever lookup it is: what is refused behind it is refused for a while, what passes passes."""
+    listed, aged_ones, attributes = EVERY_CHECK[name]
+    settings = {"smtpdLocalDomains": "ldap:local"} if "url" in name.lower() else {}
+    if name in ("local domains", "rewriting"):
+        settings = {"smtpdLocalDomains": "ldap:local"}
+
+    def site(stale: Callable[[Lookup], bool]) -> Site:
+        return Site(
+            policy(sender=f"{listed}", recipient=f"{listed}, reject", **settings),
+            table(
+                "t", smtpdAccessMember="cn=g,ou=groups,dc=example", smtpdAccessURL="ldap:///dc=example?mail"
+            ),
+            table("local", smtpdAccessURL="ldap:///dc=example?associatedDomain?sub?(cn=x)"),
+            person("amy"),
+            person("bob"),
+            group("g", [AMY]),
+            group("ruled", [], smtpdMemberSenderAccess="reject", smtpdMemberRecipientAccess="reject"),
+            group("all", [], mail="all@my.domain", owner="cn=g,ou=groups,dc=example", smtpdDeniedSender="x"),
+            stale=stale,
+        )
+
+    request = asked(**{"recipient": "all@my.domain", **attributes})
+    trace: list[dict[str, Any]] | None = [] if explained else None
+    fresh = site(nothing).resolve(request)
+    old = site(aged_ones).resolve(request, trace)
+    is_refused = str(fresh.action).startswith(("5", "reject", "REJECT"))
+    assert (UNTIL_KNOWN if is_refused else fresh.action) == old.action
+
+
+def test_what_a_refusal_rests_on_is_told() -> None:
+    """Once, with the lookup that is too old."""
+    decision = aged({"recipient": f"{ASK}, reject"}).decide(sender="amy@my.domain")
+    assert ("mail amy@my.domain: the last answer is past its ttl",) == decision.outages

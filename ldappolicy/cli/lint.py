@@ -8,6 +8,7 @@ import click
 
 from ldappolicy import assembly
 from ldappolicy.agreement import lint_main_cf
+from ldappolicy.aliases import Around
 from ldappolicy.calls import Site
 from ldappolicy.cli import Context
 from ldappolicy.config import Config
@@ -54,7 +55,8 @@ async def _faults(config: Config, main_cf: Path | None) -> tuple[Fault, ...]:
         faults = _not_in_file(directory)
         faults += await lint(policies, directory, settings, where)
         if main_cf is not None:
-            faults += await lint_main_cf(main_cf, _site(config, policies), directory)
+            around = Around(policies, directory, service.resolver, settings.mapping, settings.search_base)
+            faults += await lint_main_cf(main_cf, _site(config, policies), around)
         return faults
     finally:
         await directory.close()
@@ -70,7 +72,8 @@ def _site(config: Config, policies: PolicySet) -> Site:
     """What a main.cf has to agree with."""
     permit_ok = config.policy.permit_reply == "OK"
     server = config.server
-    return Site(policies, config.policy.name, server.listen, permit_ok, server.request_timeout)
+    realms = frozenset(config.directory.login_realms)
+    return Site(policies, config.policy.name, server.listen, permit_ok, server.request_timeout, realms)
 
 
 def _printable(line: str) -> str:

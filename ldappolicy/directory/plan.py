@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from typing import Protocol, TypeVar
 
 from ldappolicy.address import fold, quoted, split_address
@@ -37,7 +36,7 @@ below what slapd takes in one message of an anonymous client (sockbuf_max_incomi
 IN_CHAIN = "1.2.840.113556.1.4.1941"
 """LDAP_MATCHING_RULE_TRANSITIVE_EVAL ("in chain"), MS-ADTS section 3.1.1.3.4.4.3."""
 
-_VALUES = frozenset(("mail", "login", "domain", "url"))
+_VALUES = frozenset(("mail", "login", "domain", "addressed", "url"))
 
 Answers = dict[Lookup, tuple[Entry, ...]]
 Match = Callable[[Entry, Lookup], bool]
@@ -71,11 +70,15 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A search that answers several lookups; `matches` tells which entries belong to which."""
+    """A search that answers several lookups; `matches` tells which entries belong to which.
+
+    `hidden` are attributes that are looked at for that alone, and may have a great many values.
+    """
 
     search: Search
     lookups: tuple[Lookup, ...]
     matches: Match
+    hidden: tuple[str, ...] = ()
 
     async def ask(self, directory: Directory) -> Answers:
         """Runs the search; raises Unavailable."""
@@ -84,9 +87,12 @@ class Shared:
     def told_apart(self, entries: Sequence[Entry]) -> Answers:
         """Which of the entries that came back answer what."""
         return {
-            lookup: tuple(entry for entry in entries if self.matches(entry, lookup))
+            lookup: tuple(self._shown(entry) for entry in entries if self.matches(entry, lookup))
             for lookup in self.lookups
         }
+
+    def _shown(self, entry: Entry) -> Entry:
+        return _without(entry, self.hidden) if self.hidden else entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +205,18 @@ class Planner:
         self._member_attributes = tuple(
             dict.fromkeys((*self.attributes, *mapping.member_dns, *mapping.member_logins))
         )
-        self._names = {"mail": mapping.mail, "login": mapping.login, "domain": mapping.domain}
+        self._names = {
+            "mail": mapping.mail,
+            "login": mapping.login,
+            "domain": mapping.domain,
+            "addressed": mapping.member_address,
+        }
         self._base = _key(where.search_base)
-        self._mail = [(name.lower(), PREFIX if is_prefixed(name) else "") for name in mapping.mail]
+        self._mail, self._member_addresses = map(_prefixes, (mapping.mail, mapping.member_address))
         self._held_attributes = frozenset(
             name.lower() for name in self.attributes if name not in mapping.member_of
         )
+        self._held_with_members = self._held_attributes.union(map(str.lower, mapping.member_address))
 
     def known_absent(self, lookup: Lookup) -> bool:
         """Whether there is no need to ask: no entry can have it, or the configuration says that none has."""
@@ -232,6 +244,7 @@ class Planner:
         batches: list[Batch] = []
         batches += self._identities(by_kind)
         batches += self._groups(by_kind.get("groups", []), features)
+        batches += self._addressed(by_kind.get("addressed", []), features)
         batches += self._urls(by_kind.get("url", []))
         batches += self._entries([*by_kind.get("entry", []), *by_kind.get("sid", [])])
         batches += [self._match(lookup) for lookup in by_kind.get("match", [])]
@@ -243,9 +256,15 @@ class Planner:
     def from_mirror(self, lookup: Lookup, held: Held) -> tuple[Entry, ...] | None:
         """The answer of a copy of the directory, in which memberOf is not kept; None: it cannot say."""
         if terms := self._terms(lookup):
-            having = held.having(self._base, terms, self._held_attributes)
+            by_address = lookup[0] == "addressed"
+            attributes = self._held_with_members if by_address else self._held_attributes
+            having = held.having(self._base, terms, attributes)
+            if having is None:
+                return None
             matches = _every if lookup[0] == "groups" else self._has_value
-            return None if having is None else tuple(entry for entry in having if matches(entry, lookup))
+            found = tuple(entry for entry in having if matches(entry, lookup))
+            hidden = self.mapping.member_address
+            return tuple(_without(entry, hidden) for entry in found) if by_address else found
         [batch] = self.plan((lookup,))
         if not isinstance(batch, Shared):
             return None
@@ -256,11 +275,11 @@ class Planner:
     def _terms(self, lookup: Lookup) -> Terms:
         """The lookup as attributes (in lower case) and values of which an entry has one; or none."""
         kind = lookup[0]
-        if kind == "mail" and self._where.filter is None:
+        if kind == "addressed" or (kind == "mail" and self._where.filter is None):
             forms = (lookup[1], quoted(lookup[1], always=True))
             return [
                 (name, tuple([prefix + form for form in forms]) if prefix else forms)
-                for name, prefix in self._mail
+                for name, prefix in (self._mail if kind == "mail" else self._member_addresses)
             ]
         if kind in ("login", "domain"):
             return [(name.lower(), lookup[1:]) for name in self._names[kind]]
@@ -290,9 +309,9 @@ class Planner:
 
     def _value_terms(self, lookup: Lookup) -> list[Filter]:
         kind, value = lookup[0], lookup[1]
-        if kind == "mail":
-            terms = map(self.mapping.mail_terms, dict.fromkeys((value, quoted(value, always=True))))
-            return list(chain.from_iterable(zip(*terms, strict=True)))
+        if kind in ("mail", "addressed"):
+            forms = tuple(dict.fromkeys((value, quoted(value, always=True))))
+            return [address_term(name, form) for name in self._names[kind] for form in forms]
         return [Equality(name, form) for name in self._names[kind] for form in lookup[1:]]
 
     def _has_value(self, entry: Entry, lookup: Lookup) -> bool:
@@ -302,6 +321,12 @@ class Planner:
                 wanted in entry.values(name) for name, no in self._mail if not no
             )
             return is_plain or wanted in self.mapping.addresses_of(entry)
+        if kind == "addressed":
+            return any(
+                (not prefix and '"' not in wanted and wanted in entry.values(name))
+                or wanted in addresses_in(entry, name)
+                for name, prefix in self._member_addresses
+            )
         return any(
             value.strip(" ").casefold() == wanted
             for name in self._names[kind]
@@ -338,6 +363,18 @@ class Planner:
         return Members(
             Search(base, Scope.SUB, any_of_them, self._member_attributes, values), parts, self.mapping
         )
+
+    def _addressed(self, lookups: list[Lookup], features: Features) -> list[Batch]:
+        """By members' addresses: only those that were asked for come back, where the server can do that."""
+        hidden = self.mapping.member_address
+        names = tuple(dict.fromkeys((*self.attributes, *hidden)))
+        batches: list[Batch] = []
+        for chunk in _chunks(lookups, lambda lookup: len(self._value_terms(lookup))):
+            terms = tuple(term for lookup in chunk for term in self._value_terms(lookup))
+            shown = (*terms, *map(Present, self.attributes)) if features.has_matched_values else ()
+            search = Search(self._where.search_base, Scope.SUB, _either(terms), names, shown)
+            batches.append(Shared(search, tuple(chunk), self._has_value, hidden))
+        return batches
 
     def _group_terms(self, lookup: Lookup) -> tuple[Filter, ...]:
         _, dn, *logins = lookup
@@ -431,6 +468,11 @@ class Planner:
 
         search = Search(url.base, Scope(url.scope), And((url.filter, has_key)), url.attributes)
         return Shared(search, tuple(lookups), has)
+
+
+def _prefixes(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Attributes that hold addresses, in lower case, and what stands before an address there."""
+    return [(name.lower(), PREFIX if is_prefixed(name) else "") for name in names]
 
 
 def _url_terms(url: LdapUrl, lookup: Lookup) -> int:

@@ -138,6 +138,9 @@ def _warn_of_age(source: Source, path: Path, notes: Notes) -> None:
 
 
 def _logical(path: Path, source: Source, notes: Notes) -> Iterator[tuple[int, str]]:
+    if not path.is_absolute():
+        what = "a relative path, which Postfix reads below queue_directory"
+        raise LeftOut(source.where, f"{source} has {what}, expected an absolute one")
     try:
         text = read_text(path)
     except InputError as problem:

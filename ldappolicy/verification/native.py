@@ -118,7 +118,8 @@ class Tables:
         kind, name = found["type"], found["name"]
         if kind in _ASKS:
             return instead
-        if kind not in INDEXED | {"cidr", "pcre", "regexp"} or not Path(name).is_file():
+        path = Path(name)
+        if kind not in INDEXED | {"cidr", "pcre", "regexp"} or not (path.is_absolute() and path.is_file()):
             return f"{kind}:{name}"
         if (kind, name) not in self._made:
             self._made[kind, name] = self._copy(kind, name)

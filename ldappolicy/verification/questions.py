@@ -115,7 +115,7 @@ def _keys_of_files(main: MainCf) -> Iterator[Key]:
 def _words(path: str) -> Iterator[list[str]]:
     """The words of each line of a file that look like an address, a name or a network."""
     try:
-        text = read_text(Path(path))
+        text = read_text(Path(path)) if path.startswith("/") else ""
     except InputError:
         return
     for line in text.split("\n"):

@@ -16,7 +16,8 @@ lets the entries through and puts its result code in the place of the server's.
 
 `FakeLdap` does what no server here does: as Active Directory (MS-ADTS section 3.1.1.3.1.3.3) it sends
 at most `max_values` values of an attribute, as `member;range=0-1499` beside an empty `member`, and the
-rest when it is asked for `member;range=1500-*`. `root_dse` is what it says of itself; it takes any bind;
+rest when it is asked for `member;range=1500-*`. `root_dse` is what it says of itself; it takes any bind, or
+only simple ones with the password `secret`; the others it refuses with `refusal`, and counts in `refused`;
 `entries` may be changed while it runs, and so may `code`, with which every search ends unless it is 0. With
 `tls` it speaks ldaps or StartTLS; `heard` is all that it was told, after TLS.
 
@@ -466,6 +467,9 @@ class FakeLdap(_Listening):
         self.entries = dict(entries)
         self.root_dse = dict(root_dse)
         self.code = 0
+        self.secret = b""
+        self.refusal = ""
+        self.refused = 0
         self.heard = b""
         self.searches: list[tuple[str, tuple[str, ...]]] = []
         self._max_values = max_values
@@ -492,7 +496,10 @@ class FakeLdap(_Listening):
 
     def _answers(self, operation: int, body: bytes) -> Iterator[bytes]:
         if operation == BIND:
-            yield result(BOUND, 0)
+            (_, _), (_, _), (_, secret) = elements(body)
+            is_right = not self.secret or secret == self.secret
+            self.refused += not is_right
+            yield result(BOUND, 0) if is_right else result(BOUND, 49, self.refusal)
         elif operation == EXTEND:
             yield result(EXTENDED, 0 if self._mode == "start" else 2)
         elif operation == SEARCH:

@@ -6,6 +6,7 @@
 `requests`     what is sent, in bytes
 `codec`        what comes, out of bytes
 `gssapi`       the Kerberos part of a bind
+`refusals`     which servers refused which password, so that it is not tried again
 `connection`   one connection: numbers, deadlines, TLS, bind
 `health`       what is remembered of a server that failed
 `proving`      what a connection has to show before it is believed
@@ -18,6 +19,7 @@
 """
 
 from ldappolicy.directory.ldap.failover import LdapDirectory
+from ldappolicy.directory.ldap.refusals import Refusals
 from ldappolicy.directory.ldap.settings import LdapSettings
 
-__all__ = ["LdapDirectory", "LdapSettings"]
+__all__ = ["LdapDirectory", "LdapSettings", "Refusals"]

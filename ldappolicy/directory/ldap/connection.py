@@ -33,7 +33,8 @@ from typing import Protocol, cast
 from ldappolicy.counters import Counters
 from ldappolicy.directory import Features, Scope, Search
 from ldappolicy.directory.ldap import codec, gssapi, requests
-from ldappolicy.directory.ldap.settings import Endpoint, LdapSettings, password
+from ldappolicy.directory.ldap.refusals import INVALID_CREDENTIALS, Refusals, RefusedSecret, in_words
+from ldappolicy.directory.ldap.settings import Endpoint, LdapSettings, credentials
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.ldap_filter import Present
@@ -264,19 +265,23 @@ class Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._transport = await loop.start_tls(self._transport, self, context, server_hostname=host)
 
-    async def bind(self, settings: LdapSettings, host: str = "") -> None:
-        """Say who we are, if the settings want it; `host` as the URI has it."""
+    async def bind(self, settings: LdapSettings, password: bytes = b"", host: str = "") -> None:
+        """Say who we are, if the settings want it; `host` as the URI has it.
+
+        Raises RefusedSecret, and Unavailable for any other reason.
+        """
         if settings.bind == "none":
             return
         if settings.bind == "gssapi":
             result = await self._bind_gssapi(settings, host)
         elif settings.bind == "simple":
-            request = partial(requests.simple_bind, dn=settings.bind_dn, password=password(settings))
+            request = partial(requests.simple_bind, dn=settings.bind_dn, password=password)
             result, _ = await self._ask(request)
         else:
             result = await self._sasl_step("EXTERNAL", b"")
         if result.code != codec.SUCCESS:
-            raise Unavailable(f"{self.uri}: {settings.bind} bind {settings.bind_dn!r}: {result}")
+            kind = RefusedSecret if result.code == INVALID_CREDENTIALS else Unavailable
+            raise kind(f"{self.uri}: {settings.bind} bind {settings.bind_dn!r}: {in_words(result)}")
 
     async def _bind_gssapi(self, settings: LdapSettings, host: str) -> codec.Result:
         step = partial(self._sasl_step, "GSSAPI")
@@ -284,7 +289,8 @@ class Connection(asyncio.Protocol):
             login = gssapi.Login(host, self._certificate(), settings.bind_dn, settings.timeout)
             return await gssapi.authenticate(step, login)
         except gssapi.Refused as error:
-            raise Unavailable(f"{self.uri}: gssapi bind {settings.bind_dn!r}: {error}") from error
+            kind = RefusedSecret if error.is_for_key else Unavailable
+            raise kind(f"{self.uri}: gssapi bind {settings.bind_dn!r}: {error}") from error
 
     async def _sasl_step(self, mechanism: str, credentials: bytes) -> codec.Result:
         result, _ = await self._ask(partial(requests.sasl_bind, mechanism=mechanism, credentials=credentials))
@@ -546,21 +552,42 @@ async def connect(
     settings: LdapSettings,
     context: ssl.SSLContext | None,
     counters: Counters | None = None,
+    refusals: Refusals | None = None,
 ) -> Connection:
-    """A connection that is bound, or Unavailable, within the settings' timeout."""
+    """A connection that is bound, or Unavailable, within the settings' timeout.
+
+    Raises `refusals.Withheld` where the password or key was refused of late: the server is left alone.
+    """
     connection = Connection(endpoint.uri, settings.timeout, counters)
     with ExitStack() as unfinished:
         unfinished.callback(connection.abort)
         try:
             async with asyncio.timeout(settings.timeout):
-                await _reach(connection, endpoint, context)
-                await connection.bind(settings, endpoint.host)
+                await _open(connection, endpoint, settings, context, refusals or Refusals())
         except TimeoutError:
             raise Unavailable(f"{endpoint.uri}: no connection within {settings.timeout:g} s") from None
         except OSError as error:
             raise Unavailable(f"{endpoint.uri}: {_reason(error)}") from error
         unfinished.pop_all()
     return connection
+
+
+async def _open(
+    connection: Connection,
+    endpoint: Endpoint,
+    settings: LdapSettings,
+    context: ssl.SSLContext | None,
+    refusals: Refusals,
+) -> None:
+    shown = credentials(settings)
+    secret = settings.bind_dn.encode() + b"\0" + shown
+    refusals.check(endpoint.uri, secret)
+    await _reach(connection, endpoint, context)
+    if settings.bind not in ("simple", "gssapi"):
+        await connection.bind(settings)
+        return
+    async with refusals.turn(endpoint.uri, secret):
+        await connection.bind(settings, shown, endpoint.host)
 
 
 async def _reach(connection: Connection, endpoint: Endpoint, context: ssl.SSLContext | None) -> None:

@@ -36,6 +36,7 @@ from ldappolicy.directory.ldap.connection import UNAVAILABLE, Connection, Droppe
 from ldappolicy.directory.ldap.health import LONGEST_ABSENCE, LONGEST_PAUSE, Server
 from ldappolicy.directory.ldap.lines import Lines, shared
 from ldappolicy.directory.ldap.proving import MOST_WITNESSES, prove
+from ldappolicy.directory.ldap.refusals import Refusals, Withheld
 from ldappolicy.directory.ldap.settings import LdapSettings, endpoints, tls_context
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
@@ -64,8 +65,10 @@ class LdapDirectory:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
         counters: Counters | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         self.searches = 0
+        self._refusals = refusals or Refusals(clock=clock)
         self.counters = counters or Counters()
         self._answered_at: float | None = None
         self.features = Features()
@@ -224,7 +227,9 @@ class LdapDirectory:
         return self._use(server, connection)
 
     async def _connect(self, server: Server) -> Connection:
-        connection = await connect(server.endpoint, self._settings, self._context, self.counters)
+        connection = await connect(
+            server.endpoint, self._settings, self._context, self.counters, self._refusals
+        )
         with ExitStack() as unfinished:
             unfinished.callback(connection.abort)
             await self._prove(connection)
@@ -263,7 +268,10 @@ class LdapDirectory:
     def _disbelieve(self, server: Server, error: Unavailable) -> None:
         """It failed; once lookups have to do without it, nobody else is to rely on it either."""
         is_absent = isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, ssl.SSLError)
-        server.failed(str(error), LONGEST_ABSENCE if is_absent else LONGEST_PAUSE)
+        if isinstance(error, Withheld):
+            server.withheld(str(error))
+        else:
+            server.failed(str(error), LONGEST_ABSENCE if is_absent else LONGEST_PAUSE)
         if self._lines is not None and self._lines.server is server and not self._lines.connections:
             self._abort_own(str(error))
 

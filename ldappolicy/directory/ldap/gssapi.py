@@ -26,6 +26,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,11 +64,20 @@ _DIGESTS = {
     "1.2.840.10045.4.3.4": "sha512",
 }
 
+# com_err numbers of libkrb5 (krb5_err.et): those of the protocol, RFC 4120 section 7.5.9, from here on.
+_KDC_ERRORS = 2**32 - 1765328384
+# CLIENT_REVOKED, KEY_EXPIRED, PREAUTH_FAILED, BAD_INTEGRITY.
+_REFUSED_KEYS = frozenset((18, 23, 24, 31))
+
 _turns = threading.BoundedSemaphore(MAX_ASKING)
 
 
 class Refused(Unavailable):
-    """No ticket, or a server that did not prove what it has to."""
+    """No ticket, or a server that did not prove what it has to; `is_for_key`: the KDC does not take ours."""
+
+    def __init__(self, *reasons: str, is_for_key: bool = False) -> None:
+        super().__init__(*reasons)
+        self.is_for_key = is_for_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +143,7 @@ class GssapiClient:
                 raise Refused(f"the server insists on a security layer of SASL: {layers[:8].hex()}")
             response = self._context.wrap(bytes((_NO_LAYER, 0, 0, 0)), False).message
         except GSSError as error:
-            raise Refused(_words(error)) from error
+            raise _refusal(error) from error
         self.done = True
         return response
 
@@ -218,7 +228,10 @@ def _begin(login: Login) -> tuple[GssapiClient, bytes]:
         client = GssapiClient(_context(service, login))
         return client, client.step(b"")
     except (ImportError, Refused) as error:
-        raise Refused(f"no ticket for {service!r}: {error}{_keytab_fault()}") from error
+        is_for_key = isinstance(error, Refused) and error.is_for_key
+        raise Refused(
+            f"no ticket for {service!r}: {error}{_keytab_fault()}", is_for_key=is_for_key
+        ) from error
 
 
 def _context(service: str, login: Login) -> Context:
@@ -240,7 +253,7 @@ def _context(service: str, login: Login) -> Context:
             usage="initiate",
         )
     except GSSError as error:
-        raise Refused(_words(error)) from error
+        raise _refusal(error) from error
     return context
 
 
@@ -251,6 +264,19 @@ def _service(host: str) -> str:
     except ValueError:
         is_here = host in ("", "localhost")
     return f"ldap/{_own_name() if is_here else host}"
+
+
+def keys() -> bytes:
+    """What the keytab holds that the environment names; where it names none, the file of tickets."""
+    name = os.environ.get("KRB5_CLIENT_KTNAME") or os.environ.get("KRB5CCNAME", "")
+    file = Path(name.removeprefix("FILE:"))
+    with suppress(OSError):
+        return file.read_bytes() if file.is_file() else b""
+    return b""
+
+
+def _refusal(error: "GSSError") -> Refused:
+    return Refused(_words(error), is_for_key=error.min_code - _KDC_ERRORS in _REFUSED_KEYS)
 
 
 def _keytab_fault() -> str:

@@ -43,7 +43,7 @@ class Server:
         self._has_failed = False
         self._back_since: float | None = None
 
-    def failed(self, reason: str, longest: float = LONGEST_PAUSE) -> None:
+    def failed(self, reason: str, longest: float = LONGEST_PAUSE, level: int = logging.WARNING) -> None:
         """It could not be asked; the pause is between a half and the whole of what doubles."""
         self._pause_ends = self._clock() + self._doubled(SHORTEST_PAUSE, self.failures, longest)
         self.failures += 1
@@ -51,13 +51,17 @@ class Server:
         self._tried(is_up=False)
         self._has_failed = True
         self._remember_relapse()
-        log.warning("directory server failed, %d in a row: %s", self.failures, reason)
+        log.log(level, "directory server failed, %d in a row: %s", self.failures, reason)
 
     def answered(self) -> None:
         """It is well."""
         self.failures = 0
         self.reason = ""
         self._tried(is_up=True)
+
+    def withheld(self, reason: str) -> None:
+        """Nothing was sent to it, since it refused the same password: that costs nobody much to find out."""
+        self.failed(reason, LONGEST_ABSENCE, logging.DEBUG)
 
     def missed(self, reason: str) -> None:
         """It could not be asked when nobody needed it: that is shown, and nobody is kept from trying it."""

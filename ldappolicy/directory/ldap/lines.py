@@ -11,6 +11,7 @@ from typing import TypeVar
 from ldappolicy.directory import Search
 from ldappolicy.directory.ldap.connection import Connection
 from ldappolicy.directory.ldap.health import Server
+from ldappolicy.directory.ldap.refusals import Withheld
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
 
@@ -102,5 +103,7 @@ class Lines:
     async def _open(self, place: int) -> None:
         try:
             self._held[place] = await self._connect(self.server)
+        except Withheld as error:
+            self.server.withheld(str(error))
         except Unavailable as error:
             self.server.failed(str(error))

@@ -105,6 +105,13 @@ def password(settings: LdapSettings) -> bytes:
     return secret
 
 
+def credentials(settings: LdapSettings) -> bytes:
+    """What the server, or the KDC, may refuse: the password, or what the files of keys and tickets hold."""
+    if settings.bind == "simple":
+        return password(settings)
+    return gssapi.keys() if settings.bind == "gssapi" else b""
+
+
 def _endpoint(uri: str, start_tls: bool) -> Endpoint:
     parts = urlsplit(uri)
     if parts.scheme not in _PORTS:

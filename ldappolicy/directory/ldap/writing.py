@@ -39,6 +39,7 @@ from ldap3.protocol import rfc4511
 from ldappolicy.directory import Scope
 from ldappolicy.directory.ldap import gssapi
 from ldappolicy.directory.ldap.codec import NO_SUCH_OBJECT, SUCCESS, Result
+from ldappolicy.directory.ldap.refusals import ATTEMPTS, INVALID_CREDENTIALS, RefusedSecret, in_words
 from ldappolicy.directory.ldap.settings import Endpoint, LdapSettings, endpoints, password, tls_context
 from ldappolicy.directory.loading import Attributes
 from ldappolicy.errors import InputError, Unavailable
@@ -188,6 +189,7 @@ class Writer:
 def connect(settings: LdapSettings, write_timeout: float = WRITE_TIMEOUT) -> Writer:
     """A connection to the first server that takes one, bound; raises Unavailable with every reason."""
     reasons: list[str] = []
+    refused = 0
     servers = endpoints(settings)
     context = tls_context(settings) if any(server.tls for server in servers) else None
     for server in servers:
@@ -195,6 +197,9 @@ def connect(settings: LdapSettings, write_timeout: float = WRITE_TIMEOUT) -> Wri
             return Writer(server.uri, _open(server, settings, context), write_timeout)
         except Unavailable as error:
             reasons.append(f"{server.uri}: {error}")
+            refused += isinstance(error, RefusedSecret)
+        if refused == ATTEMPTS:
+            break  # more would lock the account
     raise Unavailable("; ".join(reasons))
 
 
@@ -247,7 +252,8 @@ def _bind(connection: Any, endpoint: Endpoint, settings: LdapSettings) -> None:
         connection.bind(read_server_info=False)
         result = Result(int(connection.result["result"]), _diagnostic(connection.result))
     if result.code != SUCCESS:
-        raise Unavailable(f"{settings.bind} bind {settings.bind_dn!r}: {result}")
+        kind = RefusedSecret if result.code == INVALID_CREDENTIALS else Unavailable
+        raise kind(f"{settings.bind} bind {settings.bind_dn!r}: {in_words(result)}")
 
 
 def _bind_gssapi(connection: Any, endpoint: Endpoint, settings: LdapSettings) -> Result:
@@ -265,7 +271,8 @@ def _bind_gssapi(connection: Any, endpoint: Endpoint, settings: LdapSettings) ->
     try:
         return gssapi.authenticate_blocking(ask, login)
     except gssapi.Refused as error:
-        raise Unavailable(f"gssapi bind {settings.bind_dn!r}: {error}") from error
+        kind = RefusedSecret if error.is_for_key else Unavailable
+        raise kind(f"gssapi bind {settings.bind_dn!r}: {error}") from error
 
 
 def _let_go(connection: Any) -> None:

@@ -8,10 +8,11 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import cast
 
-from ldappolicy.config import Config
+from ldappolicy.config import Config, Profile
 from ldappolicy.counters import Counters
 from ldappolicy.decision_log import DecisionLog
 from ldappolicy.directory import Directory
@@ -19,16 +20,16 @@ from ldappolicy.directory.ldap import LdapDirectory, LdapSettings, Refusals
 from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import Planner, Where
 from ldappolicy.entry import is_below, normal_dn
-from ldappolicy.errors import ConfigError, InputError
+from ldappolicy.errors import ConfigError, InputError, Unavailable
 from ldappolicy.evaluate import Choices
 from ldappolicy.evaluation import Naming
 from ldappolicy.freshness import Freshness, Upkeep
 from ldappolicy.ldap_filter import Filter, attributes_in, parse
 from ldappolicy.log import Lines
-from ldappolicy.mapping import Mapping, mapping_for
+from ldappolicy.mapping import AUTO, GENERIC, Mapping, mapping_for, suited_by
 from ldappolicy.policy import POLICY_ATTRIBUTES
 from ldappolicy.resolver import Limits, Resolver
-from ldappolicy.service import Service, Settings
+from ldappolicy.service import Service, Settings, shown_by_all
 from ldappolicy.snapshot import fingerprint
 
 logger = logging.getLogger("ldappolicy.assembly")
@@ -40,9 +41,11 @@ def open_directory(
     """The directory that the configuration names; an LDAP server is not contacted yet."""
     path = config.directory.ldif
     if path is None:
-        return LdapDirectory(ldap_settings(config), counters=counters, refusals=refusals)
+        proofs = (shown_by_all(_base("search_base", config.directory.search_base)),)
+        settings = replace(ldap_settings(config), proofs=proofs)
+        return LdapDirectory(settings, counters=counters, refusals=refusals)
     directory = read_ldif(path)
-    mapping = mapping_for(config.directory.profile, config.directory.attributes)
+    mapping = mapping_of(config)
     base = _base("search_base", config.directory.search_base)
     if not directory.holds(base):
         raise ConfigError(f"[directory] search_base: expected a DN that {path} holds, got {base!r}")
@@ -83,7 +86,70 @@ def ldap_settings(config: Config) -> LdapSettings:
         tls_require_cert=directory.tls_require_cert,
         timeout=directory.timeout,
         connections=directory.connections,
+        suited=() if directory.profile == AUTO else suited_by(directory.profile),
     )
+
+
+# ------------------------------------------------------------ the profile
+
+
+async def settled(config: Config, directory: Directory) -> Config:
+    """The configuration with the profile of the server that answers in the place of "auto".
+
+    Raises Unavailable while none answers, ConfigError when they are of another family than the profile.
+    """
+    if not isinstance(directory, LdapDirectory):
+        return with_profile(config, GENERIC)
+    try:
+        found = await directory.identify()
+    except Unavailable:
+        if not directory.unsuited:
+            raise
+        profile = config.directory.profile
+        if profile != AUTO:
+            raise ConfigError(
+                f"[directory] profile: expected {AUTO!r} or the one of the server, got {profile!r}: "
+                f"{directory.unsuited}"
+            ) from None
+        directory.expect(())  # they are not what they were once
+        found = await directory.identify()
+    return settled_on(config, directory, found or GENERIC)
+
+
+def settled_on(config: Config, directory: Directory, profile: str) -> Config:
+    """The same where the profile is known; from then on no server of another family is asked."""
+    if config.directory.profile == AUTO and isinstance(directory, LdapDirectory):
+        directory.expect(suited_by(profile, is_found=True))
+    return with_profile(config, profile)
+
+
+def unsettled(config: Config, directory: Directory) -> Config | None:
+    """As `settled_beforehand`; no more is expected of the servers than the configuration does."""
+    if config.directory.profile == AUTO and isinstance(directory, LdapDirectory):
+        directory.expect(())
+    return settled_beforehand(config)
+
+
+def settled_beforehand(config: Config) -> Config | None:
+    """The configuration where its profile needs no server to be known, else None."""
+    known = with_profile(config, GENERIC) if config.directory.ldif is not None else config
+    return None if known.directory.profile == AUTO else known
+
+
+def with_profile(config: Config, profile: str) -> Config:
+    """The configuration with a profile in the place of "auto"."""
+    if config.directory.profile != AUTO:
+        return config
+    return replace(config, directory=replace(config.directory, profile=cast("Profile", profile)))
+
+
+def mapping_of(config: Config) -> Mapping:
+    """The attributes that hold what; an LDIF file is of no family."""
+    known = settled_beforehand(config) or config
+    return mapping_for(known.directory.profile, known.directory.attributes)
+
+
+# ------------------------------------------------------------ the service
 
 
 def build_service(
@@ -147,7 +213,7 @@ def _watched_attributes(mapping: Mapping, owners: Filter | None) -> tuple[str, .
 def site(config: Config) -> str:
     """What a snapshot belongs to: whatever the answers in it depend on."""
     directory = config.directory
-    mapping = mapping_for(directory.profile, directory.attributes)
+    mapping = mapping_of(config)
     return fingerprint(
         *(sorted(directory.uri), directory.profile, directory.search_base, directory.policy_base),
         *(directory.filter, sorted(directory.domain), asdict(mapping)),
@@ -160,7 +226,7 @@ def service_settings(config: Config) -> Settings:
     return Settings(
         search_base=_base("search_base", config.directory.search_base),
         policy_base=_base("policy_base", config.directory.policy_base),
-        mapping=mapping_for(config.directory.profile, config.directory.attributes),
+        mapping=mapping_of(config),
         choices=Choices(
             config.policy.name,
             permit_ok,

@@ -42,6 +42,9 @@ YEAR = 365 * UNITS["d"]
 # Linux: sockaddr_un.sun_path is 108 bytes with the final NUL (unix(7)).
 UNIX_PATH_MAX = 107
 
+GLOBAL_CATALOG = (3268, 3269)
+"""Ports of Active Directory where entries have only a part of their attributes, ours not among them."""
+
 # RFC 4512 section 1.4: a keystring or a numericoid.
 ATTRIBUTE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*|[0-9]+(\.[0-9]+)+")
 
@@ -147,6 +150,8 @@ def directory_uri(value: object, info: ValidationInfo) -> str:
         return f"ldif:{(_folder(info) / value.removeprefix('ldif:')).resolve()}"
     if not isinstance(value, str) or not is_ldap_url(value):
         raise ValueError(expected)
+    if urlsplit(value).port in GLOBAL_CATALOG:
+        raise ValueError("expected another port: the Global Catalog has only a part of each entry")
     return value.rstrip("/")
 
 
@@ -223,6 +228,7 @@ Text = StrictStr
 File = Annotated[StrictStr, AfterValidator(_path)]
 Switch = StrictBool
 Uri = Annotated[str, BeforeValidator(directory_uri)]
+Profile = Literal["auto", "generic", "openldap", "389ds", "freeipa", "active_directory"]
 Overrides = Mapping[
     Annotated[StrictStr, AfterValidator(mapping_key)],
     tuple[Annotated[StrictStr, AfterValidator(attribute_name)], ...],
@@ -265,7 +271,7 @@ class Directory(_Section):
     """[directory]: where entries are, and how to ask for them."""
 
     uri: Annotated[tuple[Uri, ...], AfterValidator(_some)] = ("ldap://127.0.0.1",)
-    profile: Literal["generic", "openldap", "389ds", "freeipa", "active_directory"] = "generic"
+    profile: Profile = "auto"
     search_base: Text = "dc=example,dc=com"
     filter: Text = ""
     domain: tuple[Annotated[StrictStr, AfterValidator(domain_name)], ...] = ()

@@ -24,9 +24,11 @@ from ldappolicy.directory.ldap import Refusals
 from ldappolicy.directory.ldif import Extent, LdifDirectory
 from ldappolicy.directory.replacing import extent, refuse_less, refuse_loss
 from ldappolicy.doors import Door, allow_files
+from ldappolicy.entry import Entry
 from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.freshness import Freshness
 from ldappolicy.log import Limited, Lines, set_up
+from ldappolicy.mapping import GENERIC, PROFILES
 from ldappolicy.metrics import Snapshot, take
 from ldappolicy.pages import web_of
 from ldappolicy.server import FIRST_REPLY_S, PolicyServer
@@ -82,7 +84,12 @@ class Daemon:
     `replace`. `doors` are served instead of the configured listeners. A `worker` is one of several: its
     supervisor shows the web page, only the first one writes the snapshot, and without policies it accepts
     nothing before `accept_anyway`: another may have them; `held` is what the others have of the LDIF file.
+    While the directory is away nothing is accepted before what the snapshot's mirror held is in memory:
+    connections wait, where systemd holds the sockets.
     """
+
+    _is_loading = False
+    """Whether the policies of a snapshot are known, and its mirror is not in memory yet."""
 
     def __init__(
         self,
@@ -96,8 +103,7 @@ class Daemon:
         refusals: Refusals | None = None,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
-        self.config = config
-        self._timing = timing
+        self.config, self._timing = config, timing
         self.counters = Counters()
         self.is_draining = self._has_begun = False
         self._worker = worker
@@ -108,20 +114,22 @@ class Daemon:
         self._refusals = refusals or Refusals()
         opened = assembly.open_directory(config, self.counters, self._refusals)
         self.directory: Directory = _judged(opened, config, held=held)
-        self.service: Service = self._build_service(config, self.directory)
+        self._settled = assembly.settled_beforehand(config)
+        provisional = assembly.with_profile(config, GENERIC)  # without policies nothing is looked up
+        self.service: Service = self._build_service(provisional, self.directory)
         self.server = self._build_server(config)
         alone = config.web.listen if worker is None else None
         self.web = web_of(alone, self) if alone is not None else None
         self._load = load
         self._doors = list(doors) or self._systemd.doors
         self._stop, self._reread, self._moved = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._in_force, self._may_accept = asyncio.Event(), asyncio.Event()
+        self._in_force, self._may_accept, self._can_answer = asyncio.Event(), asyncio.Event(), asyncio.Event()
         if worker is None:
             self._may_accept.set()
         self._swapping = asyncio.Lock()
         self._freshness: Freshness | None = None
         self._is_waiting = True
-        self._warm_start = _warm_start(config)
+        self._warm_start = _warm_start(provisional)
         self._leaving: set[asyncio.Task[None]] = set()
         self._warnings = Limited(logger)
 
@@ -175,11 +183,13 @@ class Daemon:
     @property
     def is_passed_over(self) -> bool:
         """Whether the start is over, but for policies or `accept_anyway`."""
-        return self._has_begun and not self._may_accept.is_set()
+        return self._has_begun and not (self._may_accept.is_set() or self._is_loading)
 
     async def _accept(self, started: Callable[["Daemon"], None]) -> None:
         await self.server.start_listening(self._doors or None)
         started(self)
+        if self._in_force.is_set():
+            self._can_answer.set()
 
     async def _until_stopped(self, started: Callable[["Daemon"], None]) -> None:
         await self._may_accept.wait()
@@ -195,6 +205,7 @@ class Daemon:
             self.directory,
             connections=self.server.connections,
             is_waiting=self._is_waiting,
+            is_loading=self._is_loading,
             now=time.time(),
         )
 
@@ -231,7 +242,7 @@ class Daemon:
         return assembly.decision_log(config, self._lines, self._ids)
 
     async def _attend(self) -> None:
-        await self._systemd.attend(self._in_force, self.status, lambda: True)
+        await self._systemd.attend(self._can_answer, self.status, lambda: True)
 
     @property
     def is_in_force(self) -> bool:
@@ -242,6 +253,8 @@ class Daemon:
         """In one line for a person."""
         if self.service.evaluator is None:
             return "no policies yet, requests are answered as on_unavailable says"
+        if self._is_loading:
+            return "the snapshot is being loaded"
         return f"policies in force: revision {self._revision()}"
 
     def held(self) -> Extent | None:
@@ -257,33 +270,66 @@ class Daemon:
         self._has_begun = True
 
     async def _first_attempt(self) -> None:
-        # Before anything is read: what cannot be taken of that keeps the form which it had the last time.
-        known = await self._warm_start.read(self.service)
-        is_known = self.service.recall(known)
+        known = await self._recalled()
+        service = self.service
         try:
+            await self._settle()
+            if self.service is service:
+                service.recall(known)  # what cannot be taken of the new ones keeps the form that it had
             await self.service.reload()
             self._take_up()
             if not {id(entry) for entry in known}.isdisjoint(map(id, self.service.policy_entries)):
                 what = "those of the directory are not"
                 logger.error("policies of the snapshot are in force where %s: %s", what, self._revision())
         except (Unavailable, ConfigError) as problem:
-            if is_known:
-                self._put_in_force()
+            if self.service is service and service.recall(known):
+                self._is_loading = self._warm_start.has_mirror
+                if self._is_loading:
+                    self._may_accept.clear()
+                else:
+                    self._put_in_force()
                 logger.error("policies of the snapshot are in force, %s: %s", self._revision(), problem)
             elif isinstance(problem, ConfigError):
                 raise
             else:
                 logger.error("no policies yet: %s", problem)
 
+    async def _recalled(self) -> Sequence[Entry]:
+        """The policies of the snapshot, under the profile that its directory was found to have."""
+        if self._settled is None and (profile := await self._warm_start.profile()) in PROFILES:
+            self._settle_on(assembly.settled_on(self.config, self.directory, profile))
+        known = await self._warm_start.read(self.service) if self._settled is not None else ()
+        if not known:
+            self._settled = assembly.unsettled(self.config, self.directory)
+        return known
+
+    async def _settle(self) -> None:
+        """Learns what the servers are; raises ConfigError, and Unavailable while none says it."""
+        self._settle_on(await assembly.settled(self.config, self.directory))
+
+    def _settle_on(self, config: Config) -> None:
+        if config == self._settled:
+            return
+        if self._settled is not None:  # the snapshot's: what it knew is not of these servers
+            self.directory.set_witnesses(())
+        logger.info("profile %s", config.directory.profile)
+        self._settled = config
+        self.service = self.server.decider = self._build_service(config, self.directory)
+        self._warm_start = _warm_start(config)
+        self._moved.set()
+
     async def _follow(self) -> None:
         """Keeps the service as its directory is, whichever that is."""
         while True:
             self._moved.clear()
-            self._freshness = assembly.build_freshness(
-                self.config, self.directory, self.service, self._reload
-            )
+            self._freshness = None
+            if self._settled is not None:
+                self._freshness = assembly.build_freshness(
+                    self._settled, self.directory, self.service, self._reload
+                )
             if self._freshness is not None:
                 await self._warm_start.begin(self._freshness)
+            self._loaded()
             work = [self._moved.wait(), *([self._freshness.run()] if self._freshness else [])]
             following: list[asyncio.Task[object]] = [asyncio.create_task(step) for step in work]
             try:
@@ -292,6 +338,14 @@ class Daemon:
                 await cancelled(*following)
             for task in ended:
                 task.result()  # a bug ends the service, and is seen
+
+    def _loaded(self) -> None:
+        """What the snapshot holds is in memory; its policies may have turned out to be another server's."""
+        if self._is_loading:
+            self._is_loading = False
+            self._may_accept.set()
+            if self.service.evaluator is not None:
+                self._put_in_force()
 
     async def _poll(self) -> None:
         """With watch = "off" only until the directory has told policies; then SIGHUP asks for them."""
@@ -306,6 +360,8 @@ class Daemon:
         """Reads the policies again; on any fault the old ones stay."""
         try:
             async with self._swapping:
+                if self._settled is None:
+                    await self._settle()
                 changed = await self.service.reload()
                 self._take_up()
             if changed:
@@ -322,8 +378,11 @@ class Daemon:
         self._put_in_force()
 
     def _put_in_force(self) -> None:
+        self._is_loading = False
         self._in_force.set()
         self._may_accept.set()
+        if self.server.addresses:
+            self._can_answer.set()
 
     def _revision(self) -> str:
         evaluator = self.service.evaluator
@@ -360,12 +419,13 @@ class Daemon:
     async def replace(self, config: Config) -> None:
         """Validates, then swaps; the listeners stay as they are. Raises ConfigError or Unavailable."""
         async with self._swapping:
-            if _is_same_directory(config, self.config):
+            if self._settled is not None and _is_same_directory(config, self.config):
                 self.service.resolver.ask_again()
-                settings = assembly.service_settings(config)
+                settled = assembly.with_profile(config, self._settled.directory.profile)
+                settings = assembly.service_settings(settled)
                 service = self.service.with_settings(settings, self._decisions(config))
                 await service.reload()
-                await self._swap(config, self.directory, service)
+                await self._swap(config, settled, self.directory, service)
             else:
                 same = (config.directory, config.cache) == (self.config.directory, self.config.cache)
                 await self._open_anew(config, keep_forms=same, is_asked_for=True)
@@ -383,20 +443,23 @@ class Daemon:
 
         directory = await asyncio.to_thread(open_directory)
         try:
-            service = self._build_service(config, directory)
+            settled = await assembly.settled(config, directory)
+            service = self._build_service(settled, directory)
             if keep_forms:
                 service.take_over(self.service)
             await service.reload()
         except (ConfigError, Unavailable, asyncio.CancelledError):
             await directory.close()
             raise
-        await self._swap(config, directory, service)
+        await self._swap(config, settled, directory, service)
 
-    async def _swap(self, config: Config, directory: Directory, service: Service) -> None:
+    async def _swap(self, config: Config, settled: Config, directory: Directory, service: Service) -> None:
+        """`settled` is the configuration with the profile of the servers."""
         old, timeout = self.directory, self.config.server.request_timeout
         self.config, self.directory, self.service = config, directory, service
+        self._settled = settled
         self._take_up()
-        self._warm_start = _warm_start(config)
+        self._warm_start = _warm_start(settled)
         self.server.decider = service
         set_up_log(config, is_alone=self._worker is None)
         self._moved.set()
@@ -468,7 +531,7 @@ def _judged(
     Raises ConfigError where that lost what is not known to be gone.
     """
     if isinstance(opened, LdifDirectory):
-        mapping, path = assembly.service_settings(config).mapping, str(config.directory.ldif)
+        mapping, path = assembly.mapping_of(config), str(config.directory.ldif)
         opened.extent = extent(opened, mapping)
         if isinstance(old, LdifDirectory):
             refuse_loss(opened, old, mapping, path, is_accepted=is_asked_for)
@@ -487,7 +550,7 @@ async def try_out(config: Config, old: Config, refusals: Refusals, held: Extent 
 
     directory = await asyncio.to_thread(open_directory)
     try:
-        service = assembly.build_service(config, directory)
+        service = assembly.build_service(await assembly.settled(config, directory), directory)
         entries, _ = await service.read_policies()
         # Of those that do not parse any more the last good form stays, where the directory does.
         if not _is_same_directory(config, old) and not service.recall(entries):
@@ -523,7 +586,7 @@ async def cancelled(*tasks: asyncio.Task[Any]) -> None:
 
 
 def _warm_start(config: Config) -> WarmStart:
-    return WarmStart(config.cache.snapshot, assembly.site(config))
+    return WarmStart(config.cache.snapshot, assembly.site(config), config.directory.profile)
 
 
 def stamp(path: Path | None) -> Stamp:

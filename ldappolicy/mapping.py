@@ -281,6 +281,24 @@ PROFILES: MappingOf[str, Mapping] = {
     "active_directory": _ActiveDirectory(),
 }
 
+GENERIC = "generic"
+AUTO = "auto"
+"""In the configuration, for the profile that suits the servers' root DSE."""
+
+_FAMILIES = (frozenset(("active_directory",)), frozenset(("389ds", "freeipa")), frozenset(("openldap",)))
+
+
+def suited_by(profile: str, *, is_found: bool = False) -> frozenset[str]:
+    """Which servers a profile may be used with, by the profile that suits them (empty: none is known to).
+
+    One that was found (`AUTO`) is for servers of the same family alone.
+    """
+    if profile == GENERIC:
+        return frozenset(("",)) if is_found else frozenset(("", *PROFILES)) - {"active_directory"}
+    (family,) = (family for family in _FAMILIES if profile in family)
+    return family if is_found else family | {""}
+
+
 _NO_KEYS = frozenset(("member_of", "uuid"))
 KEYS: tuple[str, ...] = tuple(field.name for field in fields(Mapping) if field.name not in _NO_KEYS)
 

@@ -47,8 +47,8 @@ class Snapshot:
     `counts` are rows of family, labels and number, `durations` histograms by name. `revisions` are pairs of a
     policy and its revision. `kept_age` is that of what is known without a directory: what a stream or a
     snapshot told; answers to the lookups of one request say nothing about the next. `directory_up` is by URI.
-    `is_waiting`: the directory has not told its policies
-    yet; those of a snapshot file may be in force nevertheless, which `has_policies` says.
+    `is_waiting`: the directory has not told its policies yet; those of a snapshot file may be in force
+    nevertheless, which `has_policies` says. `is_loading`: what that file holds is not in memory yet.
     """
 
     now: float
@@ -62,6 +62,7 @@ class Snapshot:
     directory_up: tuple[tuple[str, bool], ...] = ()
     has_policies: bool = False
     is_waiting: bool = False
+    is_loading: bool = False
 
     def to_json(self) -> str:
         """One line."""
@@ -87,6 +88,7 @@ def take(
     *,
     connections: int,
     is_waiting: bool,
+    is_loading: bool,
     now: float,
 ) -> Snapshot:
     """What a process has to show now."""
@@ -111,6 +113,7 @@ def take(
         directory_up=_directory_up(directory),
         has_policies=policies is not None,
         is_waiting=is_waiting,
+        is_loading=is_loading,
     )
 
 
@@ -175,6 +178,7 @@ def merged(snapshots: Iterable[Snapshot]) -> Snapshot:
         directory_up=tuple(up.items()),
         has_policies=bool(each) and all(one.has_policies for one in each),
         is_waiting=any(one.is_waiting for one in each),
+        is_loading=any(one.is_loading for one in each),
     )
 
 
@@ -222,6 +226,8 @@ def readiness(snapshots: Sequence[Snapshot], max_stale: float) -> tuple[bool, st
 def _unready(one: Snapshot, max_stale: float) -> str:
     if not one.has_policies:
         return "no policy has been read yet"
+    if one.is_loading:
+        return "the snapshot is being loaded"
     if any(is_up for _, is_up in one.directory_up):
         return ""
     if one.kept_age is None:

@@ -399,12 +399,17 @@ class Service:
         The search base always, and the default policy once it is in force: an empty replica, or an
         account that lost its rights, shows neither.
         """
-        base = Search(self.settings.search_base, Scope.BASE, Present("objectClass"), ("1.1",))
+        base = shown_by_all(self.settings.search_base)
         if self.evaluator is None and not in_force:
             return (base,)
         name = Equality("cn", self.settings.choices.default)
         default = And((Equality("objectClass", "smtpdPolicy"), name))
         return (base, Search(self.settings.policy_base, Scope.SUB, default, ("1.1",)))
+
+
+def shown_by_all(search_base: str) -> Search:
+    """What every server has to show, whatever the policies are."""
+    return Search(search_base, Scope.BASE, Present("objectClass"), ("1.1",))
 
 
 def _request(data: bytes) -> Request | None:

@@ -3,7 +3,7 @@
 It holds the entries under `policy_base` and the outcomes of lookups, with their ages. Its form is lines of
 JSON between a header and a checksum of everything above it:
 
-    {"ldappolicy snapshot":1,"written":1700000000.5,"site":"..."}
+    {"ldappolicy snapshot":1,"written":1700000000.5,"site":"...","profile":"openldap"}
     [DN, {NAME: [VALUE, ...], ...}]                          an entry of a policy
     [[KIND, ...], AGE, [[DN, {NAME: [VALUE, ...]}], ...]]    an outcome; without entries: absent
     sha256 HEX
@@ -62,14 +62,16 @@ _encode = json.JSONEncoder(
 class Snapshot:
     """What was known at `written` (seconds since the epoch); `outcomes` are (lookup, entries, age).
 
-    `site` says what it belongs to (see `fingerprint`). Outcomes without entries are absent. Ages, in
-    seconds, are those at the moment of writing, and of reading in what was read.
+    `site` says what it belongs to (see `fingerprint`), `profile` what its servers were found to be. Outcomes
+    without entries are absent. Ages, in seconds, are those at the moment of writing, and of reading in what
+    was read.
     """
 
     written: float
     site: str
     policies: Sequence[Entry]
     outcomes: Iterable[_Outcome]
+    profile: str = ""
 
 
 def fingerprint(*parts: object) -> str:
@@ -114,7 +116,8 @@ def _fill(file: BinaryIO, snapshot: Snapshot) -> None:
 
 
 def _lines(snapshot: Snapshot) -> Iterator[bytes]:
-    yield _line({_MAGIC: VERSION, "written": snapshot.written, "site": snapshot.site})
+    head = {"written": snapshot.written, "site": snapshot.site, "profile": snapshot.profile}
+    yield _line({_MAGIC: VERSION, **head})
     for entry in snapshot.policies:
         yield _line((entry.dn, dict(entry.items())))
     for lookup, entries, age in snapshot.outcomes:
@@ -187,6 +190,17 @@ def read(path: Path, site: str, now: float) -> Snapshot | None:
     except OSError as problem:
         reason = (problem.strerror or "unknown").lower()
         raise ConfigError(f"{path}: the snapshot cannot be read: {reason}, expected a file of ours") from None
+
+
+def profile(path: Path) -> str:
+    """What the servers were found to be, by a file that is not verified yet; empty where it does not tell."""
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            _check_owner(path, os.fstat(file.fileno()))
+            found = _header(path, file).get("profile")
+    except (OSError, InputError):
+        return ""
+    return found if isinstance(found, str) else ""
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -35,13 +35,18 @@ logger = logging.getLogger("ldappolicy.warm_start")
 
 
 class WarmStart:
-    """The snapshot at a path (empty: none) of a site (`assembly.site`)."""
+    """The snapshot at a path (empty: none) of a site (`assembly.site`) whose servers have a profile."""
 
-    def __init__(self, path: str, site: str) -> None:
+    def __init__(self, path: str, site: str, profile: str) -> None:
         self._path = Path(path) if path else None
         self._site = site
+        self._profile = profile
         self._mirrored: list[Remembered] = []
         self._warnings = Limited(logger)
+
+    async def profile(self) -> str:
+        """What the servers were found to be, by the file, which `read` may refuse; empty: unknown."""
+        return await asyncio.to_thread(snapshot.profile, self._path) if self._path is not None else ""
 
     async def read(self, service: Service) -> Sequence[Entry]:
         """Gives a service the answers of the file; returns the entries of its policies."""
@@ -62,6 +67,11 @@ class WarmStart:
         logger.info("snapshot read: %d answers", service.resolver.entries)
         return known.policies
 
+    @property
+    def has_mirror(self) -> bool:
+        """Whether there is a mirror in the file, which has not been given to anybody."""
+        return bool(self._mirrored)
+
     async def begin(self, freshness: Freshness) -> None:
         """Gives it, once, the mirror of the file."""
         mirrored, self._mirrored = self._mirrored, []
@@ -78,7 +88,7 @@ class WarmStart:
             return
         written, policies, age = time.time(), service.policy_entries, service.resolver.data_age or 0.0
         outcomes = chain(await _remembered(service), _mirrored(held, age))
-        known = Snapshot(written, self._site, policies, outcomes)
+        known = Snapshot(written, self._site, policies, outcomes, self._profile)
         try:
             await asyncio.to_thread(snapshot.write, self._path, known)
         except ConfigError as problem:

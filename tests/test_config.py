@@ -40,7 +40,7 @@ shutdown_grace = "10s"
 
 [directory]
 uri = ["ldap://127.0.0.1"]
-profile = "generic"
+profile = "auto"
 search_base = "dc=example,dc=com"
 filter = ""
 domain = []

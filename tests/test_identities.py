@@ -375,6 +375,56 @@ def test_login_mismatch_by_address() -> None:
     )
 
 
+OUTSIDE = {"smtpdLocalDomains": "inline:{my.domain=x, d.example=x}"}
+
+
+@pytest.mark.parametrize(
+    ("sender", "entries", "expected"),
+    [
+        pytest.param("s@far.example", [entry("cn=s", mail="s@far.example")], UNOWNED, id="a contact"),
+        pytest.param(
+            "S@Far.Example.", [entry("cn=s", mail="s@far.example")], UNOWNED, id="in another spelling"
+        ),
+        pytest.param("s@my.domain", [entry("cn=s", mail="s@my.domain")], BOBS, id="one of ours"),
+        pytest.param("s@far.example", [person("s", "s@far.example")], BOBS, id="with a login"),
+        pytest.param(
+            "s@far.example", [entry("cn=s", mail="s@far.example", smtpdSendAs=AMY)], AMYS, id="that names her"
+        ),
+        pytest.param(
+            "s@far.example", [entry("cn=s", mail="s@far.example", smtpdSendAs=BOB)], BOBS, id="that names him"
+        ),
+        pytest.param(
+            "s@far.example",
+            [entry("cn=s", mail="s@far.example"), domain_entry("far.example", smtpdSendAs=BOB)],
+            BOBS,
+            id="in a domain that names somebody",
+        ),
+        pytest.param(
+            "s@far.example",
+            [entry("cn=s", mail="s@far.example"), domain_entry("far.example")],
+            UNOWNED,
+            id="in a domain that names nobody",
+        ),
+        pytest.param(
+            "s@far.example",
+            [entry("cn=s", mail="s@far.example"), person("s", "s@far.example")],
+            BOBS,
+            id="two with the address, one with a login",
+        ),
+        pytest.param("x@far.example", [entry("cn=s", mail="@far.example")], UNOWNED, id="a catch-all"),
+        pytest.param("s", [entry("cn=s", mail="s")], BOBS, id="without a domain"),
+    ],
+)
+def test_contacts(sender: str, entries: Entries, expected: dict[str, str]) -> None:
+    """An entry without a login for somebody elsewhere owns nothing, as long as nobody may send as it."""
+    assert expected == verdicts(sender, entries, **OUTSIDE)
+
+
+def test_contacts_where_nobody_says_what_is_ours() -> None:
+    """Without smtpdLocalDomains every address that an entry has is owned."""
+    assert BOBS == verdicts("s@far.example", [entry("cn=s", mail="s@far.example")])
+
+
 # ---------------------------------------------------------------- logins with a realm
 
 REALMS = ("mail.example", "corp", "s.example")

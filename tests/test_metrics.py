@@ -254,6 +254,9 @@ OLD = "the directory is unavailable and what is known is older than max_stale, 1
             [replace(DOWN, kept_age=None)], "the directory is unavailable and nothing is known", id="no age"
         ),
         pytest.param([replace(READY, is_waiting=True)], "", id="policies of a snapshot, and it answers"),
+        pytest.param(
+            [replace(DOWN, is_loading=True, is_waiting=True)], "the snapshot is being loaded", id="loading"
+        ),
         pytest.param([], "no worker is there to answer", id="no worker"),
         pytest.param([READY, READY], "", id="two"),
         pytest.param([READY, replace(DOWN, kept_age=11.0)], f"{OLD} (1 of 2 workers)", id="one of two"),

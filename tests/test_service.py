@@ -245,7 +245,8 @@ def test_request_timeout_is_for_all_rounds(
     directory = Rounds(LdifDirectory.parse(example_ldif.read_bytes(), "example.ldif"), 0.0)
 
     async def story() -> tuple[str | None, float]:
-        config = configuration("ldap://unasked", {"server": {"request_timeout": "300ms"}})
+        layout: Sections = {"server": {"request_timeout": "300ms"}, "directory": {"profile": "generic"}}
+        config = configuration("ldap://unasked", layout)
         service = assembly.build_service(config, cast(Directory, directory))
         await service.reload()
         await until(lambda: service.resolver.is_idle)

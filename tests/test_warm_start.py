@@ -73,6 +73,24 @@ def test_what_was_known_is_decided(slapd: Slapd, tmp_path: Path, mode: str, stra
         assert service.ask(**MIA) == PASSES
 
 
+def test_who_is_ready_can_answer(slapd: Slapd, tmp_path: Path) -> None:
+    """Nobody is deferred while the mirror of the snapshot gets into memory: nobody is answered then."""
+    file, many = tmp_path / "snapshot", 4000
+    slapd.load(
+        "".join(
+            f"dn: uid=p{n},ou=people,dc=example,dc=com\nobjectClass: inetOrgPerson\nuid: p{n}\ncn: P\nsn: P\n"
+            f"mail: p{n}@my.domain\n\n"
+            for n in range(many)
+        )
+    )
+    served(slapd, file, "mirror")
+    slapd.kill()
+    with Ldappolicy(sections(slapd, file, "mirror")) as service:
+        assert (service.ask(**BOB), service.ask(**MIA)) == (REFUSED, PASSES)
+        order = [service.log(said)[0] for said in ("policies of the snapshot", "mirror of the snapshot")]
+        assert [line for line in service.log("") if line in order] == order
+
+
 def test_a_snapshot_is_good_for_max_stale(slapd: Slapd, tmp_path: Path) -> None:
     """Older answers are not believed; the policies still say what is unavailable."""
     file = tmp_path / "snapshot"
@@ -176,7 +194,7 @@ async def holding(
         freshness = build_freshness(config, service.resolver.directory, service, untouched)
         assert freshness is not None
         await freshness.begin_with([*PEOPLE, TEAM], 7.0)
-        yield freshness, lambda: WarmStart(str(file), "site").keep(service, freshness)
+        yield freshness, lambda: WarmStart(str(file), "site", "openldap").keep(service, freshness)
 
 
 def mirrored(file: Path) -> list[tuple[Entry, ...]]:

@@ -12,6 +12,8 @@ import click
 
 from ldappolicy import assembly
 from ldappolicy.cli import EX_CONFIG, EX_TEMPFAIL, Context
+from ldappolicy.config import Config
+from ldappolicy.directory import Directory
 from ldappolicy.errors import InputError
 from ldappolicy.evaluate import Decision
 from ldappolicy.log import escaped
@@ -43,8 +45,7 @@ def command(context: Context, explain: bool, as_json: bool, attributes: tuple[st
     else:
         requests = [_request(attributes)]
     directory = assembly.open_directory(config)
-    service = assembly.build_service(config, directory)
-    return asyncio.run(_decide_all(service, requests, explain, as_json))
+    return asyncio.run(_decide_all(config, directory, requests, explain, as_json))
 
 
 def _request(attributes: tuple[str, ...]) -> Request:
@@ -76,9 +77,12 @@ def _read_requests(most: int) -> Iterator[Request]:
         raise InputError(f"standard input: {reader.error}")
 
 
-async def _decide_all(service: Service, requests: Iterable[Request], explain: bool, as_json: bool) -> int:
+async def _decide_all(
+    config: Config, directory: Directory, requests: Iterable[Request], explain: bool, as_json: bool
+) -> int:
     """Decides each; the worst of their exit statuses."""
     try:
+        service = assembly.build_service(await assembly.settled(config, directory), directory)
         await service.reload()
         worst = 0
         for request in requests:
@@ -88,7 +92,7 @@ async def _decide_all(service: Service, requests: Iterable[Request], explain: bo
             worst = max(worst, _status(decision))
         return worst
     finally:
-        await service.resolver.directory.close()
+        await directory.close()
 
 
 def _status(decision: Decision) -> int:

@@ -44,22 +44,26 @@ def command(context: Context, strict: bool, main_cf: Path | None) -> int:
 
 async def _faults(config: Config, main_cf: Path | None) -> tuple[Fault, ...]:
     directory = assembly.open_directory(config)
+    try:
+        return await _faults_in(await assembly.settled(config, directory), directory, main_cf)
+    finally:
+        await directory.close()
+
+
+async def _faults_in(config: Config, directory: Directory, main_cf: Path | None) -> tuple[Fault, ...]:
     service = assembly.build_service(config, directory)
     settings = service.settings
     found = config.directory
     where = Where(
         settings.search_base, parse(found.filter) if found.filter else None, frozenset(found.domain)
     )
-    try:
-        _, policies = await service.read_policies()
-        faults = _not_in_file(directory)
-        faults += await lint(policies, directory, settings, where)
-        if main_cf is not None:
-            around = Around(policies, directory, service.resolver, settings.mapping, settings.search_base)
-            faults += await lint_main_cf(main_cf, _site(config, policies), around)
-        return faults
-    finally:
-        await directory.close()
+    _, policies = await service.read_policies()
+    faults = _not_in_file(directory)
+    faults += await lint(policies, directory, settings, where)
+    if main_cf is not None:
+        around = Around(policies, directory, service.resolver, settings.mapping, settings.search_base)
+        faults += await lint_main_cf(main_cf, _site(config, policies), around)
+    return faults
 
 
 def _not_in_file(directory: Directory) -> tuple[Fault, ...]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from ldappolicy import assembly
 from ldappolicy.cli import Context
 from ldappolicy.cli.load import Sourced, bring_in, refuse_ldif, sources
+from ldappolicy.directory.ldap.family import profile_of
 from ldappolicy.directory.ldap.installing import LEFT, Access, active_directory, ds389, openldap
 from ldappolicy.directory.ldap.writing import Writer, connect
 from ldappolicy.directory.loading import Attributes
@@ -92,13 +93,8 @@ def _refuse(name: str | None) -> None:
 
 def kind_of_server(root: Attributes) -> str:
     """Which of the schemas a server takes, by its root DSE; empty if that does not tell."""
-    if "openldaprootdse" in map(str.lower, root.get("objectclass", ())) or "configcontext" in root:
-        return "openldap"
-    if "rootdomainnamingcontext" in root:
-        return "active_directory"
-    if any("389" in vendor for vendor in root.get("vendorname", ())):
-        return "389ds"
-    return ""
+    profile = profile_of(root)
+    return "389ds" if profile == "freeipa" else profile
 
 
 def _install_schema(name: str, records: list[Record], writer: Writer, access: Access | None) -> list[str]:

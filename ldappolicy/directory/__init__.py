@@ -49,6 +49,8 @@ class Features:
     """supportedControl: object identifiers."""
     capabilities: frozenset[str] = frozenset()
     """supportedCapabilities (Active Directory) and supportedFeatures: object identifiers."""
+    profile: str = ""
+    """The profile of the configuration that suits it; empty where it does not say what it is."""
 
     @property
     def has_matched_values(self) -> bool:

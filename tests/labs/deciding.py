@@ -17,6 +17,7 @@ from ldappolicy.decision_log import decision_ids
 from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.freshness import Freshness
 from ldappolicy.log import Lines
+from ldappolicy.mapping import GENERIC
 from ldappolicy.request import Request
 from ldappolicy.service import Service
 from tests.labs.ldappolicy import EXAMPLE, Sections, merged, toml
@@ -77,8 +78,11 @@ async def deciding(
     config = configuration(uri, sections)
     directory = assembly.open_directory(config)
     decisions = assembly.decision_log(config, log, decision_ids()) if log is not None else None
-    service = assembly.build_service(config, directory, decisions=decisions)
     try:
+        settled = (
+            await assembly.settled(config, directory) if reload else assembly.with_profile(config, GENERIC)
+        )
+        service = assembly.build_service(settled, directory, decisions=decisions)
         if reload:
             await service.reload()
             # What everybody needs is asked for with the policies.

@@ -9,6 +9,7 @@
 `refusals`     which servers refused which password, so that it is not tried again
 `connection`   one connection: numbers, deadlines, TLS, bind
 `health`       what is remembered of a server that failed
+`family`       which profile suits a server
 `proving`      what a connection has to show before it is believed
 `lines`        the connections to one server, for lookups
 `failover`     several servers: which one is asked, and the way back to the preferred one

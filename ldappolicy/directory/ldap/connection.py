@@ -32,7 +32,7 @@ from typing import Protocol, cast
 
 from ldappolicy.counters import Counters
 from ldappolicy.directory import Features, Scope, Search
-from ldappolicy.directory.ldap import codec, gssapi, requests
+from ldappolicy.directory.ldap import codec, family, gssapi, requests
 from ldappolicy.directory.ldap.refusals import INVALID_CREDENTIALS, Refusals, RefusedSecret, in_words
 from ldappolicy.directory.ldap.settings import Endpoint, LdapSettings, credentials
 from ldappolicy.entry import Entry
@@ -71,7 +71,7 @@ class Dropped(Unavailable):
 
 
 _RANGE = re.compile(r"(?P<name>.+);range=[0-9]+-(?P<last>[0-9]{1,10}|\*)", re.IGNORECASE)
-_FEATURES = ("supportedControl", "supportedCapabilities", "supportedFeatures")
+_FEATURES = ("supportedControl", "supportedFeatures", *family.ATTRIBUTES)
 
 
 class _Waiter(Protocol):
@@ -248,10 +248,12 @@ class Connection(asyncio.Protocol):
     async def read_features(self) -> Features:
         """What the server says of itself; `features` from then on."""
         entries = await self.search(Search("", Scope.BASE, Present("objectClass"), _FEATURES))
+        root = {name.lower(): values for entry in entries for name, values in entry.items()}
         controls, capabilities, features = (
-            frozenset(value for entry in entries for value in entry.values(name)) for name in _FEATURES
+            frozenset(root.get(name, ()))
+            for name in ("supportedcontrol", "supportedcapabilities", "supportedfeatures")
         )
-        self.features = Features(controls, capabilities | features)
+        self.features = Features(controls, capabilities | features, family.profile_of(root))
         return self.features
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:

@@ -24,7 +24,7 @@ import logging
 import random
 import ssl
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Sequence
 from contextlib import ExitStack, aclosing
 from typing import Any
 
@@ -35,7 +35,7 @@ from ldappolicy.directory.ldap import streams
 from ldappolicy.directory.ldap.connection import UNAVAILABLE, Connection, Dropped, connect
 from ldappolicy.directory.ldap.health import LONGEST_ABSENCE, LONGEST_PAUSE, Server
 from ldappolicy.directory.ldap.lines import Lines, shared
-from ldappolicy.directory.ldap.proving import MOST_WITNESSES, prove
+from ldappolicy.directory.ldap.proving import MOST_WITNESSES, Unsuited, prove
 from ldappolicy.directory.ldap.refusals import Refusals, Withheld
 from ldappolicy.directory.ldap.settings import LdapSettings, endpoints, tls_context
 from ldappolicy.entry import Entry
@@ -79,6 +79,8 @@ class LdapDirectory:
         tls = any(server.endpoint.tls for server in self._servers)
         self._context = tls_context(settings) if tls else None
         self._proofs = tuple(settings.proofs)
+        self._suited = frozenset(settings.suited)
+        self._unsuited: dict[Server, str] = {}
         self._witnesses: tuple[str, ...] = ()
         self._witnessed = float("-inf")
         self._lines: Lines | None = None
@@ -90,6 +92,23 @@ class LdapDirectory:
     def set_proofs(self, proofs: Sequence[Search]) -> None:
         """What connections have to show from now on."""
         self._proofs = tuple(proofs)
+
+    def expect(self, suited: Collection[str]) -> None:
+        """What servers may be from now on; none: whatever they are."""
+        self._suited = frozenset(suited)
+
+    async def identify(self) -> str:
+        """The profile that suits the server which is asked, empty where it does not tell."""
+        _, connection = await self._asked()
+        if connection.features == Features():
+            self.features = await connection.read_features()
+        return connection.features.profile
+
+    @property
+    def unsuited(self) -> str:
+        """What each of the servers is, where all are of another family than the profile's; else empty."""
+        found = [self._unsuited.get(server, "") for server in self._servers]
+        return "; ".join(found) if all(found) else ""
 
     def set_witnesses(self, dns: Sequence[str]) -> None:
         """DNs that were found lately, of which connections have to show at least half from now on."""
@@ -131,7 +150,7 @@ class LdapDirectory:
         """
         lines, _ = await self._asked()
         connection = await self._connect(lines.server)
-        if not self._proofs:
+        if not self._proofs and not self._suited:
             with ExitStack() as unfinished:
                 unfinished.callback(connection.abort)
                 await connection.read_features()
@@ -232,16 +251,22 @@ class LdapDirectory:
         )
         with ExitStack() as unfinished:
             unfinished.callback(connection.abort)
-            await self._prove(connection)
+            await self._prove(server, connection)
             unfinished.pop_all()
         if self._proofs or self._settings.bind != "none":
             self._answered(server)
         connection.on_fault = server.failed
         return connection
 
-    async def _prove(self, connection: Connection) -> None:
+    async def _prove(self, server: Server, connection: Connection) -> None:
         is_recent = self._clock() - self._witnessed < WITNESS_AGE
-        self.searches += await prove(connection, self._proofs, self._witnesses if is_recent else ())
+        witnesses = self._witnesses if is_recent else ()
+        self._unsuited.pop(server, None)
+        try:
+            self.searches += await prove(connection, self._proofs, witnesses, self._suited)
+        except Unsuited as error:
+            self._unsuited[server] = str(error)
+            raise
 
     # Moving.
 
@@ -329,7 +354,7 @@ class LdapDirectory:
 
     async def _still_proven(self, lines: Lines, connection: Connection) -> None:
         try:
-            await self._prove(connection)
+            await self._prove(lines.server, connection)
         except Unavailable as error:
             if not connection.ended:  # else nothing is known against the server
                 connection.abort(str(error))

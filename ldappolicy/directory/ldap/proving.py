@@ -6,14 +6,16 @@ policies and not yet the people shows fewer than half of them. One that was move
 renamed, counts as shown when its RDN is found below the base of the first proof. A domain controller
 moreover has to say that it is synchronized (isSynchronized, MS-ADTS section 3.1.1.3.2).
 
-What the server says of itself is read first.
+What the server says of itself is read first: one of another family than the profile is not believed, since
+lookups would ask for attributes that it does not have.
 """
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ldappolicy.directory import Scope, Search
+from ldappolicy.directory.ldap import family
 from ldappolicy.directory.ldap.connection import Connection
 from ldappolicy.entry import normal_dn
 from ldappolicy.errors import Unavailable
@@ -28,14 +30,26 @@ _NO_ATTRIBUTES = ("1.1",)
 _SYNCHRONIZED = Search("", Scope.BASE, _ANY, ("isSynchronized",))
 
 
-async def prove(connection: Connection, proofs: Sequence[Search], witnesses: Sequence[str]) -> int:
+class Unsuited(Unavailable):
+    """A server of another family than the profile's."""
+
+
+async def prove(
+    connection: Connection, proofs: Sequence[Search], witnesses: Sequence[str], suited: Collection[str] = ()
+) -> int:
     """How many searches it took; raises Unavailable when it does not show what it has to.
 
-    Who asks for no proof learns nothing: the features of the connection are not read then.
+    Raises Unsuited for a server that is not one of the `suited` (none: it may be any). Who asks for no proof
+    learns nothing: the features of the connection are not read then.
     """
-    if not proofs:
+    if not proofs and not suited:
         return 0
     features = await connection.read_features()
+    if suited and features.profile not in suited:
+        what = family.NAMES[features.profile]
+        raise Unsuited(f"server {connection.uri} is {what}, which the profile is not for")
+    if not proofs:
+        return 1
     count = 1
     if features.is_active_directory:
         count += 1

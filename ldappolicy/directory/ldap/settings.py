@@ -7,7 +7,7 @@ before anything is connected.
 
 import ipaddress
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -27,7 +27,10 @@ _SCHEMES = ", ".join(f"{scheme}://" for scheme in _PORTS)
 
 @dataclass(frozen=True, slots=True)
 class LdapSettings:
-    """`start_tls` concerns the ldap:// URIs; `timeout` and `proof_interval` are in seconds."""
+    """`start_tls` concerns the ldap:// URIs; `timeout` and `proof_interval` are in seconds.
+
+    `suited` are what servers may be (`Features.profile`); none: whatever they are.
+    """
 
     uris: Sequence[str]
     bind: str = "none"
@@ -42,6 +45,7 @@ class LdapSettings:
     timeout: float = 2.0
     connections: int = 1
     proofs: Sequence[Search] = ()
+    suited: Collection[str] = ()
     proof_interval: float = 30.0
 
 

@@ -8,6 +8,7 @@ much of that has to be asked is the server's: some keep memberOf for all of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar, cast
 
 from ldappolicy import facts
@@ -23,16 +24,52 @@ from ldappolicy.address import (
 from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.evaluation import Evaluation, MissedLookup
-from ldappolicy.ldap_filter import LdapUrl, parse_url
 from ldappolicy.mapping import primary_group_sid
+from ldappolicy.member_urls import DynamicGroup, MemberUrl, dynamic_groups
 
 _R = TypeVar("_R")
 
 MAX_NESTING = 1000
 """Groups around one entry, more than any directory has (recursion_limit of ldap_table(5))."""
 
-Closure = dict[str, Entry | None]
-"""Groups by normal DN; None where only the DN is known (a memberOf value without an entry to be seen)."""
+
+@dataclass(frozen=True, slots=True)
+class Doubtful:
+    """A group of which it is not known whether it is around an entry, and why."""
+
+    entry: Entry | None
+    reason: str
+
+
+class Closure(dict[str, Entry | None]):
+    """Groups by normal DN; None where only the DN is known (a memberOf value without an entry to be seen).
+
+    `doubtful` are those that may be around as well, none of which is in it.
+    """
+
+    __slots__ = ("doubtful",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.doubtful: dict[str, Doubtful] = {}
+
+    def holds(self, dns: frozenset[str]) -> bool:
+        """Whether one of those is around; raises MissedLookup where that is not known."""
+        if not dns.isdisjoint(self):
+            return True
+        if self.doubtful and not dns.isdisjoint(self.doubtful):
+            raise MissedLookup(next(self.doubtful[dn].reason for dn in sorted(dns) if dn in self.doubtful))
+        return False
+
+    def carrying(self, names: Sequence[str]) -> list[Entry]:
+        """The groups that have one of some attributes; raises MissedLookup where one may be among them."""
+        for group in self.doubtful.values():
+            if group.entry is not None and any(map(group.entry.values, names)):
+                raise MissedLookup(group.reason)
+        return [group for group in self.values() if group is not None and any(map(group.values, names))]
+
+
+NO_GROUPS = Closure()
 
 
 def entries_of_address(
@@ -151,7 +188,7 @@ def groups_around(evaluation: Evaluation, entry: Entry) -> Closure:
     known = evaluation.derived.get(key)
     if known is not None:
         return cast(Closure, known)
-    closure = _climb(evaluation, [entry], {})
+    closure = _climb(evaluation, [entry], Closure())
     if evaluation.is_lasting:
         evaluation.derived[key] = closure
     return closure
@@ -163,10 +200,29 @@ NOWHERE: frozenset[str] = frozenset()
 def _climb(
     evaluation: Evaluation, waiting: list[Entry], closure: Closure, until: frozenset[str] = NOWHERE
 ) -> Closure:
-    """Level by level upwards from where some entries are, or until one of some groups is reached.
+    """Every group around some entries, or so many that one of some groups is reached.
 
-    A group that has been seen is not asked again, so loops end.
+    Around a group that may be around them, there are groups that may be.
     """
+    _climb_known(evaluation, waiting, closure, until)
+    asked: set[str] = set()
+    while until.isdisjoint(closure) and (new := closure.doubtful.keys() - closure.keys() - asked):
+        asked |= new
+        for key in new:
+            group = closure.doubtful[key]
+            around = Closure()
+            _climb_known(evaluation, [group.entry] if group.entry else [], around)
+            found = {dn: Doubtful(entry, group.reason) for dn, entry in around.items()}
+            closure.doubtful = {**found, **around.doubtful, **closure.doubtful}
+    for key in closure.doubtful.keys() & closure.keys():
+        del closure.doubtful[key]
+    return closure
+
+
+def _climb_known(
+    evaluation: Evaluation, waiting: list[Entry], closure: Closure, until: frozenset[str] = NOWHERE
+) -> None:
+    """Level by level upwards; a group that has been seen is not asked again, so loops end."""
     seen = {entry.key for entry in waiting}
     while waiting and until.isdisjoint(closure):
         level = [group for member in waiting for group in _direct(evaluation, member, closure)]
@@ -174,7 +230,6 @@ def _climb(
         seen.update(group.key for group in waiting)
         if len(closure) > MAX_NESTING:
             raise MissedLookup(f"{next(iter(closure))} and groups around it: more than {MAX_NESTING} groups")
-    return closure
 
 
 def _direct(evaluation: Evaluation, member: Entry, closure: Closure) -> list[Entry]:
@@ -186,7 +241,7 @@ def _direct(evaluation: Evaluation, member: Entry, closure: Closure) -> list[Ent
     asked = facts.groups(member.dn, _logins(evaluation, member))
     static = (*former, *evaluation.lookup(asked))
     by_address = _naming(evaluation, addresses(evaluation, member))
-    dynamic = _dynamic(evaluation, member)
+    dynamic = _dynamic(evaluation, member, closure)
     if asked in evaluation.lacking:
         # Whatever memberOf names will be among them, mostly; then only those around those are lacking.
         if evaluation.facts.tells_apart:
@@ -235,9 +290,9 @@ def groups_of_envelope(evaluation: Evaluation, exact: Sequence[str]) -> Closure:
     None where an entry has it, with or without its extension: then that entry is the member.
     """
     if not evaluation.mapping.member_address or is_catch_all(exact[0]):
-        return {}
+        return NO_GROUPS
     direct = [] if entries_of_address(evaluation, exact) else _naming(evaluation, exact[:1])
-    closure: Closure = {}
+    closure = Closure()
     return _climb(evaluation, _add(closure, direct), closure)
 
 
@@ -305,36 +360,39 @@ def _primary(evaluation: Evaluation, entry: Entry) -> tuple[Entry, ...]:
     return evaluation.lookup(facts.sid(sid)) if sid is not None else ()
 
 
-def _dynamic(evaluation: Evaluation, entry: Entry) -> list[Entry]:
+def _dynamic(evaluation: Evaluation, entry: Entry, closure: Closure) -> list[Entry]:
+    """The groups whose memberURL covers the entry; those that may are the closure's doubtful ones."""
     if not evaluation.mapping.has_dynamic_groups:
         return []
-    groups = evaluation.lookup(facts.dynamic())
-    return [group for group in groups if _covers(evaluation, group, entry)]
+    entries = evaluation.lookup(facts.dynamic())
+    if not entries:
+        return []
+    known = evaluation.derived.get(_DYNAMIC)
+    if known is None:
+        known = evaluation.derived[_DYNAMIC] = dynamic_groups(entries, evaluation.around.bases)
+    found = []
+    for group, urls in cast(tuple[DynamicGroup, ...], known):
+        covering = [_covers(evaluation, url, entry) for url in urls]
+        if True in covering:
+            found.append(group)
+        elif reason := next(filter(None, covering), ""):
+            closure.doubtful.setdefault(group.key, Doubtful(group, str(reason)))
+    return found
 
 
-def _covers(evaluation: Evaluation, group: Entry, member: Entry) -> bool:
-    """Whether a memberURL of the group covers the entry: base and scope here, the filter by asking."""
-    return any(_url_covers(evaluation, text, member) for text in group.values("memberURL"))
+_DYNAMIC = "dynamic groups"
 
 
-def _url_covers(evaluation: Evaluation, text: str, member: Entry) -> bool:
+def _covers(evaluation: Evaluation, url: MemberUrl, member: Entry) -> bool | str:
+    """Base and scope here, the filter by asking; why that cannot be told."""
+    if not url.holds(member.key):
+        return False
+    if url.reason:
+        return url.reason
     try:
-        url = parse_url(text)
-        inside = _in_scope(url, member.key)
-        bases = evaluation.around.bases
-        allowed = not bases or any(is_below(normal_dn(url.base), base) for base in bases)
-    except InputError as fault:
-        raise MissedLookup(f"memberURL: {fault}") from None
-    if inside and not allowed:
-        raise MissedLookup(f"memberURL {text!r}: its base is neither below search_base nor below policy_base")
-    return inside and bool(evaluation.lookup(facts.match(member.dn, text)))
-
-
-def _in_scope(url: LdapUrl, key: str) -> bool:
-    base = normal_dn(url.base)
-    if url.scope == 0:
-        return key == base
-    return is_below(key, base) and (url.scope == 2 or (key != base and key.partition(",")[2] == base))
+        return bool(evaluation.lookup(facts.match(member.dn, url.text)))
+    except MissedLookup as missed:
+        return str(missed)
 
 
 def belongs_to(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bool:
@@ -355,15 +413,16 @@ def is_inside(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bool
     if not dns.isdisjoint(_member_of(evaluation, entry)):
         return True
     if ("groups", entry.key) in evaluation.derived:
-        return not dns.isdisjoint(groups_around(evaluation, entry))
+        return groups_around(evaluation, entry).holds(dns)
     has_chain = evaluation.facts.has_chain and not evaluation.mapping.member_address
     if has_chain and len(dns) <= CHAINED:
         return _is_chained(evaluation, entry, dns)
-    closure = _climb(evaluation, [entry], {}, dns)
-    inside = not dns.isdisjoint(closure)
-    if not inside and evaluation.is_lasting:
+    closure = _climb(evaluation, [entry], Closure(), dns)
+    if evaluation.lacking:
+        return not dns.isdisjoint(closure)
+    if dns.isdisjoint(closure) and evaluation.is_lasting:
         evaluation.derived["groups", entry.key] = closure  # it went all the way
-    return inside
+    return closure.holds(dns)
 
 
 def _is_chained(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bool:
@@ -372,7 +431,7 @@ def _is_chained(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bo
     The direct groups are one search, and name those around them. The primary group the server's rule does
     not know: it is asked about like the entry.
     """
-    closure: Closure = {}
+    closure = Closure()
     direct = _direct(evaluation, entry, closure)
     if evaluation.lacking:
         return False  # another round comes
@@ -383,11 +442,14 @@ def _is_chained(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bo
         above = _member_of(evaluation, group)
         return any(not (key in closure or _ends_there(evaluation, key)) for key in above)
 
-    if not any(map(goes_on, direct)):
-        return False
-    asked = [entry, *filter(goes_on, _primary(evaluation, entry))]
-    inside = [evaluation.lookup(facts.chain(one.dn, dn)) for one in asked for dn in sorted(dns)]
-    return any(inside)
+    inside: list[Sequence[Entry]] = []
+    if any(map(goes_on, direct)):
+        asked = [entry, *filter(goes_on, _primary(evaluation, entry))]
+        inside = [evaluation.lookup(facts.chain(one.dn, dn)) for one in asked for dn in sorted(dns)]
+    if any(inside) or not closure.doubtful:
+        return any(inside)
+    closure = _climb(evaluation, [], closure)
+    return not evaluation.lacking and closure.holds(dns)
 
 
 def normal_values(entry: Entry, names: Iterable[str]) -> frozenset[str]:

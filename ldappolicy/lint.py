@@ -29,6 +29,7 @@ from ldappolicy.inventory import Inventory
 from ldappolicy.ldap_filter import parse_url
 from ldappolicy.mapping import Mapping as AttributeMapping
 from ldappolicy.mapping import addresses_in, is_prefixed
+from ldappolicy.member_urls import MAX_URLS
 from ldappolicy.policy import (
     IDENTITY_TABLES,
     LISTS,
@@ -681,8 +682,12 @@ class _Entries:
                     yield Fault(False, entry.dn, name, problem)
 
     def _urls(self, entry: Entry) -> Iterator[Fault]:
-        """A memberURL that is none makes every question about membership unavailable."""
-        for text in entry.values("memberURL") if self._mapping.has_dynamic_groups else ():
+        """A memberURL that is none makes unavailable who is in that group, and in those around it."""
+        texts = entry.values("memberURL") if self._mapping.has_dynamic_groups else ()
+        if len(texts) > MAX_URLS:
+            what = f"there are {len(texts)} values, expected at most {MAX_URLS}"
+            yield Fault(True, entry.dn, "memberURL", what)
+        for text in texts[:MAX_URLS]:
             try:
                 base = normal_dn(parse_url(text).base)
             except InputError as problem:

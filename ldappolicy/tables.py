@@ -281,7 +281,7 @@ def _is_member(
     )
     if inside or not by_envelope or key != subject.exact[0]:
         return bool(inside)
-    return not part.members.isdisjoint(identity.groups_of_envelope(evaluation, subject.exact))
+    return identity.groups_of_envelope(evaluation, subject.exact).holds(part.members)
 
 
 # ---------------------------------------------------------------- directory:access
@@ -363,15 +363,15 @@ def _ask_access(evaluation: Evaluation, subject: Subject, recipient: bool) -> Ac
     if recipient and evaluation.lacking and evaluation.mapping.delivery_restrictions:
         _ask_who_sends(evaluation)
 
-    by_envelope = {} if recipient else _groups_of_sender(evaluation, subject)
+    by_envelope = identity.NO_GROUPS if recipient else _groups_of_sender(evaluation, subject)
 
     def ask(entry: Entry) -> _Access | None:
         own = _own_access(evaluation, entry, recipient)
         return own or _group_access(evaluation, entry, recipient, by_envelope)
 
     answer = identity.agreed(entries, ask, "its access") if entries else None
-    if by_envelope and not entries:
-        answer = _ranked(evaluation, by_envelope, recipient)
+    if not entries and (by_envelope or by_envelope.doubtful):
+        answer = _ranked(evaluation, (by_envelope,), recipient)
     return _told(evaluation, subject, answer or _access_of_domain(evaluation, domain, recipient))
 
 
@@ -391,7 +391,9 @@ def _find_access_behind(evaluation: Evaluation, subject: Subject) -> Action | No
     own = identity.agreed(entries, lambda entry: _own_access(evaluation, entry, recipient=True), "its access")
     if own is None or own.action != DENIED_SENDERS:
         return None
-    answer = identity.agreed(entries, lambda entry: _group_access(evaluation, entry, True, {}), "its access")
+    answer = identity.agreed(
+        entries, lambda entry: _group_access(evaluation, entry, True, identity.NO_GROUPS), "its access"
+    )
     return _told(evaluation, subject, answer or _access_of_domain(evaluation, domain, recipient=True))
 
 
@@ -469,9 +471,9 @@ def _requires_login(evaluation: Evaluation, entry: Entry) -> bool:
 def _groups_of_sender(evaluation: Evaluation, subject: Subject) -> identity.Closure:
     """The groups that the sender is in by envelope alone, if any group carries something."""
     if subject.login or not (subject.exact and evaluation.mapping.member_address):
-        return {}
+        return identity.NO_GROUPS
     matters = evaluation.lookup(_CARRYING) or _CARRYING in evaluation.lacking
-    return identity.groups_of_envelope(evaluation, subject.exact) if matters else {}
+    return identity.groups_of_envelope(evaluation, subject.exact) if matters else identity.NO_GROUPS
 
 
 def _group_access(
@@ -479,19 +481,18 @@ def _group_access(
 ) -> _Access | None:
     """What the groups around an entry, and these others, carry for their members."""
     if not evaluation.lookup(facts.carrying()) and not identity.is_named_elsewhere(evaluation, entry):
-        return _ranked(evaluation, by_envelope, recipient)
-    return _ranked(evaluation, {**by_envelope, **identity.groups_around(evaluation, entry)}, recipient)
+        return _ranked(evaluation, (by_envelope,), recipient)
+    return _ranked(evaluation, (by_envelope, identity.groups_around(evaluation, entry)), recipient)
 
 
-def _ranked(evaluation: Evaluation, closure: identity.Closure, recipient: bool) -> _Access | None:
+def _ranked(evaluation: Evaluation, closures: Iterable[identity.Closure], recipient: bool) -> _Access | None:
     """What the group with the lowest priority carries for its members."""
     mapping = evaluation.mapping
     by_group = mapping.member_recipient_access if recipient else mapping.member_sender_access
-    groups = [group for group in closure.values() if group is not None]
-    carrying = [group for group in groups if any(group.values(name) for name in by_group)]
+    carrying = {group.key: group for closure in closures for group in closure.carrying(by_group)}
     if not carrying:
         return None
-    first, *others = sorted(carrying, key=lambda group: _rank(evaluation, group))
+    first, *others = sorted(carrying.values(), key=lambda group: _rank(evaluation, group))
     for group in others:
         evaluation.trace_note("directory:access", group.dn, f"outranked by {first.dn}")
     return _Access(parse_action(identity.single_value(first, by_group) or ""), first.dn)
@@ -605,7 +606,7 @@ def _is_in_by_envelope(evaluation: Evaluation, subject: Subject, dns: frozenset[
     """Whether a sender that has no entry is a member of one of those (normal) DNs; a login never is."""
     if subject.login:
         return False
-    return not dns.isdisjoint(identity.groups_of_envelope(evaluation, subject.exact))
+    return identity.groups_of_envelope(evaluation, subject.exact).holds(dns)
 
 
 def _is_named(names: Callable[[Evaluation], tuple[str, ...]], *, denies: bool = False) -> Test:

@@ -2,7 +2,7 @@
 
 FLOORS = [
     {"", "action", "address", "counters", "entry", "errors", "ldap_filter", "network", "vocabulary"},
-    {"config", "ldif", "main_cf", "mapping", "request", "rewriting", "schema_files"},
+    {"config", "ldif", "main_cf", "mapping", "member_urls", "request", "rewriting", "schema_files"},
     {"facts", "learned", "log", "protocol"},
     {"policy"},
     {"evaluate", "evaluation", "identity", "residue", "restrictions", "tables"},

@@ -7,21 +7,30 @@ from typing import Any
 
 import pytest
 
+from ldappolicy import member_urls
 from ldappolicy.entry import Entry
 from ldappolicy.evaluate import Decision
 from ldappolicy.evaluation import MAX_LEFT, MAX_STEPS, MAX_TOLD, OUT_OF_STEPS
+from ldappolicy.ldap_filter import LdapUrl, parse_url
+from ldappolicy.member_urls import MAX_URLS
 from tests.labs.deciding import deciding
 from tests.labs.ldappolicy import Sections, merged
 from tests.language import (
     AMY,
     BASE,
+    BASES,
+    CAL,
     CONFIGURATION_ERROR,
+    LOOKUP_FAILURE,
     POLICY_BASE,
     Site,
+    Values,
     asked,
     classes,
+    dn,
     entry,
     group,
+    of_kind,
     person,
     policy,
     restriction_class,
@@ -283,3 +292,128 @@ def test_one_reply_sleeps_no_longer_than_one_sleep(restrictions: str, expected: 
     lists = {"sender": "check_sasl_access directory:access"} if amy else {"client": restrictions}
     site = Site(policy(**lists), classes(tarpit="sleep 25"), amy)
     assert expected == site.action(login="amy")
+
+
+# --- memberURL ------------------------------------------------------------------------------------
+
+PEOPLE = [person(uid) for uid in ("amy", "bob", "cal")]
+BAD_URLS = {
+    "no URL": "nonsense",
+    "a host": "ldap://evil.example/dc=example??sub?(uid=amy)",
+    "no filter": "ldap:///dc=example??sub?(uid=",
+    "no DN": "ldap:///nothing??sub?(uid=amy)",
+    "above the base": "ldap:///??sub?(uid=amy)",
+}
+
+
+def dynamic(cn: str, *urls: str, **attributes: Values) -> Entry:
+    """A group that is defined by URLs."""
+    return entry(f"cn={cn},ou=groups", cn=cn, memberURL=urls, **attributes)
+
+
+def about(*groups: str) -> list[Entry]:
+    """A policy that refuses the members of some groups."""
+    named = [dn(f"cn={cn},ou=groups") for cn in groups]
+    lists = policy(recipient="check_sender_access ldap:t, check_sender_access directory:access")
+    return [lists, table("t", smtpdAccessMember=named, smtpdAccessAction="REJECT member"), *PEOPLE]
+
+
+@pytest.mark.parametrize("bad", BAD_URLS.values(), ids=BAD_URLS)
+@pytest.mark.parametrize("has_chain", [False, True])
+def test_a_bad_member_url_concerns_its_own_group_alone(bad: str, has_chain: bool) -> None:
+    """Who is in another group is known; who is in that one, or in one around it, is not."""
+    spoilt = dynamic("spoilt", bad)
+    good = dynamic("good", "ldap:///ou=people,dc=example??one?(uid=bob)")
+    around = group("around", [dn("cn=spoilt,ou=groups")])
+    above = group("above", [dn("cn=around,ou=groups"), CAL])
+    static = group("static", [AMY])
+    carrying = group("carrying", [CAL], smtpdMemberSenderAccess="REJECT carried")
+    entries = [spoilt, good, around, above, static, carrying]
+    asked_about = {
+        "static": ("REJECT member", "DUNNO", "REJECT carried"),
+        "good": ("DUNNO", "REJECT member", "REJECT carried"),
+        "spoilt": (LOOKUP_FAILURE, LOOKUP_FAILURE, LOOKUP_FAILURE),
+        "around": (LOOKUP_FAILURE, LOOKUP_FAILURE, LOOKUP_FAILURE),
+        "above": (LOOKUP_FAILURE, LOOKUP_FAILURE, "REJECT member"),
+    }
+    for name, expected in asked_about.items():
+        site = Site(about(name), entries, has_chain=has_chain)
+        for _ in range(2):
+            found = tuple(site.action(sender=f"{uid}@my.domain") for uid in ("amy", "bob", "cal"))
+            assert expected == found, name
+
+
+@pytest.mark.parametrize("carrier", ["spoilt", "around"])
+def test_a_bad_member_url_of_a_group_that_carries_something(carrier: str) -> None:
+    """Whether its rule holds is not known; what it carries for recipients, does not concern a sender."""
+    for attribute, expected in (
+        ("smtpdMemberSenderAccess", LOOKUP_FAILURE),
+        ("smtpdMemberRecipientAccess", "DUNNO"),
+    ):
+        carries = {carrier: {attribute: "REJECT carried"}}
+        site = Site(
+            about("static"),
+            dynamic("spoilt", "nonsense", **carries.get("spoilt", {})),
+            group("around", [dn("cn=spoilt,ou=groups")], **carries.get("around", {})),
+        )
+        assert expected == site.action(sender="amy@my.domain")
+        assert "DUNNO" == site.action(sender="nobody@my.domain")
+
+
+def test_a_member_who_is_named_as_well_is_in_the_group() -> None:
+    """What is known of a group is not made unknown by one of its URLs."""
+    spoilt = dynamic("spoilt", "nonsense", "ldap:///ou=people,dc=example??one?(uid=bob)", member=[AMY])
+    site = Site(about("spoilt"), spoilt)
+    found = [site.action(sender=f"{uid}@my.domain") for uid in ("amy", "bob", "cal")]
+    assert ["REJECT member", "REJECT member", LOOKUP_FAILURE] == found
+
+
+def test_a_filter_that_the_server_refuses() -> None:
+    """It is its group's trouble as well, like an outage in that search."""
+    spoilt = dynamic("spoilt", "ldap:///ou=people,dc=example??one?(uid=bob)")
+    missed = of_kind("match")
+    assert "DUNNO" == Site(about("static"), spoilt, missed=missed).action(sender="amy@my.domain")
+    assert LOOKUP_FAILURE == Site(about("spoilt"), spoilt, missed=missed).action(sender="amy@my.domain")
+
+
+def urls(count: int) -> list[str]:
+    """So many that parse, and cover nobody."""
+    return [f"ldap:///ou=elsewhere,dc=example??sub?(&(objectClass=person)(uid=n{n}))" for n in range(count)]
+
+
+def test_member_urls_are_read_once_and_not_without_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """5,000 of one group are not read at all, those of others once for everybody."""
+    read: list[str] = []
+
+    def counted(text: str) -> LdapUrl:
+        read.append(text)
+        return parse_url(text)
+
+    monkeypatch.setattr(member_urls, "parse_url", counted)
+    member_urls.dynamic_groups.cache_clear()
+    people = [person(f"p{n}") for n in range(50)]
+    site = Site(about("static"), people, dynamic("many", *urls(5000)), dynamic("some", *urls(MAX_URLS)))
+    for n in range(50):
+        assert "DUNNO" == site.action(sender=f"p{n}@my.domain")
+    assert MAX_URLS == len(read)
+    site = Site(about("many"), dynamic("many", *urls(5000)))
+    decision = site.decide(sender="amy@my.domain")
+    assert (LOOKUP_FAILURE, True) == (decision.action, "5000 values of memberURL" in str(decision.outages))
+    assert MAX_URLS == len(read)
+
+
+def test_member_urls_of_all_groups_are_bounded() -> None:
+    """Groups with few come first; in number and in letters."""
+    small = dynamic("small", "ldap:///ou=people,dc=example??one?(uid=amy)")
+    for many in (
+        [dynamic(f"g{n}", *urls(MAX_URLS)) for n in range(60)],
+        [dynamic(f"g{n}", "ldap:///dc=example??sub?(uid=" + "x" * 100_000 + ")") for n in range(5)],
+    ):
+        groups = dict(member_urls.dynamic_groups((*many, small), BASES))
+        assert not groups[small][0].reason
+        assert sum(len(found) for found in groups.values()) <= member_urls.MAX_URLS_IN_ALL + 60
+        assert any(
+            "too many values of memberURL in all" in one.reason for found in groups.values() for one in found
+        )
+        site = Site(about("small", "g0"), many, small)
+        assert "REJECT member" == site.action(sender="amy@my.domain")

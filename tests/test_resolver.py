@@ -493,15 +493,18 @@ def test_ask_again_trusts_nothing_and_forgets_nothing() -> None:
     run(story)
 
 
-def test_an_answer_to_a_question_from_before_is_not_trusted_after() -> None:
+@pytest.mark.parametrize(("vouched", "later"), [(False, 1), (True, 0)], ids=["", "vouched, at once"])
+def test_an_answer_to_a_question_from_before_is_not_trusted_after(vouched: bool, later: float) -> None:
     """A search that was under way when everything was to be asked again may be of the old state."""
 
     async def story() -> None:
         stage = Stage(AMY)
+        if vouched:
+            stage.resolver.vouch()
         stage.directory.gate.clear()
         asked = asyncio.ensure_future(stage.ask(A))
         await turns()
-        stage.clock.passes(1)
+        stage.clock.passes(later)
         stage.resolver.ask_again()
         stage.directory.gate.set()
         await asked
@@ -596,7 +599,7 @@ def test_an_answer_is_trusted_while_a_stream_vouches() -> None:
         stage.resolver.unvouch()
         stage.clock.passes(59)
         assert isinstance(stage.resolver.known(NOBODY), Absent)
-        assert stage.resolver.data_age == 59
+        assert stage.resolver.data_age == stage.resolver.age(stage.clock()) == 59
         stage.clock.passes(6)
         assert stage.resolver.known(NOBODY) is None
 

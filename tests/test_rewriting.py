@@ -54,6 +54,7 @@ def test_means_the_list(received: str) -> None:
         pytest.param("all%my.domain@localhost", "all%my.domain@localhost", id="localhost is no table's"),
         pytest.param("all@my.domain..", "all@my.domain..", id="two dots"),
         pytest.param("@elsewhere.example", "@elsewhere.example", id="no local part"),
+        pytest.param("a()!@my.domain", "@a", id="a comment ends at its parenthesis"),
     ],
 )
 def test_means_something_else(received: str, expected: str) -> None:

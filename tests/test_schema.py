@@ -542,14 +542,16 @@ def test_example_shows_every_recipe() -> None:
 
 MAPPED = {"mail", "mailAlternateAddress", "mailLocalAddress", "uid", "associatedDomain"}
 MAPPED_389DS = MAPPED - {"mailLocalAddress"}  # which its schema does not have, so that no aci may name it
+LOOKED_AT = {"memberURL", "departmentNumber"}
+"""Whom the dynamic groups of the example cover, and by what."""
 AD_MAPPED = {"mail", "proxyAddresses", "userPrincipalName", "sAMAccountName", "associatedDomain"}
 
 
 @pytest.mark.parametrize(
     ("name", "pattern", "expected"),
     [
-        ("access-openldap.ldif", r"to attrs=(\w+[\w,]*)", POLICY_MAKING | MAPPED),
-        ("access-389ds.ldif", r'targetattr = "([\w |]{2,})"', POLICY_MAKING | MAPPED_389DS),
+        ("access-openldap.ldif", r"to attrs=(\w+[\w,]*)", POLICY_MAKING | MAPPED | LOOKED_AT),
+        ("access-389ds.ldif", r'targetattr = "([\w |]{2,})"', POLICY_MAKING | MAPPED_389DS | LOOKED_AT),
         (
             "access-ad.md",
             r"@'\n([\w\s]+)'@",
@@ -580,7 +582,7 @@ def test_389ds_refuses_new_entries_by_the_same_attributes() -> None:
         set(re.findall(r"\((\w+)=\*\)", text)) for text in re.findall(r'targetfilter = "([^"]+)"', unfolded)
     ]
 
-    assert found == [POLICY_MAKING | MAPPED_389DS, names(21, 23)]
+    assert found == [POLICY_MAKING | MAPPED_389DS | LOOKED_AT, names(21, 23)]
 
 
 AMY = f"uid=amy,ou=people,{SUFFIX}"
@@ -715,6 +717,10 @@ SIDE_DOORS = {
     "into the group that writes policy": modify(
         f"cn=postmasters,ou=groups,{SUFFIX}", "add: member", f"member: {AMY}"
     ),
+    "into a group that a filter defines": modify(AMY, "add: departmentNumber", "departmentNumber: sales"),
+    "a filter that defines a group": modify(
+        f"cn=sales,ou=lists,{SUFFIX}", "replace: memberURL", f"memberURL: ldap:///{AMY}"
+    ),
     "a policy": modify(f"cn=default,ou=policy,{SUFFIX}", "delete: smtpdSenderRestrictions"),
     "a class": modify(
         f"cn=local_only,ou=classes,ou=policy,{SUFFIX}",
@@ -785,7 +791,7 @@ def test_access_rules_go_on_without_an_attribute_that_is_not_there() -> None:
         (database,) = search(slapd, "-b", "olcDatabase={1}mdb,cn=config", "-s", "base", who=CONFIG_DN)
 
     assert len(re.findall("ldap_modify:", said)) == 1, indent(said, "  ")
-    assert len(values(database, "olcAccess")) == 2 + 7
+    assert len(values(database, "olcAccess")) == 2 + 9
 
 
 # README's tables

@@ -1218,6 +1218,13 @@ def test_everything_is_asked_at_once() -> None:
     assert len(site.rounds) <= 3
 
 
+def test_a_list_and_who_writes_are_asked_for_together() -> None:
+    """Whom the list names is not waited for before the sender's own entry is asked for."""
+    site = Site(policy(recipient="check_sender_access recipient:moderators, reject"), the_list([AMY]))
+    site.action(sender="amy@my.domain", recipient=TO)
+    assert {("mail", "amy@my.domain"), ("mail", TO)} <= set(site.rounds[0])
+
+
 def test_nothing_is_asked_without_need() -> None:
     """Tables of lines need no lookup at all."""
     site = Site(

@@ -57,7 +57,7 @@ async def _faults_in(config: Config, directory: Directory, main_cf: Path | None)
         settings.search_base, parse(found.filter) if found.filter else None, frozenset(found.domain)
     )
     _, policies = await service.read_policies()
-    faults = await lint(policies, directory, settings, where)
+    faults = (*assembly.exposed_files(config), *await lint(policies, directory, settings, where))
     if main_cf is not None:
         around = Around(policies, directory, service.resolver, settings.mapping, settings.search_base)
         faults += await lint_main_cf(main_cf, _site(config, policies), around)

@@ -39,9 +39,12 @@ HASTY = Timing(retry_s=0.05, first_reply_s=0.05, tick_s=0.1, missed=150, missed_
 Value = str | int | bool | list[str]
 Sections = Mapping[str, Mapping[str, Value]]
 
-# The example company; what a test says replaces it, key by key.
+# The example company; what a test says replaces it, key by key. A server that is held up is waited for:
+# what comes too late is said by the test that is about it.
 EXAMPLE: Sections = {
+    "server": {"request_timeout": "1m"},
     "directory": {
+        "timeout": "1m",
         "uri": ["ldif:" + str(Path(__file__).parents[2] / "schema" / "example.ldif")],
         "search_base": "dc=example,dc=com",
         "policy_base": "ou=policy,dc=example,dc=com",

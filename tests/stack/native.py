@@ -115,8 +115,8 @@ def sections(
 ) -> dict[str, dict[str, str | list[str]]]:
     """The configuration of one replica: its address of the two, and a port of its own for the lab."""
     return {
-        "server": {"listen": ["inet:127.0.0.1:0", f"inet:127.0.0.{number}:{port}"]},
-        "directory": {"uri": [slapd.uri for slapd in directories], "profile": "openldap"},
+        "server": {"listen": ["inet:127.0.0.1:0", f"inet:127.0.0.{number}:{port}"], "request_timeout": "1m"},
+        "directory": {"uri": [slapd.uri for slapd in directories], "profile": "openldap", "timeout": "1m"},
         "web": {"listen": f"127.0.0.1:{web}"},
     }
 

@@ -16,7 +16,7 @@ from ldappolicy.config import Config, Profile
 from ldappolicy.counters import Counters
 from ldappolicy.decision_log import DecisionLog
 from ldappolicy.directory import Directory
-from ldappolicy.directory.ldap import LdapDirectory, LdapSettings, Refusals
+from ldappolicy.directory.ldap import LdapDirectory, LdapSettings, Refusals, exposed
 from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import Planner, Where
 from ldappolicy.entry import is_below, normal_dn
@@ -27,7 +27,7 @@ from ldappolicy.freshness import Freshness, Upkeep
 from ldappolicy.ldap_filter import Filter, attributes_in, parse
 from ldappolicy.log import Lines
 from ldappolicy.mapping import AUTO, GENERIC, Mapping, mapping_for, suited_by
-from ldappolicy.policy import POLICY_ATTRIBUTES
+from ldappolicy.policy import POLICY_ATTRIBUTES, Fault
 from ldappolicy.resolver import Limits, Resolver
 from ldappolicy.service import Service, Settings, shown_by_all
 from ldappolicy.snapshot import fingerprint
@@ -88,6 +88,16 @@ def ldap_settings(config: Config) -> LdapSettings:
         connections=directory.connections,
         suited=() if directory.profile == AUTO else suited_by(directory.profile),
     )
+
+
+def exposed_files(config: Config) -> list[Fault]:
+    """A warning for each file with a secret that everybody on this machine may read."""
+    if config.directory.ldif is not None:
+        return []
+    return [
+        Fault(False, "[directory]", key, f"everybody may read {name!r}, expected a file with mode 0600")
+        for key, name in exposed(ldap_settings(config))
+    ]
 
 
 # ------------------------------------------------------------ the profile

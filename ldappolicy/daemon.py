@@ -143,6 +143,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reread.set)
         if self.web is not None:
             await self.web.start()
+        self._warn_of_exposed_files()
         await self._first_policies()
         allow_files(self.config.server.max_connections)
         if self._may_accept.is_set():
@@ -466,7 +467,12 @@ class Daemon:
             leaving = asyncio.create_task(self._leave(old, timeout))
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
+        self._warn_of_exposed_files()
         logger.info("configuration in force: revision %s", self._revision())
+
+    def _warn_of_exposed_files(self) -> None:
+        for fault in assembly.exposed_files(self.config) if not self._worker else ():
+            logger.warning("%s", fault.what)
 
     async def _leave(self, directory: Directory, after: float) -> None:
         """Closes a directory once no request in hand can need it: none lives longer than its timeout."""

@@ -462,6 +462,8 @@ The envelope proves nothing: it is believed of those only who are refused by it.
 
 # ---------------------------------------------------------------- entries
 
+NO_LIST = "the policy has no list that can be seen, expected at least one (permit, where all are let through)"
+
 
 def parse_policy(entry: Entry) -> Policy:
     """A smtpdPolicy; raises InputError as `attribute: text`."""
@@ -470,6 +472,9 @@ def parse_policy(entry: Entry) -> Policy:
         text = _one(entry, attribute)
         if text:
             lists[name] = _within(attribute, partial(parse_list, name=name), text)
+    if not any(lists.values()):
+        # An account that may not read the lists must not make the policy one that lets everybody through.
+        raise InputError(f"{LISTS['recipient']}: {NO_LIST}")
     parents = _one(entry, "smtpdParentDomainMatchesSubdomains").upper() or "TRUE"
     if parents not in ("TRUE", "FALSE"):
         raise InputError(f"smtpdParentDomainMatchesSubdomains: {parents!r} is neither TRUE nor FALSE")

@@ -449,7 +449,7 @@ def _evaluate(
         return here.get(lookup) or resolver.known(lookup)
 
     known = resolver.facts()
-    around = Facts(get, has_chain=known.has_chain, tells_apart=known.tells_apart)
+    around = Facts(get, has_chain=known.has_chain, tells_apart=known.tells_apart, renamed=known.renamed)
     return evaluator.evaluate(request, around, trace)
 
 

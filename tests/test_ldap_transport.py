@@ -1186,6 +1186,14 @@ def test_a_closed_directory_lets_go_and_may_be_used_again() -> None:
     [
         (message(1, result(0x78, 2)), "StartTLS: protocolError (2)"),
         (message(1, result(0x78, 0)) + b"\x30", "StartTLS: more than an answer in clear text"),
+        (
+            message(1, result(0x78, 0)) + message(2, result(0x65, 0)),
+            "StartTLS: more than an answer in clear text",
+        ),
+        (
+            message(7, result(0x65, 0)) + message(1, result(0x78, 0)),
+            "StartTLS: more than an answer in clear text",
+        ),
         (message(1, result(0x78, 0)) + NOTICE, "notice of disconnection: unavailable (52): bye"),
         (b"", "no connection within 0.3 s"),
         (message(1, result(0x78, 0)), "no connection within 0.3 s"),

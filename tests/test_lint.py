@@ -255,7 +255,10 @@ def entry(dn: str, kind: str, **attributes: str | Sequence[str]) -> str:
 
 
 def policy(name: str = "default", **lists: str) -> str:
-    """A policy as LDIF."""
+    """A policy as LDIF; it needs a list, any will do."""
+    lists = (
+        lists if any("Restrictions" in key for key in lists) else {**lists, "smtpdDataRestrictions": "permit"}
+    )
     return entry(f"cn={name},{POLICY_BASE}", "smtpdPolicy", cn=name, **lists)
 
 
@@ -646,7 +649,10 @@ class Counting:
 
 def people(count: int) -> Iterable[Entry]:
     """Users with an address, a login and a value of their own, and the policy."""
-    yield Entry(f"cn=default,{POLICY_BASE}", {"objectClass": ["smtpdPolicy"], "cn": ["default"]})
+    yield Entry(
+        f"cn=default,{POLICY_BASE}",
+        {"objectClass": ["smtpdPolicy"], "cn": ["default"], "smtpdDataRestrictions": ["permit"]},
+    )
     for at in range(count):
         attributes = {"uid": f"u{at}", "mail": f"u{at}@my.domain", "smtpdSenderAccess": f"restricted_{at}"}
         yield Entry(f"uid=u{at},ou=people,{BASE}", {name: [value] for name, value in attributes.items()})

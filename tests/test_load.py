@@ -652,14 +652,16 @@ def test_server_goes_away(slapd: Slapd) -> None:
 
 
 @contextmanager
-def impostor(operation: int, code: int, rest: bytes = b"") -> Iterator[tuple[str, bytearray]]:
-    """A server that answers the first request with this LDAPResult; its URI and what it was sent."""
+def impostor(
+    operation: int, code: int, rest: bytes = b"", behind: bytes = b""
+) -> Iterator[tuple[str, bytearray]]:
+    """A server that answers the first request with this, and what is `behind`; its URI, what it was sent."""
     heard = bytearray()
 
     def serve() -> None:
         with listener.accept()[0] as connection:
             heard.extend(connection.recv(65536))
-            connection.sendall(answer(bytes(heard), operation, code, rest))
+            connection.sendall(answer(bytes(heard), operation, code, rest) + behind)
             while data := connection.recv(65536):
                 heard.extend(data)
 
@@ -777,14 +779,23 @@ def tls(server: Slapd, how: str) -> dict[str, str | bool]:
     return {"uri": server.ldaps_uri} if how == "ldaps" else {"uri": server.uri, "start_tls": True}
 
 
-def test_start_tls_refused() -> None:
-    """A server (or whoever sits in between) that refuses StartTLS gets no password in clear text."""
-    with impostor(EXTENDED, 2) as (uri, heard):
+@pytest.mark.parametrize(
+    ("code", "behind", "expected"),
+    [
+        (2, b"", r"StartTLS: protocolError \(2\)"),
+        (0, b"0", "StartTLS: more than an answer in clear text"),
+        (0, answer(b"\x30\x05\x02\x01\x02", DELETED, 0, b""), "StartTLS: more than an answer in clear text"),
+    ],
+    ids=["refused", "a part of a message", "a message"],
+)
+def test_start_tls_refused(code: int, behind: bytes, expected: str) -> None:
+    """A server (or whoever sits in between) that refuses, or says more, gets no password in clear text."""
+    with impostor(EXTENDED, code, behind=behind) as (uri, heard):
         secret = Path(__file__)  # any file will do for a password
         settings = LdapSettings(
             [uri], bind="simple", bind_dn="cn=root", bind_pw_file=str(secret), start_tls=True
         )
-        with pytest.raises(Unavailable, match="startTLS failed - protocolError"):
+        with pytest.raises(Unavailable, match=expected):
             connect(settings)
 
     assert b"cn=root" not in heard

@@ -58,7 +58,7 @@ async def _faults_in(config: Config, directory: Directory, main_cf: Path | None)
         settings.search_base, parse(found.filter) if found.filter else None, frozenset(found.domain)
     )
     _, policies = await service.read_policies()
-    faults = _not_in_file(directory)
+    faults = (*_not_in_file(directory), *assembly.exposed_files(config))
     faults += await lint(policies, directory, settings, where)
     if main_cf is not None:
         around = Around(policies, directory, service.resolver, settings.mapping, settings.search_base)

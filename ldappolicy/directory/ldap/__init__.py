@@ -21,6 +21,6 @@
 
 from ldappolicy.directory.ldap.failover import LdapDirectory
 from ldappolicy.directory.ldap.refusals import Refusals
-from ldappolicy.directory.ldap.settings import LdapSettings
+from ldappolicy.directory.ldap.settings import LdapSettings, exposed
 
-__all__ = ["LdapDirectory", "LdapSettings", "Refusals"]
+__all__ = ["LdapDirectory", "LdapSettings", "Refusals", "exposed"]

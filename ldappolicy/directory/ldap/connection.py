@@ -164,6 +164,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._number = 0
+        self._messages = 0
         self._timeouts = 0
         self._pending: dict[int, _Waiter] = {}
         self._listeners: set[_Listener] = set()
@@ -258,10 +259,13 @@ class Connection(asyncio.Protocol):
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
         """From clear text to TLS, RFC 4511 section 4.14."""
+        said = self._messages
         result, _ = await self._ask(requests.start_tls)
         if result.code != codec.SUCCESS:
             raise Unavailable(f"{self.uri}: StartTLS: {result}")
-        if self._buffer or self._transport is None:
+        if self.ended or self._transport is None:
+            raise Unavailable(f"{self.uri}: {self.ended or 'connection lost'}")
+        if self._buffer or self._messages != said + 1:
             # What was sent before TLS must not be read as if it had come through TLS.
             raise Unavailable(f"{self.uri}: StartTLS: more than an answer in clear text")
         loop = asyncio.get_running_loop()
@@ -517,6 +521,7 @@ class Connection(asyncio.Protocol):
         return message
 
     def _take(self, number: int, body: codec.Body | None, size: int) -> None:
+        self._messages += 1
         self._timeouts = 0
         if number == 0:  # RFC 4511 section 4.4: unsolicited; others than the notice are to be ignored
             if isinstance(body, codec.Result) and body.is_notice:

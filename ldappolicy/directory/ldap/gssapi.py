@@ -266,10 +266,14 @@ def _service(host: str) -> str:
     return f"ldap/{_own_name() if is_here else host}"
 
 
+def keytab() -> str:
+    """The file that the environment names for our keys; empty for none."""
+    return os.environ.get("KRB5_CLIENT_KTNAME", "").removeprefix("FILE:")
+
+
 def keys() -> bytes:
     """What the keytab holds that the environment names; where it names none, the file of tickets."""
-    name = os.environ.get("KRB5_CLIENT_KTNAME") or os.environ.get("KRB5CCNAME", "")
-    file = Path(name.removeprefix("FILE:"))
+    file = Path(keytab() or os.environ.get("KRB5CCNAME", "").removeprefix("FILE:"))
     with suppress(OSError):
         return file.read_bytes() if file.is_file() else b""
     return b""
@@ -281,7 +285,7 @@ def _refusal(error: "GSSError") -> Refused:
 
 def _keytab_fault() -> str:
     """What libkrb5 keeps to itself: that it cannot read the keys that it was told to use."""
-    file = os.environ.get("KRB5_CLIENT_KTNAME", "").removeprefix("FILE:")
+    file = keytab()
     try:
         if file:
             Path(file).open("rb").close()

@@ -7,6 +7,7 @@ before anything is connected.
 
 import ipaddress
 import ssl
+import stat
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,28 @@ def password(settings: LdapSettings) -> bytes:
         # RFC 4513 section 5.1.2: a bind with a name and no password "succeeds" as nobody.
         raise Unavailable(f"bind_pw_file: {settings.bind_pw_file!r} is empty")
     return secret
+
+
+def exposed(settings: LdapSettings) -> Iterator[tuple[str, str]]:
+    """The keys of secret files that everybody on this machine may read, with what they name."""
+    files = {"tls_key_file": settings.tls_key_file}
+    if settings.bind == "simple":
+        files["bind_pw_file"] = settings.bind_pw_file
+    if settings.bind == "gssapi":
+        files["bind"] = gssapi.keytab()
+    for key, name in files.items():
+        if name and _is_exposed(Path(name).absolute()):
+            yield key, name
+
+
+def _is_exposed(path: Path) -> bool:
+    """Whether others may read it, and enter the folders that it is in."""
+    try:
+        found = path.resolve(strict=True)
+        folders = (folder.stat().st_mode & stat.S_IXOTH for folder in found.parents)
+        return bool(found.stat().st_mode & stat.S_IROTH) and all(folders)
+    except OSError:
+        return False
 
 
 def credentials(settings: LdapSettings) -> bytes:

@@ -7,7 +7,8 @@ would do of its own accord is shut off or walked around:
 * referrals are never followed: it would send the password to whatever host one names;
 * its `Tls` verifies nothing by default, asks for no name and cannot match an address: ours wraps the
   socket with the transport's context, and no bind is sent before the socket is known to be wrapped
-  (`bind` and `start_tls` open a closed connection again, in clear text);
+  (`bind` opens a closed connection again, in clear text);
+* its StartTLS drops what is said behind the answer: ours is an exchange of its own;
 * its timeouts are for one `recv` each: a deadline of ours shuts the socket down when the whole
   operation has taken too long;
 * `add` rewrites object classes and `modify` puts changes of one attribute together, out of their order:
@@ -37,8 +38,15 @@ from ldap3.operation.bind import bind_operation
 from ldap3.protocol import rfc4511
 
 from ldappolicy.directory import Scope
-from ldappolicy.directory.ldap import gssapi
-from ldappolicy.directory.ldap.codec import NO_SUCH_OBJECT, SUCCESS, Result
+from ldappolicy.directory.ldap import gssapi, requests
+from ldappolicy.directory.ldap.codec import (
+    NO_SUCH_OBJECT,
+    SUCCESS,
+    Garbage,
+    Result,
+    decode,
+    message_size,
+)
 from ldappolicy.directory.ldap.refusals import ATTEMPTS, INVALID_CREDENTIALS, RefusedSecret, in_words
 from ldappolicy.directory.ldap.settings import Endpoint, LdapSettings, endpoints, password, tls_context
 from ldappolicy.directory.loading import Attributes
@@ -48,6 +56,9 @@ from ldappolicy.log import escaped
 
 WRITE_TIMEOUT = 30.0
 """Seconds for one change: a write waits for disks, overlays and replicas, where a lookup does not."""
+
+_PIECE = 4096
+"""Octets that the answer to StartTLS may have."""
 
 COMPARE_FALSE, COMPARE_TRUE = 5, 6
 ENTRY_ALREADY_EXISTS = 68
@@ -231,7 +242,7 @@ def _open(endpoint: Endpoint, settings: LdapSettings, context: ssl.SSLContext | 
             with _deadline(connection, settings.timeout):
                 connection.open(read_server_info=False)
                 if endpoint.tls == "start":
-                    connection.start_tls(read_server_info=False)
+                    _start_tls(connection)
                 if connection.closed or (endpoint.tls and not isinstance(connection.socket, ssl.SSLSocket)):
                     raise Unavailable("no connection that could be bound")
                 _bind(connection, endpoint, settings)
@@ -240,6 +251,27 @@ def _open(endpoint: Endpoint, settings: LdapSettings, context: ssl.SSLContext | 
             raise Unavailable("an answer that cannot be read") from error
         unfinished.pop_all()
     return connection
+
+
+def _start_tls(connection: Any) -> None:
+    """Our own exchange: ldap3 drops what comes behind the answer, and what it cannot read."""
+    connection.socket.sendall(requests.start_tls(1))
+    said = b""
+    try:
+        while not 0 < (size := message_size(said)) <= len(said):
+            if not (more := connection.socket.recv(_PIECE)) or len(said) > _PIECE:
+                raise Unavailable("StartTLS: no answer")
+            said += more
+        _, result = decode(said[:size])
+    except Garbage as error:
+        raise Unavailable(f"StartTLS: not an LDAP message: {error}") from error
+    if not isinstance(result, Result) or result.code != SUCCESS:
+        raise Unavailable(f"StartTLS: {result}")
+    if len(said) > size:
+        # What was sent before TLS must not be read as if it had come through TLS.
+        raise Unavailable("StartTLS: more than an answer in clear text")
+    connection.server.tls.wrap_socket(connection)
+    connection.tls_started = True
 
 
 def _bind(connection: Any, endpoint: Endpoint, settings: LdapSettings) -> None:

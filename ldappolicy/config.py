@@ -170,8 +170,12 @@ def is_ldap_url(text: str) -> bool:
 
 
 def domain_name(value: str) -> str:
-    """A plain domain, folded; ldap_table(5) takes files and tables as well, this does not."""
-    if not re.fullmatch(r"[^\s.@:/,]+(\.[^\s.@:/,]+)*", value):
+    """A host name, folded: ldap_table(5) takes files, tables and patterns as well, this does not.
+
+    Labels are those of RFC 1123 section 2.1, with the underscores that are met and letters of any script.
+    """
+    label = r"[^\W_](?:[\w-]*\w)?|_(?:[\w-]*\w)?"
+    if len(value) > 255 or not re.fullmatch(rf"(?:{label})(?:\.(?:{label}))*", value):
         raise ValueError("expected a domain such as 'example.com'")
     return value.casefold()
 

@@ -106,7 +106,7 @@ def take(
         data_age=_data_age(service, directory),
         kept_age=_kept_age(service),
         revisions=tuple(
-            (name, policies.revision)
+            (name, policies.in_force(name).revision)
             for name, found in served
             if policies is not None and isinstance(found, Policy)
         ),

@@ -197,7 +197,8 @@ class PolicySet:
     """All that stands under policy_base, swapped as a whole.
 
     `good` holds the last good form of every entry by its normal DN. `looping` are the classes that
-    reach themselves by names alone. `bases` are the normal DNs below which URLs may search.
+    reach themselves by names alone. `bases` are the normal DNs below which URLs may search. `kept` holds, for
+    each policy that could not take its part of this set, the one that it is served from.
     """
 
     policies: Mapping[str, Policy | Broken] = field(default_factory=dict)
@@ -208,6 +209,11 @@ class PolicySet:
     bases: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
     revision: str = ""
+    kept: Mapping[str, "PolicySet"] = field(default_factory=dict)
+
+    def in_force(self, name: str) -> "PolicySet":
+        """The set that a policy is served from: its classes, its tables, its revision."""
+        return self.kept.get(name, self)
 
 
 # ---------------------------------------------------------------- lists
@@ -456,6 +462,8 @@ The envelope proves nothing: it is believed of those only who are refused by it.
 
 # ---------------------------------------------------------------- entries
 
+NO_LIST = "the policy has no list that can be seen, expected at least one (permit, where all are let through)"
+
 
 def parse_policy(entry: Entry) -> Policy:
     """A smtpdPolicy; raises InputError as `attribute: text`."""
@@ -464,6 +472,9 @@ def parse_policy(entry: Entry) -> Policy:
         text = _one(entry, attribute)
         if text:
             lists[name] = _within(attribute, partial(parse_list, name=name), text)
+    if not any(lists.values()):
+        # An account that may not read the lists must not make the policy one that lets everybody through.
+        raise InputError(f"{LISTS['recipient']}: {NO_LIST}")
     parents = _one(entry, "smtpdParentDomainMatchesSubdomains").upper() or "TRUE"
     if parents not in ("TRUE", "FALSE"):
         raise InputError(f"smtpdParentDomainMatchesSubdomains: {parents!r} is neither TRUE nor FALSE")

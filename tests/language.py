@@ -58,7 +58,12 @@ def dn(name: str) -> str:
 
 
 def policy(name: str = "default", **settings: Values) -> Entry:
-    """A smtpdPolicy: lists by their short names, everything else by its attribute."""
+    """A smtpdPolicy: lists by their short names, everything else by its attribute.
+
+    One has to have a list: where a test gives it none, that of ETRN permits.
+    """
+    if not any(settings.get(key) for key in LISTS):
+        settings = {**settings, "etrn": "permit"}
     named = {LISTS.get(key, key): value for key, value in settings.items()}
     return entry(f"cn={name},ou=policy", objectClass="smtpdPolicy", cn=name, **named)
 

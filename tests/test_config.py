@@ -384,6 +384,13 @@ BAD: list[tuple[str, list[str]]] = [
             "2: [directory] login_realms: not available yet, expected the names of realms, got 'auto'",
         ],
     ),
+    (
+        "[directory]\ndomain = ['*.my.domain', '!my.domain', 'my.domain.', 'my-.domain', '-']",
+        [
+            f"2: [directory] domain: expected a domain such as 'example.com', got {one!r}"
+            for one in ("*.my.domain", "!my.domain", "my.domain.", "my-.domain", "-")
+        ],
+    ),
     ("[directory.attributes]\nmail = ['m;x']", [f"2: [directory.attributes] mail: {ATTRIBUTE}, got 'm;x'"]),
     ("[directory.attributes]\nmail = ['']", [f"2: [directory.attributes] mail: {ATTRIBUTE}, got ''"]),
     # where the directory is

@@ -255,7 +255,10 @@ def entry(dn: str, kind: str, **attributes: str | Sequence[str]) -> str:
 
 
 def policy(name: str = "default", **lists: str) -> str:
-    """A policy as LDIF."""
+    """A policy as LDIF; it needs a list, any will do."""
+    lists = (
+        lists if any("Restrictions" in key for key in lists) else {**lists, "smtpdDataRestrictions": "permit"}
+    )
     return entry(f"cn={name},{POLICY_BASE}", "smtpdPolicy", cn=name, **lists)
 
 
@@ -294,6 +297,15 @@ def test_form() -> None:
 def test_example_is_clean(example_ldif: Path, run_lint: Run) -> None:
     """The example company and the shipped classes have neither errors nor warnings."""
     assert (0, "", "") == run_lint(f"ldif:{example_ldif}", "--strict")
+
+
+def test_references_of_an_export(example_ldif: Path, tmp_path: Path, run_lint: Run) -> None:
+    """Entries that the search which made the file did not follow are missing, and lint says so."""
+    text = example_ldif.read_text("utf-8") + "\nref: ldap://b.example/\n"
+    (file := tmp_path / "tree.ldif").write_text(text, "utf-8")
+    place = f"{file}:{text.count(chr(10))}"
+    told = "ref: 'ldap://b.example/' was not followed, the entries there are missing"
+    assert (0, f"warning: {place}: {told}\n", "") == run_lint(f"ldif:{file}")
 
 
 @pytest.mark.parametrize(
@@ -637,7 +649,10 @@ class Counting:
 
 def people(count: int) -> Iterable[Entry]:
     """Users with an address, a login and a value of their own, and the policy."""
-    yield Entry(f"cn=default,{POLICY_BASE}", {"objectClass": ["smtpdPolicy"], "cn": ["default"]})
+    yield Entry(
+        f"cn=default,{POLICY_BASE}",
+        {"objectClass": ["smtpdPolicy"], "cn": ["default"], "smtpdDataRestrictions": ["permit"]},
+    )
     for at in range(count):
         attributes = {"uid": f"u{at}", "mail": f"u{at}@my.domain", "smtpdSenderAccess": f"restricted_{at}"}
         yield Entry(f"uid=u{at},ou=people,{BASE}", {name: [value] for name, value in attributes.items()})

@@ -248,8 +248,28 @@ def test_line_twice(same: tuple[str, str]) -> None:
 def test_slash_in_the_name_of_a_policy() -> None:
     """A slash separates the list in a policy_context, so no policy has one in its name."""
     name = "cn=a/b,ou=policy"
-    site = Site(policy(), entry(name, objectClass="smtpdPolicy", cn="a/b"))
+    site = Site(policy(), entry(name, objectClass="smtpdPolicy", cn="a/b", smtpdDataRestrictions="permit"))
     assert [f"{name},dc=example"] == [fault.dn for fault in site.policies.faults]
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"smtpdRecipientRestrictions": " , "}, {"smtpdMynetworks": "127.0.0.1"}]
+)
+def test_policy_without_a_list(values: dict[str, str]) -> None:
+    """One that means to permit says so: an account that may not read the lists sees none."""
+    found = read(entry("cn=p", objectClass="smtpdPolicy", cn="p", **values))
+    text = (
+        "the policy has no list that can be seen, expected at least one (permit, where all are let through)"
+    )
+    assert [f"error: {dn('cn=p')}: smtpdRecipientRestrictions: {text}"] == [str(one) for one in found.faults]
+    assert isinstance(found.policies["p"], Broken)
+
+
+def test_policy_that_lost_its_lists() -> None:
+    """Its last good form stays in force."""
+    before = read(policy("p", recipient="reject"))
+    after = read(entry("cn=p,ou=policy", objectClass="smtpdPolicy", cn="p"), previous=before)
+    assert before.policies == after.policies
 
 
 # ---------------------------------------------------------------- the last good form

@@ -163,10 +163,14 @@ def by_reply(action: str, world: Mapping[str, str]) -> str:
     return "4" if session.deferring else "2"
 
 
+ETRN = {LISTS["etrn"]: ["permit"]}
+"""A policy needs a list."""
+
+
 def decide(lists: Mapping[str, Sequence[str]]) -> Decision:
     """Our reply for these lists."""
     values = {LISTS[name]: [", ".join(ITEMS[key] for key in keys)] for name, keys in lists.items() if keys}
-    entry = Entry("cn=default", {"objectClass": ["smtpdPolicy"], "cn": ["default"], **values})
+    entry = Entry("cn=default", {"objectClass": ["smtpdPolicy"], "cn": ["default"], **ETRN, **values})
     policies = read_policies([entry])
     assert policies.faults == ()
     request = Request(protocol_state="RCPT", sender="a@b.example", recipient="nodot@nodot", client_name="c")

@@ -75,7 +75,7 @@ VRFY may come within a transaction of the null sender; Postfix does not tell, an
 TEMPORARY_FAILURE = "451 4.3.0 Temporary lookup failure"
 """reject_dict_retry of smtpd(8)."""
 
-PAST_ITS_TTL = "the last answer is past its ttl"
+STALE = "the answer is stale"
 
 SHOWN = 200
 """Of a lookup in a log line or a trace, in characters."""
@@ -590,7 +590,7 @@ class Evaluation:
         if outcome.turns_at < FOREVER:  # type: ignore[union-attr]
             self.is_passing = True
             if outcome.is_stale and not self.expired:  # type: ignore[union-attr]
-                self.expired = f"{_lookup_text(lookup)}: {PAST_ITS_TTL}"
+                self.expired = f"{_lookup_text(lookup)}: {STALE}"
         return outcome.entries  # type: ignore[union-attr]
 
     def _trace_lookup(self, lookup: Lookup, outcome: Any) -> None:

@@ -26,7 +26,7 @@ than the `Facts` live that it comes from; else the instant at which it becomes s
 (past its ttl while the directory is away), too old to be used at all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ldappolicy.entry import Entry
@@ -67,18 +67,29 @@ Outcome = Found | Absent | Missed
 
 
 @dataclass(frozen=True, slots=True)
+class Renamed:
+    """An entry that others may still name by its old DN: `key` is the normal form of the new one."""
+
+    old: str
+    new: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What an evaluation asks: `get` gives the outcome of a lookup, or None while nobody has looked it up.
 
     `derived` holds what evaluations concluded from outcomes of `get` alone (the groups around an entry,
     say); it lives and ends with them. `has_chain`: whether `chain` can be asked; `tells_apart`: whether the
-    groups around several entries can be asked for in one search.
+    groups around several entries can be asked for in one search. `renamed` are entries that were renamed a
+    moment ago, by the normal form of their old DN.
     """
 
     get: Callable[[Lookup], Outcome | None]
     derived: dict[object, object] = field(default_factory=dict)
     has_chain: bool = False
     tells_apart: bool = False
+    renamed: Mapping[str, Renamed] = field(default_factory=dict)
 
 
 def mail(address: str) -> Lookup:

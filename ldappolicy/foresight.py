@@ -34,10 +34,10 @@ from ldappolicy.policy import (
     covered,
     parse_inline,
     parse_right_hand_side,
-    parse_static,
     reserved_to_policies,
 )
 from ldappolicy.residue import End, Flag, ListOutcome, Piece, Refusal, compose
+from ldappolicy.revision import actions_made_here
 from ldappolicy.vocabulary import Residue
 
 MAX_WAYS = 256
@@ -61,10 +61,8 @@ class Contents:
         """What a check of that kind may find in the table; nothing where the table is none."""
         if table.type == "ldap":
             return self._of_ldap(self.policies.tables.get(table.name.casefold()))
-        if table.type == "static":
-            return (parse_static(table.name),)
-        if table.type == "inline":
-            return _of_inline(table.name)
+        if table.type in ("static", "inline"):
+            return tuple(actions_made_here(table))
         if table == NOBODY_TABLE:
             return (parse_action("REJECT"),)
         if table.type == "directory":
@@ -125,13 +123,6 @@ def kinds_of(item: Item, stage: str = "") -> tuple[str, ...]:
     if stage:
         return (vocabulary.DEFAULT_CHECKS[stage],) if stage in vocabulary.DEFAULT_CHECKS else ()
     return tuple(sorted(set(vocabulary.DEFAULT_CHECKS.values())))
-
-
-def _of_inline(name: str) -> tuple[Action, ...]:
-    try:
-        return _distinct(parse_inline(name).values())
-    except InputError:
-        return ()
 
 
 def _distinct(actions: Iterable[Action]) -> tuple[Action, ...]:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Protocol
 
+from ldappolicy import facts
 from ldappolicy.counters import Counters
 from ldappolicy.directory import Directory, Scope, Search
 from ldappolicy.directory.changes import (
@@ -52,6 +53,9 @@ RETRY = 30.0
 
 AFTERWARDS = 2.0
 """How long a server takes to amend the groups of somebody who was renamed or deleted; slapd: milliseconds."""
+
+NAME_STANDS = 10.0
+"""How long at most an old name stands for the new one, while groups still name it."""
 
 SETTLINGS = 3
 """How often groups are read that change while they are being read; then the mirror is loaded anew."""
@@ -170,6 +174,7 @@ class Freshness:
             await self._follow()
         finally:
             self._resolver.unvouch()
+            self._resolver.forget_names()
             for task in self._tasks:
                 task.cancel()
 
@@ -225,6 +230,7 @@ class Freshness:
             case Lost():
                 self._lost()
             case Everything(reason):
+                self._resolver.forget_names()
                 self._look_at_everything(reason)
             case Changed():
                 self._changed(event)
@@ -248,6 +254,7 @@ class Freshness:
 
     def _lost(self) -> None:
         self._resolver.unvouch()
+        self._resolver.forget_names()
         if self._is_live:
             logger.warning("answers expire after their ttl until changes are told again")
         self._is_live = False
@@ -267,12 +274,19 @@ class Freshness:
         applied = self._apply(change)
         before = applied.before or self._resolver.known_entry(change.uuid)
         self._resolver.changed(change, before)
+        self._resolver.name_ends(change.entry.dn)
+        if before is not None:
+            self._resolver.renamed(before.dn, change.entry.dn)
         if self._is_policy(change.entry) or (before is not None and self._is_policy(before)):
             self._policies_touched.set()
         moved = not change.is_new and (before is None or before.key != change.entry.key)
         if applied.reload or (moved and not self.is_mirrored and self._is_named_by_others(change)):
             self._look_at_everything(f"{change.entry.dn} may have been renamed, with what is below it")
+            if before is not None:
+                self._again(change, Applied(), before)
         elif moved or applied.dangling:
+            if before is None and not self.is_mirrored:
+                self._resolver.unsettled(change.entry.dn)
             self._again(change, applied, before)
 
     def _deleted(self, change: Deleted) -> None:
@@ -323,10 +337,24 @@ class Freshness:
         task.add_done_callback(self._tasks.discard)
 
     async def _afterwards(self, change: Changed | Deleted, applied: Applied, before: Entry | None) -> None:
-        """Once the server has amended the groups that named the entry."""
+        """Once the server has amended the groups that named the entry; then its old name is over."""
         await asyncio.sleep(AFTERWARDS)
         await self._settle(applied.dangling)
+        if isinstance(change, Changed):
+            self._resolver.settled(change.entry.dn)
         self._resolver.changed(change, before)
+        if isinstance(change, Deleted) or before is None or not self._resolver.is_renamed(before.dn):
+            return
+        if await self._is_still_named(before.dn):
+            await asyncio.sleep(NAME_STANDS - AFTERWARDS)
+        if self._resolver.name_ends(before.dn):
+            self._resolver.changed(change, before)
+
+    async def _is_still_named(self, dn: str) -> bool:
+        """Whether a group names a DN; what is not known says nothing to the contrary."""
+        lookup = facts.groups(dn, ())
+        outcome = self._resolver.known(lookup) or (await self._resolver.fetch((lookup,)))[lookup]
+        return not isinstance(outcome, facts.Absent)
 
     async def _settle(self, dangling: Sequence[str]) -> None:
         """What names some DNs, as it is now, into the mirror; until then those are asked for on demand."""

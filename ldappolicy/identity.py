@@ -235,8 +235,11 @@ def _climb_known(
 def _direct(evaluation: Evaluation, member: Entry, closure: Closure) -> list[Entry]:
     """The groups directly around one entry that are new to the closure, and to be asked for those around."""
     named = _member_of(evaluation, member)
+    former = _naming_formerly(evaluation, member)
+    if former is None:
+        return []
     asked = facts.groups(member.dn, _logins(evaluation, member))
-    static = evaluation.lookup(asked)
+    static = (*former, *evaluation.lookup(asked))
     by_address = _naming(evaluation, addresses(evaluation, member))
     dynamic = _dynamic(evaluation, member, closure)
     if asked in evaluation.lacking:
@@ -252,6 +255,19 @@ def _direct(evaluation: Evaluation, member: Entry, closure: Closure) -> list[Ent
         return _add(closure, dynamic)
     found = _add(closure, [*static, *by_address, *dynamic, *_primary(evaluation, member)])
     return found + _add_named(evaluation, named, closure)
+
+
+def _naming_formerly(evaluation: Evaluation, member: Entry) -> Sequence[Entry] | None:
+    """The groups that name one by an old DN; None: they are asked for first.
+
+    Whoever asks for the new DN after them finds each group by one of the two, whenever the server amends it.
+    """
+    renamed = evaluation.facts.renamed
+    if not renamed:
+        return ()
+    lookups = [facts.groups(one.old, ()) for one in renamed.values() if one.key == member.key]
+    found = [group for lookup in lookups for group in evaluation.lookup(lookup)]
+    return None if any(lookup in evaluation.lacking for lookup in lookups) else found
 
 
 def _tells_all(evaluation: Evaluation, named: dict[str, str], static: Sequence[Entry]) -> bool:
@@ -317,9 +333,14 @@ def _member_of(evaluation: Evaluation, entry: Entry) -> dict[str, str]:
     """The DNs in memberOf by their normal form."""
     values = [value for name in evaluation.mapping.member_of for value in entry.values(name)]
     try:
-        return {normal_dn(value): value for value in values}
+        named = {normal_dn(value): value for value in values}
     except InputError as fault:
         raise MissedLookup(f"memberOf holds what is no DN: {fault}") from None
+    for old, one in evaluation.facts.renamed.items():
+        if old in named:
+            del named[old]
+            named[one.key] = one.new
+    return named
 
 
 def is_named_elsewhere(evaluation: Evaluation, entry: Entry) -> bool:
@@ -378,6 +399,8 @@ def belongs_to(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> boo
     """Whether the entry is one of those (normal) DNs, or a member of one at any depth."""
     if not dns:
         return False
+    if renamed := evaluation.facts.renamed:
+        dns = frozenset(renamed[dn].key if dn in renamed else dn for dn in dns)
     return entry.key in dns or is_inside(evaluation, entry, dns)
 
 

@@ -87,6 +87,14 @@ class Mapping:
         own = (*self.recipient_access, *self.delivery_restrictions)
         return frozenset(map(str.lower, (*own, *self.member_of)))
 
+    @cached_property
+    def rules(self) -> frozenset[str]:
+        """The attributes, in lower case, of which each is a rule of who may send as, to or by an entry."""
+        access = (*self.sender_access, *self.recipient_access, *self.member_access)
+        allowed = (*self.allowed_sender, *self.allowed_sender_dn, *self.send_as, *self.moderator)
+        denied = (*self.denied_sender, *self.denied_sender_dn, *self.login_required)
+        return frozenset(map(str.lower, (*access, *allowed, *denied)))
+
     # ------------------------------------------------------------ groups
 
     @cached_property

@@ -197,7 +197,8 @@ class PolicySet:
     """All that stands under policy_base, swapped as a whole.
 
     `good` holds the last good form of every entry by its normal DN. `looping` are the classes that
-    reach themselves by names alone. `bases` are the normal DNs below which URLs may search.
+    reach themselves by names alone. `bases` are the normal DNs below which URLs may search. `kept` holds, for
+    each policy that could not take its part of this set, the one that it is served from.
     """
 
     policies: Mapping[str, Policy | Broken] = field(default_factory=dict)
@@ -208,6 +209,11 @@ class PolicySet:
     bases: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
     revision: str = ""
+    kept: Mapping[str, "PolicySet"] = field(default_factory=dict)
+
+    def in_force(self, name: str) -> "PolicySet":
+        """The set that a policy is served from: its classes, its tables, its revision."""
+        return self.kept.get(name, self)
 
 
 # ---------------------------------------------------------------- lists

@@ -21,9 +21,9 @@ from ldappolicy.counters import Counters
 from ldappolicy.directory import Directory
 from ldappolicy.directory.changes import Changed, Deleted, entry_uuid
 from ldappolicy.directory.plan import LONGEST_VALUE, Batch, Held, Planner
-from ldappolicy.entry import Entry
+from ldappolicy.entry import Entry, key_of_dn
 from ldappolicy.errors import InputError, Unavailable
-from ldappolicy.facts import FOREVER, Absent, Facts, Found, Lookup, Missed, Outcome
+from ldappolicy.facts import FOREVER, Absent, Facts, Found, Lookup, Missed, Outcome, Renamed
 from ldappolicy.invalidation import Dependencies
 
 _Asked = dict[Lookup, asyncio.Future[Outcome]]
@@ -39,6 +39,9 @@ DEPENDENCIES = 8
 
 ECHO = 60.0
 """Seconds in which requests may be in hand that a mirror, which was given up, has answered in part."""
+
+MAX_RENAMED = 1000
+"""Old names that stand for new ones at a time; who renames more than that has them as the directory says."""
 
 _NEVER = float("-inf")
 
@@ -107,6 +110,8 @@ class Resolver:
         self._vouched_until = _NEVER
         self._gap = (FOREVER, _NEVER)
         self._changes = 0
+        self._renamed: Mapping[str, Renamed] = {}
+        self._unsettled: set[str] = set()
         self.current_until = _NEVER
         """Until when `facts` need not be asked for: they are `current`, those of the last call."""
         self._recalled_at = _NEVER
@@ -134,7 +139,7 @@ class Resolver:
         features = self._features = self.directory.features
         chained = self._planner.mapping.in_chain and features.is_active_directory and self._mirror is None
         get, tells_apart = self._hot.__getitem__, features.has_matched_values
-        self.current = Facts(get, has_chain=chained, tells_apart=tells_apart)
+        self.current = Facts(get, has_chain=chained, tells_apart=tells_apart, renamed=self._renamed)
 
     def known(self, lookup: Lookup) -> Outcome | None:
         """What the caches can answer now, without asking."""
@@ -295,6 +300,51 @@ class Resolver:
         self._under_way = dict(self._queued)  # what is on its way may be older
         self._forget_hot()
 
+    def renamed(self, old: str, new: str) -> None:
+        """From now on who names one DN means another, which is the same entry; see `name_ends`."""
+        key, new_key = key_of_dn(old), key_of_dn(new)
+        if key == new_key or len(self._renamed) >= MAX_RENAMED:
+            return
+        names = {**self._renamed, key: Renamed(old, new, new_key)}
+        names.pop(new_key, None)
+        for earlier, one in names.items():
+            if one.key == key:
+                names[earlier] = Renamed(one.old, new, new_key)
+        self._renamed = names
+        self._forget_hot()
+
+    def name_ends(self, dn: str) -> bool:
+        """An old DN means nothing any more, or another entry that has it; whether it did mean one."""
+        key = key_of_dn(dn)
+        if key not in self._renamed:
+            return False
+        self._renamed = {old: one for old, one in self._renamed.items() if old != key}
+        self._forget_hot()
+        return True
+
+    def is_renamed(self, dn: str) -> bool:
+        """Whether an old DN stands for another."""
+        return key_of_dn(dn) in self._renamed
+
+    def unsettled(self, dn: str) -> None:
+        """Who has a DN may have had another, by which groups name it still; see `settled`.
+
+        Until then what is answered about its groups is stale as it comes, and not kept.
+        """
+        if len(self._unsettled) < MAX_RENAMED:
+            self._unsettled.add(key_of_dn(dn))
+
+    def settled(self, dn: str) -> None:
+        """Groups have been amended."""
+        self._unsettled.discard(key_of_dn(dn))
+
+    def forget_names(self) -> None:
+        """Nobody tells any more when another entry takes an old DN."""
+        self._unsettled.clear()
+        if self._renamed:
+            self._renamed = {}
+            self._forget_hot()
+
     def known_entry(self, uuid: str) -> Entry | None:
         """An entry as it was last answered, by its identity."""
         for lookup in self._dependencies.on(uuid):
@@ -386,6 +436,9 @@ class Resolver:
             return
         for lookup, entries in answers.items():
             outcome = Found(entries, asked_at) if entries else Absent(asked_at)
+            if self._unsettled and lookup[0] == "groups" and key_of_dn(lookup[1]) in self._unsettled:
+                self._settle(asked, lookup, replace(outcome, is_stale=True, turns_at=asked_at))
+                continue
             # What changed while the answer was on its way may have come before it or after it.
             if changes == self._changes or self._vouched_since > asked_at:
                 self._remember(lookup, outcome)

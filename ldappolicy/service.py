@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 from ldappolicy import facts
@@ -40,6 +41,7 @@ from ldappolicy.ready import Ready, ReadyReplies
 from ldappolicy.request import Request
 from ldappolicy.residue import TEMPORARY_LOOKUP_FAILURE
 from ldappolicy.resolver import Resolver
+from ldappolicy.revision import held_back
 
 MAX_ROUNDS = 200
 """Every round of lookups goes one level of nesting deeper; no sane directory nests as far."""
@@ -75,6 +77,7 @@ class Service:
         self._clock = resolver.clock
         self.evaluator: Evaluator | None = None
         self.policy_entries: Sequence[Entry] = ()
+        self._is_recalled = False
         self._ready = ReadyReplies()
         self._shared: dict[int, _Shared] = {}
         """By the identity of the decision, which is kept alive there: no other has the same."""
@@ -316,6 +319,7 @@ class Service:
             return False
         self.policy_entries = entries
         self._put_in_force(policies)
+        self._is_recalled = True
         return True
 
     @property
@@ -341,7 +345,8 @@ class Service:
             await self.resolver.directory.close()
         if not served:
             raise ConfigError(self._no_default(None))
-        return entries, read_policies(entries, self._bases, previous)
+        policies = read_policies(entries, self._bases, previous)
+        return entries, policies if previous is None else held_back(policies, previous)
 
     async def reload(self) -> bool:
         """Reads the policies and puts them in force; whether anything changed.
@@ -356,8 +361,10 @@ class Service:
         self.policy_entries = self._last_good(entries, policies)
         self.resolver.directory.set_proofs(self.proofs(in_force=True))
         before = self.evaluator.policies if self.evaluator is not None else PolicySet()
-        if before.revision == policies.revision and before.faults == policies.faults:
+        same = before.revision == policies.revision and before.faults == policies.faults
+        if same and not self._is_recalled:
             return False
+        self._is_recalled = False
         for fault in policies.faults:
             if fault not in before.faults:
                 logger.log(logging.ERROR if fault.error else logging.WARNING, "%s", fault.what)
@@ -367,6 +374,8 @@ class Service:
 
     def _last_good(self, entries: Sequence[Entry], policies: PolicySet) -> list[Entry]:
         """The entries, where one is wrong as it was before."""
+        if policies.kept:  # they go with classes and tables that may be gone
+            return list(self.policy_entries)
         wrong = {fault.dn for fault in policies.faults if fault.error}
         before = {entry.key: entry for entry in self.policy_entries}
         return [before.get(entry.key, entry) if entry.dn in wrong else entry for entry in entries]
@@ -379,10 +388,10 @@ class Service:
 
     def urls(self) -> list[str]:
         """The smtpdAccessURLs of the policies in force."""
-        tables = self.evaluator.policies.tables.values() if self.evaluator is not None else ()
-        return [
-            url for table in tables if isinstance(table, Table) for part in table.parts for url in part.urls
-        ]
+        policies = self.evaluator.policies if self.evaluator is not None else PolicySet()
+        tables = chain.from_iterable(one.tables.values() for one in (policies, *policies.kept.values()))
+        parts = (part for table in tables if isinstance(table, Table) for part in table.parts)
+        return list(dict.fromkeys(url for part in parts for url in part.urls))
 
     def proofs(self, *, in_force: bool = False) -> tuple[Search, ...]:
         """What a server has to show before it is believed that something is not there.
@@ -440,7 +449,7 @@ def _evaluate(
         return here.get(lookup) or resolver.known(lookup)
 
     known = resolver.facts()
-    around = Facts(get, has_chain=known.has_chain, tells_apart=known.tells_apart)
+    around = Facts(get, has_chain=known.has_chain, tells_apart=known.tells_apart, renamed=known.renamed)
     return evaluator.evaluate(request, around, trace)
 
 

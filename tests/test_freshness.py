@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ldappolicy import freshness
 from ldappolicy.directory.ldap import LdapDirectory
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.servers
 
 BASE = "dc=example,dc=com"
 MODES = ("on_demand", "mirror")
-PASSES, REFUSED = "DUNNO", "reject,"
+PASSES, REFUSED, UNTIL_KNOWN = "DUNNO", "reject,", "450 4.3.0 Temporary lookup failure"
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ CHANGES = {
     ),
     "member renamed": (
         f"dn: uid=bob,ou=people,{BASE}\nchangetype: modrdn\nnewrdn: uid=robert\ndeleteoldrdn: 0\n",
-        *(("bob@my.domain", "team@my.domain", "robert"), REFUSED, PASSES),
+        *(("bob@my.domain", "team@my.domain", "robert"), "REJECT", PASSES),
     ),
     "container renamed": (
         f"dn: ou=groups,{BASE}\nchangetype: modrdn\nnewrdn: ou=teams\ndeleteoldrdn: 1\n\n"
@@ -180,7 +181,7 @@ def test_a_mirrored_decision_asks_nothing(slapd: Slapd) -> None:
             searches = here.searches
             decisions = [await here.ask(*request) for request in (BOB, MIA, CAROL, TO_TEAM, TO_PRESS)]
             assert decisions == [REFUSED, PASSES, REFUSED, REFUSED, PASSES]
-            assert await here.ask("nobody@nowhere.example", "nobody@my.domain", "nobody") == PASSES
+            assert await here.ask("nobody@nowhere.example", "nobody@my.domain", "nobody") == "REJECT"
             assert here.searches == searches
 
     asyncio.run(story())
@@ -374,3 +375,137 @@ def test_without_an_overlay_changes_are_polled_for(example_ldif: Path) -> None:
                 await here.becomes(PASSES, *BOB)
 
         asyncio.run(story())
+
+
+# --- names that are left ------------------------------------------------------------------------------
+
+
+def renamed(dn: str, rdn: str, superior: str = "") -> str:
+    """A record that gives an entry another name, and perhaps another place."""
+    to = f"newsuperior: {superior},{BASE}\n" if superior else ""
+    return f"dn: {dn},{BASE}\nchangetype: modrdn\nnewrdn: {rdn}\ndeleteoldrdn: 0\n{to}"
+
+
+JOINED = modify("cn=team,ou=lists", "add: member", f"member: cn=managers,ou=groups,{BASE}")
+ALLOWED = modify(
+    "cn=team,ou=lists",
+    *("replace: smtpdRecipientAccess", "smtpdRecipientAccess: allowed_only", "-"),
+    *("add: smtpdAllowedSenderDN", f"smtpdAllowedSenderDN: uid=amy,ou=people,{BASE}"),
+)
+# Which DNs referential integrity amends is the site's choice.
+AMENDED = (
+    "dn: olcOverlay={0}refint,olcDatabase={1}mdb,cn=config\nchangetype: modify\n"
+    "add: olcRefintAttribute\nolcRefintAttribute: smtpdAllowedSenderDN\n"
+)
+AMY = ("amy@my.domain", "team@my.domain", "amy")
+BY_ADDRESS = ("amy@my.domain", "team@my.domain", "amy@my.domain")
+
+# What is there before, the record, the old name, and a request whose answer is the same all the time.
+RENAMES = {
+    "a member": ("", renamed("uid=amy,ou=people", "uid=amelia"), "uid=amy,ou=people", AMY, PASSES),
+    "a member who moves": (
+        *("", renamed("uid=amy,ou=people", "uid=amy", "ou=lists")),
+        *("uid=amy,ou=people", AMY, PASSES),
+    ),
+    "who is allowed": (ALLOWED, renamed("uid=amy,ou=people", "uid=amelia"), "uid=amy,ou=people", AMY, PASSES),
+    "a group in a list": (
+        *(JOINED, renamed("cn=managers,ou=groups", "cn=bosses")),
+        *("cn=managers,ou=groups", TO_TEAM, PASSES),
+    ),
+    "who is restricted": ("", renamed("uid=bob,ou=people", "uid=robert"), "uid=bob,ou=people", BOB, REFUSED),
+    "a group that restricts": (
+        *("", renamed("cn=contractors,ou=groups", "cn=others")),
+        *("cn=contractors,ou=groups", CAROL, REFUSED),
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", RENAMES)
+def test_an_old_name_stands_for_the_new_one(slapd: Slapd, mode: str, name: str) -> None:
+    """Until referential integrity has amended what names it: nobody is refused, or let through, meanwhile."""
+    before, record, old, request, expected = RENAMES[name]
+    slapd.configure(AMENDED)
+    if before:
+        slapd.load(before)
+
+    async def story() -> None:
+        async with site(slapd, mode) as here:
+            resolver = here.service.resolver
+            assert await here.ask(*request) == expected
+            await asyncio.to_thread(slapd.load, record)
+            await until(lambda: resolver.is_renamed(f"{old},{BASE}"))
+            while resolver.is_renamed(f"{old},{BASE}"):
+                assert await here.ask(*request) == expected
+                await asyncio.sleep(0.01)
+            assert await here.ask(*request) == expected
+
+    asyncio.run(story())
+
+
+def test_whom_nobody_asked_about_is_not_refused_for_good(slapd: Slapd) -> None:
+    """The old name is not known then: until what names it is amended, a refusal is temporary."""
+
+    async def story() -> None:
+        async with site(slapd) as here:
+            followed = here.service.counters.changes["syncrepl"]
+            before = followed.value
+            await asyncio.to_thread(slapd.load, renamed("uid=amy,ou=people", "uid=amelia"))
+            await until(lambda: followed.value > before)
+            for _ in range(100):
+                assert await here.ask(*AMY) in (PASSES, UNTIL_KNOWN)
+                await asyncio.sleep(0.01)
+            await here.becomes(PASSES, *AMY)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_old_name_does_not_stand_for_ever(
+    example_ldif: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that amends nothing: after a while it is as the directory says."""
+    monkeypatch.setattr(freshness, "AFTERWARDS", 0.3)
+    monkeypatch.setattr(freshness, "NAME_STANDS", 1.5)
+    old = f"uid=amy,ou=people,{BASE}"
+
+    async def story(server: Slapd) -> None:
+        async with site(server, mode) as here:
+            resolver = here.service.resolver
+            assert await here.ask(*AMY) == PASSES
+            await asyncio.to_thread(server.load, renamed("uid=amy,ou=people", "uid=amelia"))
+            await until(lambda: resolver.is_renamed(old))
+            answers = set()
+            while resolver.is_renamed(old):
+                answer = await here.ask(*AMY)
+                if resolver.is_renamed(old):
+                    answers.add(answer)
+                await asyncio.sleep(0.01)
+            assert answers <= {PASSES}
+            assert await here.ask(*AMY) == REFUSED
+
+    with Slapd(schema="ldappolicy", overlays=("syncprov",)) as server:
+        server.load(example_ldif)
+        asyncio.run(story(server))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_name_that_another_has_is_the_others(example_ldif: Path, mode: str) -> None:
+    """At once: whoever comes to have it is meant, and nobody else."""
+    old = f"uid=amy,ou=people,{BASE}"
+    successor = f"dn: {old}\nobjectClass: inetOrgPerson\ncn: N\nsn: N\nuid: amy2\nmail: new@my.domain\n"
+
+    async def story(server: Slapd) -> None:
+        async with site(server, mode) as here:
+            resolver = here.service.resolver
+            assert await here.ask(*BY_ADDRESS) == PASSES
+            await asyncio.to_thread(server.load, renamed("uid=amy,ou=people", "uid=amelia"))
+            await until(lambda: resolver.is_renamed(old))
+            assert await here.ask(*BY_ADDRESS) == PASSES
+            await asyncio.to_thread(server.load, successor)
+            await until(lambda: not resolver.is_renamed(old))
+            assert await here.ask(*BY_ADDRESS) == REFUSED
+
+    with Slapd(schema="ldappolicy", overlays=("syncprov",)) as server:
+        server.load(example_ldif)
+        asyncio.run(story(server))

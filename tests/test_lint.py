@@ -299,6 +299,15 @@ def test_example_is_clean(example_ldif: Path, run_lint: Run) -> None:
     assert (0, "", "") == run_lint(f"ldif:{example_ldif}", "--strict")
 
 
+def test_references_of_an_export(example_ldif: Path, tmp_path: Path, run_lint: Run) -> None:
+    """Entries that the search which made the file did not follow are missing, and lint says so."""
+    text = example_ldif.read_text("utf-8") + "\nref: ldap://b.example/\n"
+    (file := tmp_path / "tree.ldif").write_text(text, "utf-8")
+    place = f"{file}:{text.count(chr(10))}"
+    told = "ref: 'ldap://b.example/' was not followed, the entries there are missing"
+    assert (0, f"warning: {place}: {told}\n", "") == run_lint(f"ldif:{file}")
+
+
 @pytest.mark.parametrize(
     ("listing", "values"),
     [

@@ -381,4 +381,4 @@ def test_every_kind_of_old_answer(name: str, explained: bool) -> None:
 def test_what_a_refusal_rests_on_is_told() -> None:
     """Once, with the lookup that is too old."""
     decision = aged({"recipient": f"{ASK}, reject"}).decide(sender="amy@my.domain")
-    assert ("mail amy@my.domain: the last answer is past its ttl",) == decision.outages
+    assert ("mail amy@my.domain: the answer is stale",) == decision.outages

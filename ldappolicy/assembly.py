@@ -170,7 +170,7 @@ def build_service(
 ) -> Service:
     """A service over a directory; it has no policies yet (`Service.reload`)."""
     settings = service_settings(config)
-    where = Where(settings.search_base, _filter(config), frozenset(config.directory.domain))
+    where = where_of(config)
     cache = config.cache
     limits = Limits(cache.size, cache.ttl, cache.negative_ttl, cache.max_stale)
     resolver = Resolver(directory, Planner(where, settings.mapping), limits, time.monotonic, counters)
@@ -181,6 +181,12 @@ def build_service(
     service = Service(resolver, settings, decisions)
     directory.set_proofs(service.proofs())
     return service
+
+
+def where_of(config: Config) -> Where:
+    """What the configuration says of searching."""
+    base = _base("search_base", config.directory.search_base)
+    return Where(base, _filter(config), frozenset(config.directory.domain))
 
 
 def decision_log(config: Config, lines: Lines, ids: Callable[[], str]) -> DecisionLog:

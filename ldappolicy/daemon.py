@@ -10,12 +10,12 @@ import logging
 import select
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ldappolicy import assembly
+from ldappolicy import assembly, reach
 from ldappolicy.config import Config
 from ldappolicy.counters import Counters
 from ldappolicy.decision_log import DecisionLog, decision_ids
@@ -35,6 +35,9 @@ from ldappolicy.server import FIRST_REPLY_S, PolicyServer
 from ldappolicy.service import Service
 from ldappolicy.systemd import Systemd
 from ldappolicy.warm_start import WarmStart
+
+MAX_FAULTS = 50
+"""Rules that protect nothing of which each is said at start."""
 
 INSIST = 1.0
 """How often a task is cancelled that goes on, in seconds."""
@@ -127,7 +130,7 @@ class Daemon:
             self._may_accept.set()
         self._swapping = asyncio.Lock()
         self._freshness: Freshness | None = None
-        self._is_waiting = True
+        self._is_waiting, self._has_looked = True, False
         self._warm_start = _warm_start(provisional)
         self._leaving: set[asyncio.Task[None]] = set()
         self._warnings = Limited(logger)
@@ -376,6 +379,9 @@ class Daemon:
         """Policies have been read."""
         self._is_waiting = False
         self._put_in_force()
+        if not self._has_looked and not self._worker:
+            self._has_looked = True
+            self._beside(look_over(self.config, self.directory, self.service))
 
     def _put_in_force(self) -> None:
         self._is_loading = False
@@ -464,15 +470,19 @@ class Daemon:
         set_up_log(config, is_alone=self._worker is None)
         self._moved.set()
         if old is not directory:
-            leaving = asyncio.create_task(self._leave(old, timeout))
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
+            self._beside(self._leave(old, timeout))
         self._warn_of_exposed_files()
         logger.info("configuration in force: revision %s", self._revision())
 
     def _warn_of_exposed_files(self) -> None:
         for fault in assembly.exposed_files(self.config) if not self._worker else ():
             logger.warning("%s", fault.what)
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Has something done that nobody waits for; it ends with the service."""
+        task = asyncio.create_task(work)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     async def _leave(self, directory: Directory, after: float) -> None:
         """Closes a directory once no request in hand can need it: none lives longer than its timeout."""
@@ -497,6 +507,22 @@ class Daemon:
             self.counters.changes["file"].add()
         except (ConfigError, Unavailable) as problem:
             logger.error("file refused, its old content stays in force: %s", problem)
+
+
+async def look_over(config: Config, directory: Directory, service: Service) -> None:
+    """Says which rules protect nothing, and what the account is not shown (see `reach`)."""
+    if service.evaluator is None:
+        return
+    policies, where = service.evaluator.policies, assembly.where_of(config)
+    try:
+        found = await reach.faults(policies, directory, service.settings, where)
+    except Unavailable as problem:
+        logger.warning("rules that protect nothing were not looked for: %s", problem)
+        return
+    for fault in found[:MAX_FAULTS]:
+        logger.log(logging.ERROR if fault.error else logging.WARNING, "%s", fault.what)
+    if len(found) > MAX_FAULTS:
+        logger.error("%d more rules that protect nothing: ldappolicy lint names all", len(found) - MAX_FAULTS)
 
 
 async def watch_file(

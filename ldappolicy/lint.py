@@ -62,6 +62,7 @@ _NAMED = 3  # entries that are named as sharing something; the others are counte
 _ENDING = frozenset(("permit", "reject", "defer"))
 _PARENTHESIS = re.compile(r" \([^()]*\)$")  # what evaluation says of one request
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
+_COMPAT = ",cn=compat,"  # of FreeIPA: entries of cn=accounts once more, in the form of RFC 2307
 _SEPARATORS = frozenset(" \t\r\n,:{}")
 _Folded = Callable[[Entry, str], Iterable[str]]  # the values of one attribute as they are compared
 
@@ -765,7 +766,13 @@ class _Entries:
 
     def _shared_logins(self) -> Iterator[Fault]:
         mapping = self._mapping
-        for login, entries in self._holders(mapping.login, _folded_values).items():
+        repeated = self._holders(mapping.login, _folded_values)
+        if any(_COMPAT in entry.key for entries in repeated.values() for entry in entries):
+            base = self._where.search_base
+            text = f"cn=compat repeats every login: they are unavailable, expected cn=accounts,{base}"
+            yield Fault(True, "[directory]", "search_base", text)
+            return
+        for login, entries in repeated.items():
             for entry in entries:
                 name = _attribute_of(entry, mapping.login, login, _folded_values)
                 others = _others(entry, entries)

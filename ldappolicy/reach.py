@@ -66,14 +66,14 @@ class Rules:
     """The entries that carry rules, and what of them can be seen.
 
     `owners`, `peopled` and `empty` are keys: of those that the filter lets own addresses, of groups with
-    members, and of those among them none of whose members is there. `outside` are DNs beyond search_base.
+    members, and of those among them none of whose members is there. `outside` are entries beyond search_base.
     """
 
     entries: tuple[Entry, ...] = ()
     owners: frozenset[str] = frozenset()
     peopled: frozenset[str] = frozenset()
     empty: frozenset[str] = frozenset()
-    outside: tuple[str, ...] = ()
+    outside: tuple[Entry, ...] = ()
 
 
 async def faults(policies: PolicySet, directory: Directory, settings: Settings, where: Where) -> list[Fault]:
@@ -88,8 +88,8 @@ async def faults(policies: PolicySet, directory: Directory, settings: Settings, 
     found = list(_Entries(rules, policies, contents, where, mapping).faults())
     asked = _asked(policies, contents, rules, mapping)
     found += await _unseen(directory, where, mapping, asked, rules)
-    found += await _unknown(directory, where, mapping)
-    return found + await _self_written(directory, mapping)
+    found += await unknown(directory, where, mapping)
+    return found + await self_written(directory, mapping)
 
 
 def _values(entries: Iterable[Entry], names: Names) -> tuple[str, ...]:
@@ -127,7 +127,7 @@ async def _read(directory: Directory, where: Where, mapping: Mapping) -> Rules:
     read = tuple(dict.fromkeys((*names, *mapping.mail, *mapping.login, *mapping.domain, *rests_on)))
     carrying = _either(names)
     entries = tuple(await directory.search(Search(where.search_base, Scope.SUB, carrying, read)))
-    outside = await _outside(directory, where, carrying)
+    outside = await _outside(directory, where, names)
     if not entries:
         return Rules(outside=outside)
     owners = entries
@@ -143,23 +143,23 @@ async def _read(directory: Directory, where: Where, mapping: Mapping) -> Rules:
     return Rules(entries, frozenset(entry.key for entry in owners), peopled, empty, outside)
 
 
-async def _outside(directory: Directory, where: Where, carrying: Filter) -> tuple[str, ...]:
-    """The DNs of entries with rules that are not below search_base."""
+async def _outside(directory: Directory, where: Where, names: Names) -> tuple[Entry, ...]:
+    """Entries with rules that are not below search_base."""
     root = await directory.search(Search("", Scope.BASE, ANY, ("namingContexts",)))
     contexts = {value for entry in root for value in entry.values("namingContexts")}
     base = normal_dn(where.search_base)
     if not root:  # a file
         contexts = {""}
-    found: dict[str, None] = {}
+    found: dict[str, Entry] = {}
     for context in sorted(contexts):
         try:
             if is_below(normal_dn(context), base):
                 continue
-            shown = await directory.search(Search(context, Scope.SUB, carrying, _NOTHING))
+            shown = await directory.search(Search(context, Scope.SUB, _either(names), names))
         except (InputError, Unavailable):
             continue  # what the account may not search holds nothing that can be said
-        found.update((entry.dn, None) for entry in shown if not is_below(entry.key, base))
-    return tuple(found)
+        found.update((entry.key, entry) for entry in shown if not is_below(entry.key, base))
+    return tuple(found.values())
 
 
 async def _without_members(
@@ -226,9 +226,10 @@ class _Entries:
             yield from self._unreachable(entry)
             yield from self._of_group(entry)
             yield from self._nobody_passes(entry)
-        for dn in self._rules.outside:
-            text = f"rules outside of search_base {self._where.search_base!r}: no lookup finds them"
-            yield Fault(True, dn, mapping.recipient_access[0] if mapping.recipient_access else "dn", text)
+        for entry in self._rules.outside:
+            for name in filter(entry.values, (*_own_rules(mapping), *mapping.member_access)):
+                text = f"no lookup finds it outside of search_base {self._where.search_base!r}"
+                yield Fault(True, entry.dn, name, text)
 
     def _unreachable(self, entry: Entry) -> Iterator[Fault]:
         """Its own rules, where no address, login or domain leads to them."""
@@ -289,7 +290,7 @@ class _Entries:
                     *items,
                     *(one for c in self._contents.reached(items, "recipient") for one in c.items),
                 ]
-                asked = [name for one in every if (name := _lets_in(one))]
+                asked = list(filter(None, map(_lets_in, every)))
                 permits = any(one.name.lower().startswith("permit") for one in every)
                 if asked and not permits and not any(has[one] for one in asked):
                     some = ", ".join(f"recipient:{one}" for one in dict.fromkeys(asked))
@@ -369,7 +370,7 @@ async def _unseen(
     ]
 
 
-async def _unknown(directory: Directory, where: Where, mapping: Mapping) -> list[Fault]:
+async def unknown(directory: Directory, where: Where, mapping: Mapping) -> list[Fault]:
     """Attributes that the site named, and the server's schema does not have (RFC 4512 section 4.2)."""
     named = [
         (key, name)
@@ -414,7 +415,7 @@ def _names_in(definition: str) -> Iterator[str]:
         yield from (found[1] or found[2]).replace("'", "").lower().split()
 
 
-async def _self_written(directory: Directory, mapping: Mapping) -> list[Fault]:
+async def self_written(directory: Directory, mapping: Mapping) -> list[Fault]:
     """Attributes that Active Directory lets everybody write on their own entry, by their property set."""
     if not directory.features.is_active_directory:
         return []
@@ -428,9 +429,7 @@ async def _self_written(directory: Directory, mapping: Mapping) -> list[Fault]:
         for entry in await directory.search(Search(context, Scope.ONE, wanted, read)):
             of = [_SELF_WRITTEN.get(_guid(value)) for value in entry.values("attributeSecurityGUID")]
             for name in entry.values("lDAPDisplayName") if any(of) else ():
-                text = (
-                    f"everybody may write {name!r} on their own entry (property set {of[0]}): it makes policy"
-                )
+                text = f"all may write {name!r} on their own entry (property set {of[0]}): it makes policy"
                 found.append(Fault(True, KEYS, keys.get(name.lower(), name), text))
     return found
 

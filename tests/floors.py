@@ -16,6 +16,7 @@ FLOORS = [
         "importing",
         "slowness",
         "inventory",
+        "reach",
         "lint",
         "oracle",
         "service",

@@ -383,7 +383,8 @@ def test_written_by_hand(body: str, expected: str) -> None:
 
 def found(*entries: Entry) -> list[str]:
     """What lint says of a site under Active Directory's profile, without the DNs."""
-    directory = Site(POLICY, PEOPLE, list(entries), mapping=AD).directory
+    ruled = group("ruled", mail="ruled@my.domain", smtpdRecipientAccess="DUNNO")
+    directory = Site(POLICY, PEOPLE, [ruled, *entries], mapping=AD).directory
     policies = read_policies(list(directory), BASES)
     told = asyncio.run(lint(policies, directory, Settings(BASE, POLICY_BASE, AD), Where(BASE)))
     return [str(fault).replace(f"{CARRIER}: ", "") for fault in told]

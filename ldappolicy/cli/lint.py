@@ -15,8 +15,6 @@ from ldappolicy.config import Config
 from ldappolicy.directory import Directory
 from ldappolicy.directory.ldap import LdapDirectory
 from ldappolicy.directory.ldif import LdifDirectory
-from ldappolicy.directory.plan import Where
-from ldappolicy.ldap_filter import parse
 from ldappolicy.lint import lint
 from ldappolicy.policy import Fault, PolicySet
 from ldappolicy.slowness import slow_lookups
@@ -55,10 +53,7 @@ async def _faults(config: Config, main_cf: Path | None) -> tuple[Fault, ...]:
 async def _faults_in(config: Config, directory: Directory, main_cf: Path | None) -> tuple[Fault, ...]:
     service = assembly.build_service(config, directory)
     settings = service.settings
-    found = config.directory
-    where = Where(
-        settings.search_base, parse(found.filter) if found.filter else None, frozenset(found.domain)
-    )
+    where = assembly.where_of(config)
     _, policies = await service.read_policies()
     faults = (*_not_in_file(directory), *assembly.exposed_files(config))
     faults += await lint(policies, directory, settings, where)

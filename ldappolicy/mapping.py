@@ -219,6 +219,18 @@ def primary_group_sid(entry: Entry) -> str | None:
     return group.decode("utf-8", "surrogateescape")
 
 
+def sid_text(value: str) -> str:
+    """A SID as people write it (MS-DTYP section 2.4.2.1); octets that make none in hexadecimal digits."""
+    octets = value.encode("utf-8", "surrogateescape")
+    if len(octets) <= _SID_HEAD or len(octets) != _SID_HEAD + _SUB_AUTHORITY * octets[1]:
+        return octets.hex()
+    numbers = (octets[at : at + _SUB_AUTHORITY] for at in range(_SID_HEAD, len(octets), _SUB_AUTHORITY))
+    authority = int.from_bytes(octets[2:_SID_HEAD], "big")
+    return "-".join(
+        ("S", str(octets[0]), str(authority), *(str(int.from_bytes(n, "little")) for n in numbers))
+    )
+
+
 # ---------------------------------------------------------------- profiles
 
 

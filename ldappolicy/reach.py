@@ -49,6 +49,7 @@ _SELF_WRITTEN = {
     "77b5b886-944a-11d1-aebd-0000f80367c1": "Personal-Information",
     "e45795b2-9455-11d1-aebd-0000f80367c1": "Email-Information",
     "e45795b3-9455-11d1-aebd-0000f80367c1": "Web-Information",
+    "91e647de-d96f-4b70-9557-d63ff4f3ccd8": "Private-Information",
 }
 """Property sets that Active Directory lets all write on their own entry (MS-ADTS section 3.1.1.2.3.3)."""
 
@@ -417,9 +418,9 @@ def _names_in(definition: str) -> Iterator[str]:
 
 async def self_written(directory: Directory, mapping: Mapping) -> list[Fault]:
     """Attributes that Active Directory lets everybody write on their own entry, by their property set."""
+    root = await directory.search(Search("", Scope.BASE, ANY, ("schemaNamingContext",)))
     if not directory.features.is_active_directory:
         return []
-    root = await directory.search(Search("", Scope.BASE, ANY, ("schemaNamingContext",)))
     contexts = [value for entry in root for value in entry.values("schemaNamingContext")]
     keys = {name.lower(): key for key, names in _mapped(mapping) for name in names}
     wanted = Or(tuple(Equality("lDAPDisplayName", name) for name in keys))

@@ -675,7 +675,7 @@ def test_one_pass() -> None:
         counting = Counting(directory)
         assert count == len(found_among(counting, directory))
         asked.append(len(counting.searches))
-    assert [5, 5] == asked
+    assert asked[0] == asked[1]
 
 
 @pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.long)])

@@ -4,10 +4,13 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from ldappolicy import reach
+from ldappolicy import assembly, reach
+from ldappolicy.config import parse as parse_config
+from ldappolicy.daemon import MAX_FAULTS, look_over
 from ldappolicy.directory import Features, Search
 from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import Where
@@ -244,3 +247,28 @@ def test_attributes_that_users_write() -> None:
     told = asyncio.run(reach.self_written(directory, Mapping(sender_access=("info",))))
     text = "all may write 'info' on their own entry (property set Personal-Information): it makes policy"
     assert [f"{KEYS}sender_access: {text}"] == [str(fault) for fault in told]
+
+
+def test_said_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """`serve` says the same once, each at its level, and bounded in number."""
+    lines = [f"dn: cn=x{number},dc=example\nobjectClass: device\ncn: x{number}\n" for number in range(60)]
+    (tmp_path / "tree.ldif").write_text(
+        "dn: cn=default,ou=policy,dc=example\nobjectClass: smtpdPolicy\ncn: default\n"
+        "smtpdRecipientRestrictions: permit\n\n"
+        + "\n".join(f"{one}smtpdRecipientAccess: reject\n" for one in lines)
+    )
+    bases = 'search_base = "dc=example"\npolicy_base = "ou=policy,dc=example"'
+    text = f'[directory]\nuri = ["ldif:tree.ldif"]\n{bases}\n'
+    config = parse_config(text, str(tmp_path / "config.toml"))
+
+    async def started() -> None:
+        directory = assembly.open_directory(config)
+        service = assembly.build_service(await assembly.settled(config, directory), directory)
+        await service.reload()
+        await look_over(config, directory, service)
+
+    asyncio.run(started())
+    said = [record.getMessage() for record in caplog.records if record.name == "ldappolicy.daemon"]
+    assert MAX_FAULTS + 1 == len(said)
+    assert f"cn=x0,dc=example: smtpdRecipientAccess: {NO_ADDRESS}" in said
+    assert "10 more rules that protect nothing: ldappolicy lint names all" == said[-1]

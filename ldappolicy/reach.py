@@ -29,7 +29,7 @@ from ldappolicy.foresight import Contents, kinds_of
 from ldappolicy.ldap_filter import And, Equality, Filter, Or, Present
 from ldappolicy.mapping import PROFILES, Mapping, Names
 from ldappolicy.policy import NOBODY_TABLE, Fault, Item, Policy, PolicySet, Table, parse_right_hand_side
-from ldappolicy.service import Settings
+from ldappolicy.service import RIGHTS, Settings, may
 from ldappolicy.tables import ACCESS
 
 KEYS = "[directory.attributes]"
@@ -40,6 +40,9 @@ MAX_GROUPS = 500
 
 MAX_MEMBERS = 20
 """Members of one group that are looked for; one that is there is enough."""
+
+FEW = 20
+"""Entries with rules whose rights are asked for."""
 
 _NOTHING = ("1.1",)
 _NAME = re.compile(r"\bNAME\s+(?:'([^']+)'|\(([^)]*)\))")
@@ -91,6 +94,7 @@ async def faults(policies: PolicySet, directory: Directory, settings: Settings, 
     found += await _unseen(directory, where, mapping, asked, rules)
     found += await unknown(directory, where, mapping)
     found += await _not_amended(directory, policies, rules, mapping)
+    found += await _rights(directory, where, mapping, settings.account, rules)
     return found + await self_written(directory, mapping)
 
 
@@ -412,6 +416,39 @@ async def _not_amended(
             text = f"lacks {', '.join(lacking)}: who is renamed or deleted stays named there"
             found.append(Fault(False, entry.dn, "olcRefintAttribute", text))
     return found
+
+
+async def _rights(
+    directory: Directory, where: Where, mapping: Mapping, account: str, rules: Rules
+) -> list[Fault]:
+    """What the account may not read, and what users may write about themselves, where the server tells it."""
+    if not directory.features.tells_rights:
+        return []
+    keys = {name: key for key, names in _mapped(mapping) for name in names}
+    asked = (*keys, RIGHTS)
+    found = []
+    if account and rules.entries:
+        names = (*_own_rules(mapping), *mapping.member_access)
+        carrying = Search(where.search_base, Scope.SUB, _either(names), asked, limit=FEW, rights_of=account)
+        shown = await _told(directory, carrying)
+        # What an entry's classes do not allow is told as none; ours are allowed wherever a rule is.
+        ours = [name for name in keys if name.lower().startswith("smtpd")]
+        hidden = [name for name in ours if any("r" not in may(entry, name) for entry in shown)]
+        found += [Fault(True, KEYS, keys[name], f"the account may not read {name!r}") for name in hidden]
+    user = next((entry.dn for entry in rules.entries if any(map(entry.values, mapping.login))), "")
+    for entry in await _told(directory, Search(user, Scope.BASE, ANY, asked, rights_of=user)) if user else ():
+        written = [name for name in keys if set("woWO").intersection(may(entry, name))]
+        text = f"may be written by {user!r} on that entry itself: it makes policy"
+        found += [Fault(True, KEYS, keys[name], f"{name!r} {text}") for name in written]
+    return found
+
+
+async def _told(directory: Directory, search: Search) -> tuple[Entry, ...]:
+    """Entries with rights; none where the server does not tell this account."""
+    try:
+        return tuple(await directory.search(search))
+    except Unavailable:
+        return ()
 
 
 def _mapped(mapping: Mapping) -> list[tuple[str, Names]]:

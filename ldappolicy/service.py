@@ -373,7 +373,9 @@ class Service:
                 raise
             return {}
         self._are_rights_told = True
-        return {entry.key: _unreadable(entry) for entry in shown}
+        return {
+            entry.key: [name for name in LISTS.values() if "r" not in may(entry, name)] for entry in shown
+        }
 
     async def reload(self) -> bool:
         """Reads the policies and puts them in force; whether anything changed.
@@ -439,11 +441,12 @@ def shown_by_all(search_base: str) -> Search:
     return Search(search_base, Scope.BASE, Present("objectClass"), ("1.1",))
 
 
-def _unreadable(policy: Entry) -> list[str]:
-    """The lists that RIGHTS says may not be read."""
-    told = (right.strip() for value in policy.values(RIGHTS) for right in value.split(","))
-    rights = {name.lower(): may for name, _, may in (one.partition(":") for one in told)}
-    return [name for name in LISTS.values() if "r" not in rights.get(name.lower(), "r")]
+def may(entry: Entry, name: str) -> str:
+    """What RIGHTS says of an attribute, a letter for each right: r reads, w and o write; `r` if nothing."""
+    told = (right.strip() for value in entry.values(RIGHTS) for right in value.split(","))
+    rights = {attribute.lower(): letters for attribute, _, letters in (one.partition(":") for one in told)}
+    letters = rights.get(name.lower(), "r")
+    return "" if letters == "none" else letters
 
 
 def _request(data: bytes) -> Request | None:

@@ -152,11 +152,18 @@ def test_mapping_of_what_users_write(domain: Samba, tmp_path: Path) -> None:
 # ---------------------------------------------------------------- 389 Directory Server tells rights
 
 
+def hide(server: DS389, account: str, name: str) -> None:
+    """From now on an account may not read an attribute."""
+    rule = f'deny (read, search, compare) userdn = "ldap:///{account}";'
+    aci = f'(targetattr = "{name}")(version 3.0; acl "{name}"; {rule})'
+    server.load(f"dn: {BASE}\nchangetype: modify\nadd: aci\naci: {aci}\n-\n")
+
+
 @needs_389ds
 def test_one_list_that_may_not_be_read(
     tmp_path: Path, config: Path, example_ldif: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where effective rights are told, a policy with one hidden list among others is a policy error."""
+    """Where effective rights are told: an attribute that only denies, and one list of several."""
     account = f"cn=svc,{BASE}"
     (tmp_path / "password").write_text(ROOT_PW)
     with DS389(schema="ldappolicy") as server:
@@ -170,13 +177,44 @@ def test_one_list_that_may_not_be_read(
             f'policy_base = "ou=policy,{BASE}"\nbind = "simple"\nbind_dn = "{account}"\n'
             f'bind_pw_file = "password"\n'
         )
+        hide(server, account, "smtpdDeniedSender")
+        cli.run(["-c", str(config), "lint"])
+        said = capsys.readouterr().out
         allowed = cli.run(["-c", str(config), "eval"])
         capsys.readouterr()
-        rule = f'deny (read, search, compare) userdn = "ldap:///{account}";'
-        server.load(
-            f"dn: {BASE}\nchangetype: modify\nadd: aci\n"
-            f'aci: (targetattr = "smtpdRecipientRestrictions")(version 3.0; acl "hidden"; {rule})\n-\n'
-        )
+        hide(server, account, "smtpdRecipientRestrictions")
         denied = cli.run(["-c", str(config), "eval"])
     assert (0, 78) == (allowed, denied)
+    assert (
+        "error: [directory.attributes]: denied_sender: the account may not read 'smtpdDeniedSender'" in said
+    )
     assert "smtpdRecipientRestrictions: the account may not read it" in capsys.readouterr().err
+
+
+@needs_389ds
+def test_rights_that_are_told(
+    tmp_path: Path, config: Path, example_ldif: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mapped attribute that the account may not read, and one that users write about themselves."""
+    with DS389(schema="ldappolicy") as server:
+        server.load(spoken(example_ldif.read_text("utf-8")))
+        (tmp_path / "password").write_text(server.root_pw)
+        config.write_text(
+            f'[directory]\nuri = ["{server.uri}"]\nprofile = "389ds"\nsearch_base = "{BASE}"\n'
+            f'policy_base = "ou=policy,{BASE}"\nbind = "simple"\nbind_dn = "{server.root_dn}"\n'
+            f'bind_pw_file = "password"\n'
+        )
+        cli.run(["-c", str(config), "lint"])
+        before = capsys.readouterr().out
+        rule = 'allow (write) userdn = "ldap:///self";'
+        server.load(
+            f"dn: {BASE}\nchangetype: modify\nadd: aci\n"
+            f'aci: (targetattr = "smtpdSenderAccess")(version 3.0; acl "own"; {rule})\n-\n'
+        )
+        cli.run(["-c", str(config), "lint"])
+        after = capsys.readouterr().out
+    assert "makes policy" not in before
+    assert "may not read" not in before
+    assert re.search(
+        r"error: \[directory.attributes\]: sender_access: 'smtpdSenderAccess' may be written by 'uid=", after
+    ), after

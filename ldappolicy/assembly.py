@@ -252,6 +252,7 @@ def service_settings(config: Config) -> Settings:
         ),
         request_timeout=config.server.request_timeout,
         decision_id_in_text=config.log.decision_id_in_text,
+        account=config.directory.bind_dn if config.directory.bind == "simple" else "",
     )
 
 

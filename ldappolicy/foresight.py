@@ -169,8 +169,10 @@ class Way:
             return Way(
                 pieces[:end], effects, (), End.RAN_OUT, None, plain and not other.effects, acted, trail
             )
-        permits = any(piece.does is Residue.PERMITS for piece in other.pieces)
-        before = tuple(dict.fromkeys(self.effects + other.before)) if permits else self.before
+        permits = [piece in self.pieces for piece in other.pieces if piece.does is Residue.PERMITS]
+        before = self.before if all(permits) else tuple(dict.fromkeys(self.effects + other.before))
+        # `other.before` is told of its last permit, which may be one that cannot permit here.
+        plain = plain and (all(permits) or not permits[-1])
         if other.end is End.REFUSED and any(piece.does is Residue.PERMITS for piece in pieces):
             effects = before
         return Way(pieces, effects, before, other.end, other.refusal, plain, acted, trail)

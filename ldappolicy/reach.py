@@ -28,7 +28,7 @@ from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.foresight import Contents, kinds_of
 from ldappolicy.ldap_filter import And, Equality, Filter, Or, Present
 from ldappolicy.mapping import PROFILES, Mapping, Names
-from ldappolicy.policy import NOBODY_TABLE, Fault, Item, Policy, PolicySet, parse_right_hand_side
+from ldappolicy.policy import NOBODY_TABLE, Fault, Item, Policy, PolicySet, Table, parse_right_hand_side
 from ldappolicy.service import Settings
 from ldappolicy.tables import ACCESS
 
@@ -90,6 +90,7 @@ async def faults(policies: PolicySet, directory: Directory, settings: Settings, 
     asked = _asked(policies, contents, rules, mapping)
     found += await _unseen(directory, where, mapping, asked, rules)
     found += await unknown(directory, where, mapping)
+    found += await _not_amended(directory, policies, rules, mapping)
     return found + await self_written(directory, mapping)
 
 
@@ -385,6 +386,32 @@ async def unknown(directory: Directory, where: Where, mapping: Mapping) -> list[
         for key, name in named
         if known and name.lower() not in known
     ]
+
+
+async def _not_amended(
+    directory: Directory, policies: PolicySet, rules: Rules, mapping: Mapping
+) -> list[Fault]:
+    """DN attributes that slapo-refint(5) leaves as they are when the entry that they name is renamed."""
+    ours = {*(name for name in mapping.links if name.lower().startswith("smtpd"))}
+    used = {name for name in ours if any(entry.values(name) for entry in rules.entries)}
+    tables = (table for table in policies.tables.values() if isinstance(table, Table))
+    if any(part.members for table in tables for part in table.parts):
+        used.add("smtpdAccessMember")
+    if not used:
+        return []
+    overlay = Equality("objectClass", "olcRefintConfig")
+    try:
+        shown = await directory.search(Search("cn=config", Scope.SUB, overlay, ("olcRefintAttribute",)))
+    except Unavailable:
+        return []  # no OpenLDAP, or not for this account to read
+    found = []
+    for entry in shown:
+        amended = {name for value in entry.values("olcRefintAttribute") for name in value.lower().split()}
+        lacking = sorted(name for name in used if name.lower() not in amended)
+        if lacking:
+            text = f"lacks {', '.join(lacking)}: who is renamed or deleted stays named there"
+            found.append(Fault(False, entry.dn, "olcRefintAttribute", text))
+    return found
 
 
 def _mapped(mapping: Mapping) -> list[tuple[str, Names]]:

@@ -19,7 +19,7 @@ from ldappolicy.counters import Tally, action_label
 from ldappolicy.decision_log import DecisionLog, shown_of, with_id
 from ldappolicy.directory import Scope, Search
 from ldappolicy.entry import Entry, normal_dn
-from ldappolicy.errors import ConfigError
+from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.evaluate import Choices, Decision, Evaluator, Lacking
 from ldappolicy.evaluation import SHOWN
 from ldappolicy.facts import Facts, Lookup, Missed, Outcome
@@ -27,6 +27,7 @@ from ldappolicy.ldap_filter import And, Equality, Or, Present
 from ldappolicy.log import Limited
 from ldappolicy.mapping import Mapping as AttributeMapping
 from ldappolicy.policy import (
+    LISTS,
     POLICY_ATTRIBUTES,
     POLICY_CLASSES,
     Broken,
@@ -49,6 +50,9 @@ MAX_ROUNDS = 200
 MOST_SHARED = 10_000
 """Decisions that are shared by many requests; there are a few for each policy, and for who decided."""
 
+RIGHTS = "attributeLevelRights"
+"""What an account may do with each attribute, as `name:rsc, name:none` (see `Search.rights_of`)."""
+
 logger = logging.getLogger("ldappolicy.service")
 
 
@@ -62,6 +66,8 @@ class Settings:
     choices: Choices = field(default_factory=Choices)
     request_timeout: float = 5.0
     decision_id_in_text: bool = False
+    account: str = ""
+    """The DN that the directory is asked as, where the configuration has it."""
 
 
 class Service:
@@ -86,6 +92,7 @@ class Service:
         self._misses = self.counters.cache["miss"]
         self._decisions = decisions
         self._warnings = Limited(logger, most=3)
+        self._are_rights_told = False
 
     # ------------------------------------------------------------ deciding
 
@@ -345,8 +352,28 @@ class Service:
             await self.resolver.directory.close()
         if not served:
             raise ConfigError(self._no_default(None))
-        policies = read_policies(entries, self._bases, previous)
+        policies = read_policies(entries, self._bases, previous, await self._hidden_lists())
         return entries, policies if previous is None else held_back(policies, previous)
+
+    async def _hidden_lists(self) -> Mapping[str, list[str]]:
+        """The lists that the account may not read, by policy, where the server tells it.
+
+        Raises Unavailable when a server does not, and told it before: one that never did may not want to.
+        """
+        account, directory = self.settings.account, self.resolver.directory
+        if not account or not directory.features.tells_rights:
+            return {}
+        policies = Equality("objectClass", "smtpdPolicy")
+        asked = (*LISTS.values(), RIGHTS)
+        search = Search(self.settings.policy_base, Scope.SUB, policies, asked, rights_of=account)
+        try:
+            shown = await directory.search(search)
+        except Unavailable:
+            if self._are_rights_told:
+                raise
+            return {}
+        self._are_rights_told = True
+        return {entry.key: _unreadable(entry) for entry in shown}
 
     async def reload(self) -> bool:
         """Reads the policies and puts them in force; whether anything changed.
@@ -410,6 +437,13 @@ class Service:
 def shown_by_all(search_base: str) -> Search:
     """What every server has to show, whatever the policies are."""
     return Search(search_base, Scope.BASE, Present("objectClass"), ("1.1",))
+
+
+def _unreadable(policy: Entry) -> list[str]:
+    """The lists that RIGHTS says may not be read."""
+    told = (right.strip() for value in policy.values(RIGHTS) for right in value.split(","))
+    rights = {name.lower(): may for name, _, may in (one.partition(":") for one in told)}
+    return [name for name in LISTS.values() if "r" not in rights.get(name.lower(), "r")]
 
 
 def _request(data: bytes) -> Request | None:

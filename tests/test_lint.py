@@ -585,7 +585,16 @@ def _decide(tree: str, login: str, sender: str, recipient: str) -> Decision:
     )
 
 
+TREE_OF_A_PERMIT_ASKED_TWICE = (
+    "dn: cn=default,ou=policy,dc=example,dc=com\nobjectClass: smtpdPolicy\ncn: default\n"
+    "smtpdRecipientRestrictions: permit_mynetworks, outer, reject\n\n"
+    "dn: cn=outer,ou=policy,dc=example,dc=com\nobjectClass: smtpdRestrictionClass\ncn: outer\n"
+    "smtpdRestrictions: check_client_access static:{HOLD x}, permit_mynetworks\n\n"
+)
+
+
 @pytest.mark.servers
+@example(TREE_OF_A_PERMIT_ASKED_TWICE)
 @given(trees())
 @settings(max_examples=300)
 def test_certain_is_certain(tree: str) -> None:

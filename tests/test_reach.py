@@ -20,7 +20,7 @@ from ldappolicy.lint import lint
 from ldappolicy.mapping import PROFILES, Mapping
 from ldappolicy.policy import read_policies
 from ldappolicy.service import Settings
-from tests.language import BASE, POLICY_BASE, classes, entry, policy
+from tests.language import BASE, POLICY_BASE, classes, entry, policy, table
 
 LISTS = {
     "sender": "check_sasl_access directory:access, check_sender_access directory:access",
@@ -272,3 +272,20 @@ def test_said_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     assert MAX_FAULTS + 1 == len(said)
     assert f"cn=x0,dc=example: smtpdRecipientAccess: {NO_ADDRESS}" in said
     assert "10 more rules that protect nothing: ldappolicy lint names all" == said[-1]
+
+
+def test_names_that_are_not_amended() -> None:
+    """slapo-refint(5) amends the attributes that it is told of; of ours those count that are in use."""
+    overlay = Entry(
+        "olcOverlay={1}refint,cn=config",
+        {"objectClass": ["olcRefintConfig"], "olcRefintAttribute": ["member smtpdmoderator"]},
+    )
+    listed = entry(
+        "cn=l", mail="l@my.domain", smtpdModerator="uid=amy,dc=example", smtpdSendAs="uid=amy,dc=example"
+    )
+    table_ = table("t", smtpdAccessMember="uid=amy,dc=example")
+    text = "lacks smtpdAccessMember, smtpdSendAs: who is renamed or deleted stays named there"
+    assert [f"warning: olcOverlay={{1}}refint,cn=config: olcRefintAttribute: {text}"] == found(
+        overlay, listed, table_
+    )
+    assert [] == found(overlay)

@@ -11,6 +11,7 @@ from ldappolicy import assembly, cli, reach
 from ldappolicy.mapping import mapping_for
 from tests.conftest import ROOT
 from tests.labs.deciding import configuration
+from tests.labs.ds389 import DS389, ROOT_PW, needs_389ds, spoken
 from tests.labs.samba import SUFFIX, Samba, needs_samba
 from tests.labs.slapd import Slapd
 
@@ -146,3 +147,36 @@ def test_mapping_of_what_users_write(domain: Samba, tmp_path: Path) -> None:
 
     said = asyncio.run(told())
     assert sorted(written) == sorted(text.split("'")[1] for text in said)
+
+
+# ---------------------------------------------------------------- 389 Directory Server tells rights
+
+
+@needs_389ds
+def test_one_list_that_may_not_be_read(
+    tmp_path: Path, config: Path, example_ldif: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where effective rights are told, a policy with one hidden list among others is a policy error."""
+    account = f"cn=svc,{BASE}"
+    (tmp_path / "password").write_text(ROOT_PW)
+    with DS389(schema="ldappolicy") as server:
+        server.load(spoken(example_ldif.read_text("utf-8")))
+        server.load(
+            f"dn: {account}\nobjectClass: organizationalRole\nobjectClass: simpleSecurityObject\ncn: svc\n"
+            f"userPassword: {ROOT_PW}\n"
+        )
+        config.write_text(
+            f'[directory]\nuri = ["{server.uri}"]\nprofile = "389ds"\nsearch_base = "{BASE}"\n'
+            f'policy_base = "ou=policy,{BASE}"\nbind = "simple"\nbind_dn = "{account}"\n'
+            f'bind_pw_file = "password"\n'
+        )
+        allowed = cli.run(["-c", str(config), "eval"])
+        capsys.readouterr()
+        rule = f'deny (read, search, compare) userdn = "ldap:///{account}";'
+        server.load(
+            f"dn: {BASE}\nchangetype: modify\nadd: aci\n"
+            f'aci: (targetattr = "smtpdRecipientRestrictions")(version 3.0; acl "hidden"; {rule})\n-\n'
+        )
+        denied = cli.run(["-c", str(config), "eval"])
+    assert (0, 78) == (allowed, denied)
+    assert "smtpdRecipientRestrictions: the account may not read it" in capsys.readouterr().err

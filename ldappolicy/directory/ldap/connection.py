@@ -353,6 +353,8 @@ class Connection(asyncio.Protocol):
         controls = []
         if search.values and self.features.has_matched_values:
             controls.append(requests.matched_values(search.values))
+        if search.rights_of:
+            controls.append(requests.effective_rights(search.rights_of))
         if self.features.is_active_directory:
             controls.append(requests.Control(requests.DOMAIN_SCOPE))
         return controls

@@ -81,8 +81,7 @@ def read_records(
 
     `refer` is called with each search reference in it.
     """
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:2]:
-        raise InputError(f"{source}:1: UTF-16, expected UTF-8")
+    refuse_utf_16(data, source)
     names = _Names()
     for line, block in _blocks(data):
         reader = _Reader(block, line, source, names)
@@ -95,6 +94,12 @@ def read_records(
                 reader.result()
             case _:
                 yield reader.record()
+
+
+def refuse_utf_16(data: bytes, source: str) -> None:
+    """Raises InputError for what an editor or a shell of Windows has saved as "Unicode"."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:2]:
+        raise InputError(f"{source}:1: UTF-16, expected UTF-8")
 
 
 def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -12,7 +12,7 @@ from ldappolicy.directory import Features, Search, Terms
 from ldappolicy.directory.memory import Entries
 from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.errors import InputError, Unavailable
-from ldappolicy.ldif import Record, Reference, read_records
+from ldappolicy.ldif import Record, Reference, read_records, refuse_utf_16
 
 END = b"# end"
 """The last line of a file that says that nothing is missing."""
@@ -58,6 +58,7 @@ class LdifDirectory:
 
         Refused too is a file whose last line has no end: the rest of it may not have been written yet.
         """
+        refuse_utf_16(data, source)
         if data and not data.endswith(b"\n"):
             line = data.count(b"\n") + 1
             raise InputError(f"{source}:{line}: no end of the last line, expected the whole file")

@@ -515,7 +515,7 @@ async def look_over(config: Config, directory: Directory, service: Service) -> N
         return
     policies, where = service.evaluator.policies, assembly.where_of(config)
     try:
-        found = await reach.faults(policies, directory, service.settings, where)
+        found = await reach.faults(policies, directory, service.settings, where, at_start=True)
     except Unavailable as problem:
         logger.warning("rules that protect nothing were not looked for: %s", problem)
         return

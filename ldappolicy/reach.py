@@ -80,8 +80,10 @@ class Rules:
     outside: tuple[Entry, ...] = ()
 
 
-async def faults(policies: PolicySet, directory: Directory, settings: Settings, where: Where) -> list[Fault]:
-    """What protects nothing, in no order; raises Unavailable."""
+async def faults(
+    policies: PolicySet, directory: Directory, settings: Settings, where: Where, *, at_start: bool = False
+) -> list[Fault]:
+    """What protects nothing, in no order; `at_start`: now, not one day. Raises Unavailable."""
     mapping = settings.mapping
     rules = await _read(directory, where, mapping)
     contents = Contents(
@@ -93,7 +95,8 @@ async def faults(policies: PolicySet, directory: Directory, settings: Settings, 
     asked = _asked(policies, contents, rules, mapping)
     found += await _unseen(directory, where, mapping, asked, rules)
     found += await unknown(directory, where, mapping)
-    found += await _not_amended(directory, policies, rules, mapping)
+    if not at_start:
+        found += await _not_amended(directory, policies, rules, mapping)
     found += await _rights(directory, where, mapping, settings.account, rules)
     return found + await self_written(directory, mapping)
 

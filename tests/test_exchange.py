@@ -514,7 +514,9 @@ def domain() -> Iterator[Samba]:
         samba.load(f"dn: {there(INNER)}\nchangetype: modify\nadd: member\nmember: {there(STAFF)}\n-\n")
         samba.load(record(group("blocked", BOB), "group"))
         samba.load(record(POLICY, "smtpdPolicy").replace("objectclass: smtpdPolicy\n", ""))
-        samba.load(record(group("list", smtpdRecipientAccess="DUNNO", **TRUE), "group"))
+        samba.load(
+            record(group("list", mail="beside@my.domain", smtpdRecipientAccess="DUNNO", **TRUE), "group")
+        )
         for number, (attributes, _) in enumerate(STORABLE):
             proxy = {"proxyAddresses": [f"SMTP:list{number}@my.domain", "sip:list@my.domain"]}
             samba.load(record(group(f"list{number}", **proxy, **attributes), "group"))

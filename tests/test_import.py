@@ -20,6 +20,7 @@ from ldappolicy.cli.import_main_cf import ldif_of
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
 from ldappolicy.importing import Carried, carry_over
+from ldappolicy.importing.leaving import leave
 from ldappolicy.ldif import format_record, read_records
 from ldappolicy.main_cf import read_main_cf
 from ldappolicy.oracle.programs import configure, program
@@ -194,8 +195,8 @@ def test_classes(tmp_path: Path) -> None:
     assert {
         "b": ("permit",),
         "a": ("b",),
-        "default,cn=default": ("a",),
-        "A,cn=A": ("reject",),
+        "default,ou=default-2": ("a",),
+        "A,ou=A-2": ("reject",),
     } == {name: body for name, body in found.items() if body}
     assert () == read_policies(entries(result).values()).faults
 
@@ -447,7 +448,10 @@ LEFT_OUT: Mapping[str, tuple[str, str, str]] = {
     "ldap": (
         "ldap:/x",
         "postfix-ldap:/x",
-        "main.cf:6: table ldap:/x cannot be carried over: it is an error when reached",
+        (
+            "main.cf:6: table ldap:/x cannot be carried over: it is an error when reached "
+            "(it is not asked for an address or a login)"
+        ),
     ),
     "unionmap": (
         "unionmap:{hash:/a, hash:/b}",
@@ -464,7 +468,7 @@ LEFT_OUT: Mapping[str, tuple[str, str, str]] = {
         "check_policy_service { unix:x, timeout=3s }, reject",
         (
             "main.cf:6: smtpd_helo_restrictions: check_policy_service works in main.cf only: "
-            "it is an error when reached"
+            "it is an error when reached (--leave-in-main-cf check_policy_service leaves it there)"
         ),
     ),
     "mx": (
@@ -472,7 +476,7 @@ LEFT_OUT: Mapping[str, tuple[str, str, str]] = {
         "check_sender_mx_access hash:/x",
         (
             "main.cf:6: smtpd_helo_restrictions: check_sender_mx_access works in main.cf only: "
-            "it is an error when reached"
+            "it is an error when reached (--leave-in-main-cf check_sender_mx_access leaves it there)"
         ),
     ),
     "removed": (
@@ -720,10 +724,155 @@ def test_parents_that_only_the_host_knows(tmp_path: Path) -> None:
     assert () == entries(result)["default"].values("smtpdParentDomainMatchesSubdomains")
 
 
-def test_class_without_restrictions(tmp_path: Path) -> None:
-    """Postfix does not start with a class that is empty or not defined."""
+def test_class_that_is_not_defined(tmp_path: Path) -> None:
+    """Postfix does not start with a class that is not defined, or has no value."""
     result = carried(tmp_path, "smtpd_restriction_classes = a b\na =\n")
-    assert [f"main.cf:6: class {name!r} has no restrictions" for name in "ab"] == relative(tmp_path, result)
+    said = "is not defined: Postfix does not start, here it is an error when reached"
+    assert [f"main.cf:6: class {name!r} {said}" for name in "ab"] == relative(tmp_path, result)
+
+
+def test_class_without_restrictions(tmp_path: Path) -> None:
+    """One that has only commas is empty, as in Postfix: it says nothing, and its caller goes on."""
+    result = carried(tmp_path, "smtpd_restriction_classes = a\na = ,\nsmtpd_helo_restrictions = a, reject\n")
+    assert [] == relative(tmp_path, result)
+    assert ("check_client_access static:DUNNO",) == entries(result)["a"].values("smtpdRestrictions")
+
+
+# --- ldap_table(5): who is in a group -------------------------------------------------------------
+
+INTERNS = "cn=interns,ou=groups,dc=example,dc=com"
+STAFF = "cn=staff,ou=groups,dc=example,dc=com"
+BY_MEMBER_OF = f"query_filter = (&(mail=%s)(memberOf={INTERNS}))\nresult_attribute = mail\n"
+IN_CHAIN = "1.2.840.113556.1.4.1941"
+
+GROUP_TABLES = {
+    "memberOf": ("sender", BY_MEMBER_OF + "result_format = local_only\n", (INTERNS,)),
+    "of one of two": (
+        "sender",
+        (
+            "query_filter = (&(|(mail=%s)(proxyAddresses=smtp:%s))"
+            f"(|(memberOf={INTERNS})(memberOf={STAFF})))\n"
+            "result_attribute = cn\nresult_format = local_only\n"
+        ),
+        (INTERNS, STAFF),
+    ),
+    "at any depth": (
+        "recipient",
+        (
+            f"query_filter = (&(objectClass=user)(mail=%s)(memberOf:{IN_CHAIN}:={INTERNS}))\n"
+            "result_attribute = mail\nresult_format = local_only\n"
+        ),
+        (INTERNS,),
+    ),
+    "a login": (
+        "sasl",
+        (
+            f"query_filter = (&(uid=%s)(memberOf={INTERNS}))\nresult_attribute = uid\n"
+            "result_format = local_only\n"
+        ),
+        (INTERNS,),
+    ),
+    "by member": (
+        "sasl",
+        (
+            f"search_base = {INTERNS}\nscope = base\n"
+            "query_filter = (member=uid=%s,ou=people,dc=example,dc=com)\n"
+            "result_attribute = cn\nresult_format = local_only\n"
+        ),
+        (INTERNS,),
+    ),
+}
+
+
+@pytest.mark.parametrize(("check", "text", "groups"), GROUP_TABLES.values(), ids=GROUP_TABLES)
+def test_members_of_a_group(tmp_path: Path, check: str, text: str, groups: tuple[str, ...]) -> None:
+    """A table that gives the members of a group one action is smtpdAccessMember, and said to be."""
+    lists = f"smtpd_{check if check != 'sasl' else 'sender'}_restrictions"
+    more = f"{lists} = check_{check}_access ldap:{tmp_path}/interns.cf\n"
+    more += "smtpd_restriction_classes = local_only\nlocal_only = reject\n"
+    result = carried(tmp_path, more, **{"interns.cf": text})
+    assert [] == relative(tmp_path, result)
+    table = entries(result)["interns.cf"]
+    assert groups == table.values("smtpdAccessMember")
+    assert ("local_only",) == table.values("smtpdAccessAction")
+    assert any("carried over as the members" in warning for warning in result.warnings)
+
+
+NO_GROUP_TABLES = {
+    "no group": "query_filter = (mail=%s)\nresult_attribute = mail\nresult_format = OK\n",
+    "more": BY_MEMBER_OF.replace("(&", "(&(description=x)") + "result_format = OK\n",
+    "not": BY_MEMBER_OF.replace(f"(memberOf={INTERNS})", f"(!(memberOf={INTERNS}))") + "result_format = OK\n",
+    "a part of the address": BY_MEMBER_OF.replace("%s", "%u") + "result_format = OK\n",
+    "another attribute": BY_MEMBER_OF.replace("mail=%s", "cn=%s") + "result_format = OK\n",
+    "a login as address": BY_MEMBER_OF.replace("mail=%s", "uid=%s") + "result_format = OK\n",
+    "each its own": BY_MEMBER_OF + "result_format = %s\n",
+    "not for everybody": BY_MEMBER_OF.replace("= mail\n", "= mobile\n") + "result_format = OK\n",
+    "a domain": BY_MEMBER_OF + "result_format = OK\ndomain = my.domain\n",
+    "follows": BY_MEMBER_OF + "result_format = OK\nspecial_result_attribute = member\n",
+    "no file": None,
+}
+
+
+@pytest.mark.parametrize("text", NO_GROUP_TABLES.values(), ids=NO_GROUP_TABLES)
+def test_what_is_more_than_members_of_a_group(tmp_path: Path, text: str | None) -> None:
+    """Keeps its place, where it closes."""
+    more = f"smtpd_sender_restrictions = check_sender_access ldap:{tmp_path}/t.cf\n"
+    result = carried(tmp_path, more, **({} if text is None else {"t.cf": text}))
+    (said,) = relative(tmp_path, result)
+    assert "t.cf cannot be carried over: it is an error when reached (" in said
+    (body,) = entries(result)["default"].values("smtpdSenderRestrictions")
+    assert body == f"check_sender_access postfix-ldap:{tmp_path}/t.cf"
+
+
+def test_a_table_of_many_lines_is_several_entries(tmp_path: Path) -> None:
+    """Active Directory holds some 1,200 values of an attribute; tables with one cn are joined."""
+    text = "".join(f"u{number}@my.domain OK\n" for number in range(2500))
+    result = carried(
+        tmp_path, "smtpd_sender_restrictions = check_sender_access hash:$config_directory/t\n", t=text
+    )
+    values = [given["smtpdAccess"] for _, given in result.records if given.get("cn") == ("t",)]
+    assert [1000, 1000, 500] == list(map(len, values))
+    table = read_policies(Entry(dn, given) for dn, given in result.records).tables["t"]
+    assert isinstance(table, Table)
+    assert 2500 == sum(len(part.lines) for part in table.parts)
+
+
+# --- what stays in main.cf ------------------------------------------------------------------------
+
+STAYS = {
+    "a policy service": (
+        "reject_non_fqdn_sender, check_policy_service unix:private/grey, reject",
+        ("reject_non_fqdn_sender, reject", "behind"),
+    ),
+    "what only refuses": (
+        "reject_rbl_client list.example, permit_sasl_authenticated, reject",
+        ("permit_sasl_authenticated, reject", "in front of"),
+    ),
+    "a permit of Postfix's behind it": (
+        "check_policy_service unix:private/grey, permit_tls_clientcerts, reject",
+        ("check_policy_service unix:private/grey, permit_tls_clientcerts, reject", ""),
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), STAYS.values(), ids=STAYS)
+def test_left_in_main_cf(tmp_path: Path, text: str, expected: tuple[str, str]) -> None:
+    """A restriction is left out of its list where that opens nothing; it is said where it has to stand."""
+    carried(tmp_path, f"smtpd_recipient_restrictions = {text}\n")
+    name = "reject_rbl_client" if "rbl" in text else "check_policy_service"
+    left = leave(read_main_cf(tmp_path / "main.cf"), [name])
+    body, place = expected
+    (found,) = entries(carry_over(left.main, BASE))["default"].values("smtpdRecipientRestrictions")
+    assert body == found
+    assert [bool(place), not place] == [bool(left.stays), bool(left.refused)]
+    assert all(place in text for _, text in left.stays)
+
+
+def test_leaving_what_is_in_no_list(tmp_path: Path) -> None:
+    """Is a slip, and told."""
+    carried(tmp_path, "smtpd_recipient_restrictions = reject\n")
+    with pytest.raises(InputError, match="--leave-in-main-cf check_policy_service: no list or class"):
+        leave(read_main_cf(tmp_path / "main.cf"), ["check_policy_service"])
 
 
 def test_endless_class(tmp_path: Path) -> None:

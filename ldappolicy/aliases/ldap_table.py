@@ -12,7 +12,6 @@ the server's. Where a table with special_result_attribute leads is read in one s
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ldappolicy.action import split_list
 from ldappolicy.address import split_address
@@ -20,9 +19,10 @@ from ldappolicy.directory import Directory, Scope, Search
 from ldappolicy.directory.matching import matcher
 from ldappolicy.entry import Entry, is_below, key_of_dn, normal_dn
 from ldappolicy.errors import InputError, Unavailable
+from ldappolicy.importing.group_tables import parameters_of
 from ldappolicy.importing.sources import LeftOut, Source
 from ldappolicy.ldap_filter import And, Equality, Filter, Not, Or, Present, parse
-from ldappolicy.main_cf import MainCf, read_main_cf
+from ldappolicy.main_cf import MainCf
 
 _SCOPES = {"sub": Scope.SUB, "one": Scope.ONE, "base": Scope.BASE}
 _PART = re.compile("%(.)")
@@ -75,12 +75,7 @@ async def listed(main: MainCf, source: Source, asked: Asked) -> Mapping[str, str
 
 def _read(main: MainCf, source: Source) -> _Table:
     """The parameters of a file, or (ldap:NAME) of main.cf; raises InputError."""
-    if source.name.startswith(("/", ".")):
-        said = read_main_cf(Path(source.name)).definitions
-        given = {name: definition.value for name, definition in said.items()}
-    else:
-        names = [name for name in main.definitions if name.startswith(f"{source.name}_")]
-        given = {name.removeprefix(f"{source.name}_"): main.get(name) for name in names}
+    given = parameters_of(main, source)
     scope = given.get("scope", "sub")
     if "%" in given.get("search_base", "") or scope not in _SCOPES or "search_base" not in given:
         raise InputError("its search_base or scope is not one that is known beforehand")

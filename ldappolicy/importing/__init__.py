@@ -3,11 +3,13 @@
 The promise is postconf(5)'s and access(5)'s meaning, kept: a policy made here decides as Postfix would.
 What cannot be carried is named, and closes rather than opens: a table that is unknown to the directory
 (regexp:, mysql:) keeps its place in its list, where reaching it is a server configuration error (451
-4.3.5), and lint finds it; so do check_policy_service and check_*_mx_access. mynetworks and the local
-domains are carried whole or not at all: without them Postfix evaluates what needs them.
+4.3.5), and lint finds it; so do check_policy_service and check_*_mx_access, unless they stay in main.cf
+(`leaving`). mynetworks and the local domains are carried whole or not at all: without them Postfix
+evaluates what needs them.
 
-Entries stand side by side under policy_base, one under another only where two would have one DN. The
-entry of policy_base itself has to be there, and so does its directory: see `ldappolicy load`.
+Entries stand side by side under policy_base, in an organizationalUnit of its own only where two would have
+one DN: so does what a table holds beyond 1,000 lines, as tables with one cn are joined. The entry of
+policy_base itself has to be there, and so does its directory: see `ldappolicy load`.
 
 BUGS: `-o` overrides of master.cf are not looked at. A restriction list is read as main.cf has it now,
 a hash: table as its text is now, whether or not postmap(1) has been run.
@@ -23,6 +25,8 @@ from ldappolicy.action import split_list
 from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.importing import places
+from ldappolicy.importing.group_tables import GroupTable, read_group_table
+from ldappolicy.importing.leaving import grouped
 from ldappolicy.importing.sources import (
     INDEXED,
     LeftOut,
@@ -31,6 +35,7 @@ from ldappolicy.importing.sources import (
     in_our_words,
     lines_of,
     names_our_word,
+    right_hand_side,
     source_of,
 )
 from ldappolicy.main_cf import MainCf, is_utf8
@@ -40,6 +45,12 @@ Attributes = dict[str, tuple[str, ...]]
 
 LOCAL_DOMAINS = "local_domains"
 """The table that smtpdLocalDomains names."""
+
+MOST_VALUES = 1_000
+"""Of one attribute of an entry: Active Directory holds about 1,200."""
+
+NOTHING = "check_client_access static:DUNNO"
+"""The body of a class without restrictions: an attribute has to have a value."""
 
 _AS_THEY_ARE = frozenset(("static", "inline", "fail"))
 _OURS = frozenset(("ldap", "directory", "recipient"))
@@ -71,11 +82,15 @@ _PARAMETERS = {attribute: PARAMETERS[name] for name, attribute in LISTS.items()}
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """Entries (DN, attributes), what was left out (FILE:LINE, text), and what Postfix warns of too."""
+    """Entries (DN, attributes), what was left out (FILE:LINE, text), and what is to be known of the rest.
+
+    `group_tables` are the ldap: tables that became smtpdAccessMember, by their names in main.cf.
+    """
 
     records: list[tuple[str, Attributes]]
     left_out: list[tuple[str, str]]
     warnings: list[str] = field(default_factory=list)
+    group_tables: Mapping[str, GroupTable] = field(default_factory=dict)
 
 
 def carry_over(main: MainCf, policy_base: str, name: str = "default") -> Carried:
@@ -84,7 +99,8 @@ def carry_over(main: MainCf, policy_base: str, name: str = "default") -> Carried
     carrying = _Carrying(main, policy_base)
     carrying.carry(name)
     notes = carrying.notes
-    return Carried(carrying.records, list(dict.fromkeys(notes.left_out)), list(dict.fromkeys(notes.warnings)))
+    left_out, warnings = dict.fromkeys(notes.left_out), dict.fromkeys(notes.warnings)
+    return Carried(carrying.records, list(left_out), list(warnings), carrying.group_tables)
 
 
 class _Carrying:
@@ -93,10 +109,13 @@ class _Carrying:
     def __init__(self, main: MainCf, policy_base: str) -> None:
         self.main = main
         self.base = policy_base
-        self.notes = Notes(warnings=list(main.warnings), utf8=self._is("smtputf8_enable", "yes"))
+        utf8 = "" if self._is("smtputf8_enable", "yes") else self._value("smtputf8_enable")
+        self.notes = Notes(warnings=list(main.warnings), no_utf8=utf8)
         self.records: list[tuple[str, Attributes]] = []
         self._origins: dict[tuple[str, str], str] = {}
         self._tables: dict[tuple[str, str], str] = {}
+        self._taken: set[str] = set()
+        self.group_tables: dict[str, GroupTable] = {}
         self._table_records: list[tuple[str, str, Attributes]] = []
         self._table_names = {LOCAL_DOMAINS}
         self._classes = self._class_names()
@@ -118,15 +137,22 @@ class _Carrying:
             body: Attributes = {"smtpdRestrictions": (text,), "description": (from_here,)}
             self._add(in_our_words(class_name), "smtpdRestrictionClass", body, {"smtpdRestrictions": where})
         for table, where, attributes in self._table_records:
-            self._add(table, "smtpdAccessTable", attributes, {"smtpdAccess": where})
+            for part in _parts(attributes):
+                self._add(table, "smtpdAccessTable", part, {"smtpdAccess": where})
         self._differences(policy)
         self._validate()
 
     def _add(self, name: str, kind: str, attributes: Attributes, origins: Mapping[str, str]) -> None:
-        """Files an entry; where its DN is taken, below the entry that has it."""
-        dn, taken = f"cn={_escaped(name)},{self.base}", {normal_dn(dn) for dn, _ in self.records}
-        while normal_dn(dn) in taken:
-            dn = f"cn={_escaped(name)},{dn}"
+        """Files an entry; where its DN is taken, in an organizationalUnit of its own."""
+        base, number = self.base, 1
+        while normal_dn(f"cn={_escaped(name)},{base}") in self._taken:
+            number += 1
+            base = f"ou={_escaped(name)}-{number},{self.base}"
+        if base != self.base:
+            unit: Attributes = {"objectClass": ("organizationalUnit",), "ou": (f"{name}-{number}",)}
+            self.records.append((base, unit))
+        dn = f"cn={_escaped(name)},{base}"
+        self._taken.add(normal_dn(dn))
         whole: Attributes = {"objectClass": (kind,), "cn": (name,), **attributes}
         for attribute, values in whole.items():
             if any(not is_utf8(value) for value in values):
@@ -145,13 +171,14 @@ class _Carrying:
         parameter = "smtpd_restriction_classes"
         names = []
         for name in dict.fromkeys(_split(self.main, parameter)):
-            if self.main.is_set(name) and self.main.get(name).strip(" \t\r\n,"):
+            if self.main.get(name) and self.main.is_set(name):
                 names.append(name)
                 self._tell_of_name(name)
             else:
-                self.notes.left_out.append(
-                    (self.main.where(parameter), f"class {name!r} has no restrictions")
+                what = (
+                    f"class {name!r} is not defined: Postfix does not start, here it is an error when reached"
                 )
+                self.notes.left_out.append((self.main.where(parameter), what))
         return names
 
     def _tell_of_name(self, name: str) -> None:
@@ -169,18 +196,20 @@ class _Carrying:
             )
             self.notes.left_out.append((where, text))
             return f"needs_{lacking[0]}"
-        items = [self._item(item, where) for item in _grouped(_split(self.main, parameter))]
+        items = [self._item(item, where, list_name) for item in grouped(_split(self.main, parameter))]
+        if not items and parameter in self._classes:
+            return NOTHING
         text = re.sub(r"(?i)\b(warn_if_reject), ", r"\1 ", ", ".join(items))
         self._remarks(parameter, text, list_name)
         return text
 
-    def _item(self, item: tuple[str, ...], where: str) -> str:
+    def _item(self, item: tuple[str, ...], where: str, list_name: str) -> str:
         """One restriction with its argument, its table renamed."""
         name, *argument = item
         if name.lower() in vocabulary.CHECKS and argument:
-            return f"{name} {self._table(argument[0], where)}"
+            return f"{name} {self._table(argument[0], where, vocabulary.CHECKS[name.lower()])}"
         if not argument and ":" in name:
-            return self._table(name, where)
+            return self._table(name, where, vocabulary.DEFAULT_CHECKS.get(list_name, ""))
         return " ".join((in_our_words(name), *argument))
 
     def _remarks(self, parameter: str, text: str, list_name: str) -> None:
@@ -193,7 +222,10 @@ class _Carrying:
         known = {*vocabulary.BUILT_IN, *map(in_our_words, self._classes)}
         for item in items:
             if item.fault:
-                self.notes.left_out.append((where, f"{parameter}: {item.fault}: it is an error when reached"))
+                what = f"{parameter}: {item.fault}: it is an error when reached"
+                if item.name.lower() in vocabulary.ONLY_IN_MAIN_CF:
+                    what += f" (--leave-in-main-cf {item.name} leaves it there)"
+                self.notes.left_out.append((where, what))
             elif item.name.lower() in _REMOVED:
                 what = f"{parameter}: {item.name} was removed from Postfix 3.9: it is an error when reached"
                 self.notes.left_out.append((where, what))
@@ -203,7 +235,7 @@ class _Carrying:
 
     # ------------------------------------------------------------ tables
 
-    def _table(self, token: str, where: str) -> str:
+    def _table(self, token: str, where: str, check: str) -> str:
         """The name in the directory of a table of main.cf; what is left out stays, and closes."""
         source = source_of(token, where)
         try:
@@ -211,6 +243,8 @@ class _Carrying:
                 return _unchanged(source)
             if source.type in INDEXED or source.type == "cidr":
                 return f"ldap:{self._named(source)}"
+            if source.type == "ldap":
+                return f"ldap:{self._of_groups(source, check)}"
             raise LeftOut(where, f"table {token} cannot be carried over: it is an error when reached")
         except LeftOut as problem:
             self._note(problem)
@@ -232,6 +266,25 @@ class _Carrying:
             attributes["description"] = (f"imported from {source.type}: {_base_name(source.name)}",)
             self._table_records.append((name, source.name, attributes))
             self._tables[key] = name
+        return self._tables[key]
+
+    def _of_groups(self, source: Source, check: str) -> str:
+        """The table of the members of groups, read once; raises LeftOut."""
+        found = read_group_table(self.main, source, check)
+        key = "ldap", source.name
+        if key not in self._tables:
+            name = self._free_name(source.name)
+            attributes: Attributes = {
+                "smtpdAccessMember": found.groups,
+                "smtpdAccessAction": (right_hand_side(found.action),),
+                "description": (f"imported from ldap: {_base_name(source.name)}",),
+            }
+            self._table_records.append((name, source.name, attributes))
+            self._tables[key], self.group_tables[source.name] = name, found
+            what = f"{source} is carried over as the members, at any depth, of {'; '.join(found.groups)}"
+            self.notes.warnings.append(f"{source.where}: {what}")
+        elif found.by_login is not self.group_tables[source.name].by_login:
+            raise LeftOut(source.where, f"table {source} is asked for addresses and for logins")
         return self._tables[key]
 
     def _free_name(self, path: str) -> str:
@@ -276,13 +329,18 @@ class _Carrying:
         except LeftOut as problem:
             self._note(problem)
 
+    def _value(self, parameter: str) -> str:
+        """What main.cf has, and where."""
+        default = "" if self.main.is_set(parameter) else ", by default"
+        return f"{parameter} is {self.main.get(parameter).strip()!r}{default} ({self.main.where(parameter)})"
+
     def _is(self, parameter: str, value: str) -> bool:
         return self.main.get(parameter).strip().lower() == value
 
     def _differences(self, policy: Mapping[str, object]) -> None:
         """Names parameters that change decisions and that no policy can carry."""
         said = [
-            (parameter, f"a policy rests on {parameter} = {value}: {meaning}")
+            (parameter, f"a policy rests on {parameter} = {value}: {meaning}; {self._value(parameter)}")
             for parameter, (value, meaning) in _RESTS_ON.items()
             if not self._is(parameter, value)
         ]
@@ -319,16 +377,15 @@ def _split(main: MainCf, parameter: str) -> tuple[str, ...]:
         raise InputError(f"{main.where(parameter)}: {parameter}: {problem}") from None
 
 
-def _grouped(tokens: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    """Restrictions with their arguments."""
-    waiting = iter(tokens)
-    for token in waiting:
-        name = token.lower()
-        takes = (
-            name in vocabulary.CHECKS or name in vocabulary.ONLY_IN_MAIN_CF or name in vocabulary.WITH_DOMAIN
-        )
-        argument = next(waiting, None) if takes else None
-        yield (token,) if argument is None else (token, argument)
+def _parts(attributes: Attributes) -> Iterator[Attributes]:
+    """The same in entries that hold no more values of one attribute than a server may."""
+    longest = max(map(len, attributes.values()))
+    for at in range(0, longest, MOST_VALUES):
+        yield {
+            name: values if len(values) == 1 else values[at : at + MOST_VALUES]
+            for name, values in attributes.items()
+            if len(values) == 1 or len(values) > at
+        }
 
 
 def _unchanged(source: Source) -> str:

@@ -37,12 +37,12 @@ class LeftOut(Exception):
 class Notes:
     """What is left out (where, text), and what Postfix would warn of as well.
 
-    `utf8` is smtputf8_enable: without it Postfix takes lines that are not UTF-8.
+    `no_utf8` is what main.cf says of smtputf8_enable, without which Postfix takes lines that are not UTF-8.
     """
 
     left_out: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    utf8: bool = True
+    no_utf8: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,12 @@ def lines_of(source: Source, notes: Notes) -> list[str]:
     """The smtpdAccess values of an indexed or cidr table; raises LeftOut."""
     if source.type == "cidr":
         return [
-            f"{{{number}}} {network} {_right_hand_side(rule.value)}"
+            f"{{{number}}} {network} {right_hand_side(rule.value)}"
             for number, (rule, network) in enumerate(_networks(cidr_rules(source, notes)), 1)
         ]
     values = []
     for where, key, written in pairs(source, notes):
-        value = _right_hand_side(written)
+        value = right_hand_side(written)
         text = f"{key} {value}"
         try:
             understood = parse_line(text) == (key.casefold(), parse_action(value))
@@ -96,7 +96,8 @@ def names_our_word(value: str) -> bool:
     return any(in_our_words(token) != token for token in parse_action(value).tokens)
 
 
-def _right_hand_side(value: str) -> str:
+def right_hand_side(value: str) -> str:
+    """A right-hand side as the directory has it."""
     return ", ".join(map(in_our_words, parse_action(value).tokens)) if names_our_word(value) else value
 
 
@@ -108,8 +109,8 @@ def pairs(source: Source, notes: Notes) -> Iterator[tuple[str, str, str]]:
     for number, line in _logical(path, source, notes):
         where = f"{path}:{number}"
         key, value, complaint = _split(line)
-        if not (notes.utf8 or is_utf8(line)):
-            raise LeftOut(where, f"{complaint}, and smtputf8_enable is not set")
+        if notes.no_utf8 and not is_utf8(line):
+            raise LeftOut(where, f"{complaint}, and {notes.no_utf8}")
         if complaint:
             notes.warnings.append(f"{where}: {complaint}, Postfix ignores the line")
             continue

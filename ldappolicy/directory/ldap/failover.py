@@ -6,7 +6,8 @@ others; when they are the only hope they are tried all the same, until the circu
 attempt to choose a server, and it goes on when they lose patience. All lookups are asked of one server.
 
 While that is not the first one, those before it are tried in the background. When one shows what it has to,
-new searches go there, what is in flight on the old one is finished, and then the old one is left. Servers
+and has what was seen at the one that is used (`abreast`), new searches go there, what is in flight on the old
+one is finished, and then the old one is left. A server that lags is used when no other answers. Servers
 that are not used and that nobody else tries are looked at now and then, so that a spare is known to be one.
 
 A new connection has to show the proofs and the witnesses (`proving`) before it is used for anything else, and
@@ -30,8 +31,9 @@ from typing import Any
 
 from ldappolicy.counters import Counters
 from ldappolicy.directory import Features, Scope, Search
-from ldappolicy.directory.changes import Event, Watched
+from ldappolicy.directory.changes import Changed, Deleted, Event, Watched
 from ldappolicy.directory.ldap import streams
+from ldappolicy.directory.ldap.abreast import Sentinels, is_abreast
 from ldappolicy.directory.ldap.connection import UNAVAILABLE, Connection, Dropped, connect
 from ldappolicy.directory.ldap.health import LONGEST_ABSENCE, LONGEST_PAUSE, Server
 from ldappolicy.directory.ldap.lines import Lines, shared
@@ -41,9 +43,12 @@ from ldappolicy.directory.ldap.settings import LdapSettings, endpoints, tls_cont
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
 from ldappolicy.ldap_filter import Present
+from ldappolicy.log import Limited
 
 WITNESS_AGE = 3600.0
 """Seconds after which what was found is no longer held against a server: people do leave."""
+BEHIND = 1.0
+"""Seconds between two looks at whether an earlier server has what was seen at the one that is used."""
 SHORTEST_LOOK = 0.05
 """Seconds at least between two looks at whether an earlier server may be returned to."""
 
@@ -83,6 +88,9 @@ class LdapDirectory:
         self._unsuited: dict[Server, str] = {}
         self._witnesses: tuple[str, ...] = ()
         self._witnessed = float("-inf")
+        self._sentinels, self._warnings = Sentinels(), Limited(log, most=1, seconds=60.0)
+        self._behind: set[Server] = set()
+        """Those that have not shown yet that they have what was seen at the one that is used."""
         self._lines: Lines | None = None
         self._own: set[Connection] = set()
         self._choosing: asyncio.Task[Lines] | None = None
@@ -161,9 +169,15 @@ class LdapDirectory:
         self._own = {own for own in self._own if not own.ended} | {connection}
         return connection
 
-    def watch(self, watched: Watched) -> AsyncGenerator[Event, None]:
+    async def watch(self, watched: Watched) -> AsyncGenerator[Event, None]:
         """See `Source.watch`."""
-        return streams.watch(self.open_connection, watched)
+        async with aclosing(streams.watch(self.open_connection, watched)) as events:
+            async for event in events:
+                if isinstance(event, Changed):
+                    self._sentinels.note(event.entry.dn, watched.attributes)
+                elif isinstance(event, Deleted) and event.dn:
+                    self._sentinels.note(event.dn, watched.attributes)
+                yield event
 
     async def scan(self, base: str, attributes: Sequence[str]) -> AsyncGenerator[list[Entry], None]:
         """See `Source.scan`; over a connection of its own, so that lookups do not wait for it."""
@@ -199,6 +213,8 @@ class LdapDirectory:
             raise
         self.searches += 1
         entries = await lines.search(connection, search)
+        if entries:
+            self._sentinels.note(entries[0].dn, search.attributes)
         self._answered(lines.server)
         return entries
 
@@ -231,7 +247,7 @@ class LdapDirectory:
 
     async def _choose(self) -> Lines:
         rested = [server for server in self._servers if server.is_rested]
-        rested.sort(key=lambda server: (server.is_distrusted, server.failures > 0))
+        rested.sort(key=lambda one: (one.is_distrusted, one.failures > 0, one in self._behind))
         for server in rested or [server for server in self._servers if not server.is_given_up]:
             if lines := await self._try(server):
                 return lines
@@ -278,6 +294,7 @@ class LdapDirectory:
             return old
         log.info("directory server connected: %s", connection.uri)
         server.chosen()
+        self._behind = {*self._behind, *self._servers[: self._rank(server)]} - {server}
         self.features = connection.features
         self._lines = lines = Lines(server, connection, self._settings.connections, self._connect)
         if old is not None:
@@ -315,12 +332,51 @@ class LdapDirectory:
 
     async def _return(self) -> None:
         """Tries the servers before the one that is used, until the first one is."""
+        shortest = SHORTEST_LOOK
         while self._lines is not None and (better := self._servers[: self._rank(self._lines.server)]):
             wait = min(server.waits for server in better)
-            await asyncio.sleep(max(SHORTEST_LOOK, wait))
+            await asyncio.sleep(max(shortest, wait))
             for server in better:
-                if not server.waits and await self._try(server):
+                if not server.waits and await self._try_to_return(server):
                     break
+            shortest = BEHIND
+
+    async def _try_to_return(self, server: Server) -> Lines | None:
+        """As `_try`, but to one that has what was seen; who lags is left alone while another answers."""
+        try:
+            connection = await self._connect(server)
+        except Unavailable as error:
+            self._disbelieve(server, error)
+            return None
+        with ExitStack() as unfinished:
+            unfinished.callback(connection.abort)
+            if not await self._is_abreast(server, connection):
+                return None
+            unfinished.pop_all()
+        return self._use(server, connection)
+
+    async def _is_abreast(self, server: Server, connection: Connection) -> bool:
+        """Whether it has what was seen at the one that is used; one that fails is nobody's measure."""
+        lines = self._lines
+        if lines is None or not (lines.connections and self._proofs):
+            return True
+        try:
+            used = await self._connect(lines.server)  # of its own: lookups do not suffer by what this asks
+        except Unavailable:
+            return True
+        try:
+            base, sentinels = self._proofs[0].base, self._sentinels.searches()
+            if await is_abreast(connection, used, base, sentinels):
+                return True
+        except Unavailable as error:
+            if connection.ended:
+                self._disbelieve(server, error)
+            return False
+        finally:
+            await used.close()
+        said = f"directory server is behind {used.uri}, which is used until it has the same: {connection.uri}"
+        self._warnings.log(logging.WARNING, said)
+        return False
 
     async def _look_around(self) -> None:
         """Shows, every so often, which of the servers that are not used could be."""

@@ -440,7 +440,7 @@ ROUTED = {
 def test_routing_is_taken_apart_with_so_much_work(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ever the same local domains, again and again: tokens and letters that are looked at are counted."""
     work = 0
-    strip, scan = rewriting._strip_dot, rewriting._scan
+    strip, scan = rewriting._strip_dot, rewriting._scan  # noqa: SLF001
 
     def counted_strip(tokens: rewriting.Tokens) -> None:
         nonlocal work
@@ -487,5 +487,5 @@ def test_no_event_is_longer_than_a_line_should_be() -> None:
     assert address == shortened(address)
     assert "x" * 24 + "..." == shortened("x" * 321)
     record = logging.LogRecord("ldappolicy", logging.ERROR, "", 0, "%s", ("x" * 120_000,), None)
-    for formatter in (log._Text(), log._Json()):
+    for formatter in (log._Text(), log._Json()):  # noqa: SLF001
         assert len(formatter.format(record)) < 2200

@@ -4,6 +4,8 @@ What the configuration alone cannot tell is checked here: whether bases are DNs,
 LDIF file readable. Raises ConfigError.
 """
 
+import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
@@ -30,6 +32,8 @@ from ldappolicy.resolver import Limits, Resolver
 from ldappolicy.service import Service, Settings, shown_by_all
 from ldappolicy.snapshot import fingerprint
 
+logger = logging.getLogger("ldappolicy.assembly")
+
 
 def open_directory(
     config: Config, counters: Counters | None = None, refusals: Refusals | None = None
@@ -53,12 +57,17 @@ def open_directory(
 def read_ldif(path: Path) -> LdifDirectory:
     """The embedded directory in a file; raises ConfigError when it cannot be read or does not parse."""
     try:
-        return LdifDirectory.parse(path.read_bytes(), str(path))
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            directory = LdifDirectory.parse(file.read(), str(path), (status.st_dev, status.st_ino))
     except OSError as problem:
         reason = (problem.strerror or "unknown").lower()
         raise ConfigError(f"{path}: cannot be read: {reason}, expected an LDIF file") from None
     except InputError as problem:
         raise ConfigError(str(problem)) from None
+    for reference in directory.references:
+        logger.warning("%s", reference)
+    return directory
 
 
 def ldap_settings(config: Config) -> LdapSettings:
@@ -161,7 +170,7 @@ def build_service(
 ) -> Service:
     """A service over a directory; it has no policies yet (`Service.reload`)."""
     settings = service_settings(config)
-    where = Where(settings.search_base, _filter(config), frozenset(config.directory.domain))
+    where = where_of(config)
     cache = config.cache
     limits = Limits(cache.size, cache.ttl, cache.negative_ttl, cache.max_stale)
     resolver = Resolver(directory, Planner(where, settings.mapping), limits, time.monotonic, counters)
@@ -172,6 +181,12 @@ def build_service(
     service = Service(resolver, settings, decisions)
     directory.set_proofs(service.proofs())
     return service
+
+
+def where_of(config: Config) -> Where:
+    """What the configuration says of searching."""
+    base = _base("search_base", config.directory.search_base)
+    return Where(base, _filter(config), frozenset(config.directory.domain))
 
 
 def decision_log(config: Config, lines: Lines, ids: Callable[[], str]) -> DecisionLog:
@@ -237,6 +252,7 @@ def service_settings(config: Config) -> Settings:
         ),
         request_timeout=config.server.request_timeout,
         decision_id_in_text=config.log.decision_id_in_text,
+        account=config.directory.bind_dn if config.directory.bind == "simple" else "",
     )
 
 

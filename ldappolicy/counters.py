@@ -82,6 +82,8 @@ class Counters:
     """By result: hit (a request decided from what is known), miss (one that had to ask), stale (a lookup)."""
     changes: Family[str] = field(default_factory=Family)
     """By source: the kind of change stream, or comparison, file, snapshot."""
+    slow_searches: Tally = field(default_factory=Tally)
+    """See `directory.ldap.slow`."""
     protocol_errors: Tally = field(default_factory=Tally)
 
 

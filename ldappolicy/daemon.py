@@ -10,17 +10,19 @@ import logging
 import select
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ldappolicy import assembly
+from ldappolicy import assembly, reach
 from ldappolicy.config import Config
 from ldappolicy.counters import Counters
 from ldappolicy.decision_log import DecisionLog, decision_ids
 from ldappolicy.directory import Directory
 from ldappolicy.directory.ldap import Refusals
+from ldappolicy.directory.ldif import Extent, LdifDirectory
+from ldappolicy.directory.replacing import extent, refuse_less, refuse_loss
 from ldappolicy.doors import Door, allow_files
 from ldappolicy.entry import Entry
 from ldappolicy.errors import ConfigError, Unavailable
@@ -33,6 +35,9 @@ from ldappolicy.server import FIRST_REPLY_S, PolicyServer
 from ldappolicy.service import Service
 from ldappolicy.systemd import Systemd
 from ldappolicy.warm_start import WarmStart
+
+MAX_FAULTS = 50
+"""Rules that protect nothing of which each is said at start."""
 
 INSIST = 1.0
 """How often a task is cancelled that goes on, in seconds."""
@@ -81,8 +86,9 @@ class Daemon:
     `load` reads the configuration again, for SIGHUP; without it SIGHUP is somebody else's, who calls
     `replace`. `doors` are served instead of the configured listeners. A `worker` is one of several: its
     supervisor shows the web page, only the first one writes the snapshot, and without policies it accepts
-    nothing before `accept_anyway`: another may have them. While the directory is away nothing is accepted
-    before what the snapshot's mirror held is in memory: connections wait, where systemd holds the sockets.
+    nothing before `accept_anyway`: another may have them; `held` is what the others have of the LDIF file.
+    While the directory is away nothing is accepted before what the snapshot's mirror held is in memory:
+    connections wait, where systemd holds the sockets.
     """
 
     _is_loading = False
@@ -96,25 +102,25 @@ class Daemon:
         doors: Sequence[Door] = (),
         systemd: Systemd | None = None,
         worker: int | None = None,
+        held: Extent | None = None,
         refusals: Refusals | None = None,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
-        self.config = config
-        self._timing = timing
+        self.config, self._timing = config, timing
         self.counters = Counters()
-        self.is_draining = False
+        self.is_draining = self._has_begun = False
         self._worker = worker
         self._systemd = systemd or Systemd()
         self._read_at = stamp(config.directory.ldif)
         self._lines = set_up_log(config, is_alone=worker is None)
         self._ids = decision_ids(worker or 0)
         self._refusals = refusals or Refusals()
-        self.directory: Directory = assembly.open_directory(config, self.counters, self._refusals)
+        opened = assembly.open_directory(config, self.counters, self._refusals)
+        self.directory: Directory = _judged(opened, config, held=held)
         self._settled = assembly.settled_beforehand(config)
         provisional = assembly.with_profile(config, GENERIC)  # without policies nothing is looked up
         self.service: Service = self._build_service(provisional, self.directory)
-        self.server = self._build_server(config)
-        alone = config.web.listen if worker is None else None
+        self.server, alone = self._build_server(config), config.web.listen if worker is None else None
         self.web = web_of(alone, self) if alone is not None else None
         self._load = load
         self._doors = list(doors) or self._systemd.doors
@@ -124,7 +130,7 @@ class Daemon:
             self._may_accept.set()
         self._swapping = asyncio.Lock()
         self._freshness: Freshness | None = None
-        self._is_waiting, self._has_begun = True, False
+        self._is_waiting, self._has_looked = True, False
         self._warm_start = _warm_start(provisional)
         self._leaving: set[asyncio.Task[None]] = set()
         self._warnings = Limited(logger)
@@ -254,6 +260,10 @@ class Daemon:
             return "the snapshot is being loaded"
         return f"policies in force: revision {self._revision()}"
 
+    def held(self) -> Extent | None:
+        """What is in force of the LDIF file, if that is the directory."""
+        return self.directory.extent if isinstance(self.directory, LdifDirectory) else None
+
     # ------------------------------------------------------------ policies
 
     async def _first_policies(self) -> None:
@@ -267,8 +277,13 @@ class Daemon:
         service = self.service
         try:
             await self._settle()
+            if self.service is service:
+                service.recall(known)  # what cannot be taken of the new ones keeps the form that it had
             await self.service.reload()
             self._take_up()
+            if not {id(entry) for entry in known}.isdisjoint(map(id, self.service.policy_entries)):
+                what = "those of the directory are not"
+                logger.error("policies of the snapshot are in force where %s: %s", what, self._revision())
         except (Unavailable, ConfigError) as problem:
             if self.service is service and service.recall(known):
                 self._is_loading = self._warm_start.has_mirror
@@ -364,6 +379,9 @@ class Daemon:
         """Policies have been read."""
         self._is_waiting = False
         self._put_in_force()
+        if not self._has_looked and not self._worker:
+            self._has_looked = True
+            self._beside(look_over(self.config, self.directory, self.service))
 
     def _put_in_force(self) -> None:
         self._is_loading = False
@@ -416,11 +434,20 @@ class Daemon:
                 await self._swap(config, settled, self.directory, service)
             else:
                 same = (config.directory, config.cache) == (self.config.directory, self.config.cache)
-                await self._open_anew(config, keep_forms=same)
+                await self._open_anew(config, keep_forms=same, is_asked_for=True)
 
-    async def _open_anew(self, config: Config, *, keep_forms: bool) -> None:
-        """Swaps to a directory of its own; `keep_forms`: what no longer parses keeps its last good form."""
-        directory = await asyncio.to_thread(assembly.open_directory, config, self.counters, self._refusals)
+    async def _open_anew(self, config: Config, *, keep_forms: bool, is_asked_for: bool) -> None:
+        """Swaps to a directory of its own; `keep_forms`: what no longer parses keeps its last good form.
+
+        `is_asked_for`: by somebody, who knows that entries of an LDIF file are gone.
+        """
+        old = self.directory if config.directory.ldif == self.config.directory.ldif else None
+
+        def open_directory() -> Directory:
+            opened = assembly.open_directory(config, self.counters, self._refusals)
+            return _judged(opened, config, old, is_asked_for=is_asked_for)
+
+        directory = await asyncio.to_thread(open_directory)
         try:
             settled = await assembly.settled(config, directory)
             service = self._build_service(settled, directory)
@@ -443,15 +470,19 @@ class Daemon:
         set_up_log(config, is_alone=self._worker is None)
         self._moved.set()
         if old is not directory:
-            leaving = asyncio.create_task(self._leave(old, timeout))
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
+            self._beside(self._leave(old, timeout))
         self._warn_of_exposed_files()
         logger.info("configuration in force: revision %s", self._revision())
 
     def _warn_of_exposed_files(self) -> None:
         for fault in assembly.exposed_files(self.config) if not self._worker else ():
             logger.warning("%s", fault.what)
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Has something done that nobody waits for; it ends with the service."""
+        task = asyncio.create_task(work)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     async def _leave(self, directory: Directory, after: float) -> None:
         """Closes a directory once no request in hand can need it: none lives longer than its timeout."""
@@ -472,10 +503,26 @@ class Daemon:
             return
         try:
             async with self._swapping:
-                await self._open_anew(self.config, keep_forms=True)
+                await self._open_anew(self.config, keep_forms=True, is_asked_for=False)
             self.counters.changes["file"].add()
         except (ConfigError, Unavailable) as problem:
             logger.error("file refused, its old content stays in force: %s", problem)
+
+
+async def look_over(config: Config, directory: Directory, service: Service) -> None:
+    """Says which rules protect nothing, and what the account is not shown (see `reach`)."""
+    if service.evaluator is None:
+        return
+    policies, where = service.evaluator.policies, assembly.where_of(config)
+    try:
+        found = await reach.faults(policies, directory, service.settings, where, at_start=True)
+    except Unavailable as problem:
+        logger.warning("rules that protect nothing were not looked for: %s", problem)
+        return
+    for fault in found[:MAX_FAULTS]:
+        logger.log(logging.ERROR if fault.error else logging.WARNING, "%s", fault.what)
+    if len(found) > MAX_FAULTS:
+        logger.error("%d more rules that protect nothing: ldappolicy lint names all", len(found) - MAX_FAULTS)
 
 
 async def watch_file(
@@ -502,9 +549,37 @@ def say_what_needs_a_restart(old: Config, new: Config) -> None:
         logger.warning("changes in [web] need a restart")
 
 
-async def try_out(config: Config, old: Config, refusals: Refusals) -> None:
+def _judged(
+    opened: Directory,
+    config: Config,
+    old: Directory | None = None,
+    *,
+    held: Extent | None = None,
+    is_asked_for: bool = False,
+) -> Directory:
+    """What was opened, to be in the place of an old one, or of the LDIF file that others hold.
+
+    Raises ConfigError where that lost what is not known to be gone.
+    """
+    if isinstance(opened, LdifDirectory):
+        mapping, path = assembly.mapping_of(config), str(config.directory.ldif)
+        opened.extent = extent(opened, mapping)
+        if isinstance(old, LdifDirectory):
+            refuse_loss(opened, old, mapping, path, is_accepted=is_asked_for)
+        elif held is not None:
+            refuse_less(opened.extent, held, path, is_accepted=is_asked_for)
+    return opened
+
+
+async def try_out(config: Config, old: Config, refusals: Refusals, held: Extent | None = None) -> None:
     """Whether a configuration can be put in force where another is; raises ConfigError or Unavailable."""
-    directory = await asyncio.to_thread(assembly.open_directory, config, None, refusals)
+    known = held if config.directory.ldif == old.directory.ldif else None
+
+    def open_directory() -> Directory:
+        opened = assembly.open_directory(config, None, refusals)
+        return _judged(opened, config, held=known, is_asked_for=True)
+
+    directory = await asyncio.to_thread(open_directory)
     try:
         service = assembly.build_service(await assembly.settled(config, directory), directory)
         entries, _ = await service.read_policies()

@@ -94,7 +94,7 @@ class Evaluator:
         self.mapping = mapping
         self.choices = choices
         self._programs = {
-            name: Program(policy, policies, choices.naming)
+            name: Program(policy, policies.in_force(name), choices.naming)
             for name, policy in policies.policies.items()
             if isinstance(policy, Policy)
         }

@@ -15,7 +15,7 @@ from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
 from ldappolicy.facts import FOREVER, Facts, Found, Lookup, Missed
 from ldappolicy.learned import NotedRequest, Values
-from ldappolicy.mapping import Mapping
+from ldappolicy.mapping import Mapping, sid_text
 from ldappolicy.request import Request
 from ldappolicy.residue import (
     FOR_A_WHILE,
@@ -605,7 +605,10 @@ class Evaluation:
         else:
             event["result"] = "found" if isinstance(outcome, Found) else "absent"
             event["known_at"] = outcome.at
-            event["dn"] = [entry.dn for entry in outcome.entries]
+            if lookup[0] in _OF_ALL:
+                event["entries"] = len(outcome.entries)
+            else:
+                event["dn"] = [entry.dn for entry in outcome.entries]
         self.trace.append(event)
 
     def trace_key(self, table: object, key: str, value: str | None, dn: str = "") -> None:
@@ -689,6 +692,10 @@ def _result(status: int, outcome: ListOutcome, left: int) -> str:
     return "permitted" if status == OK else "ended"
 
 
+_OF_ALL = frozenset(("carrying", "dynamic"))
+"""Lookups that find the same groups for every request: a trace counts them."""
+
+
 def _lookup_text(lookup: Lookup) -> str:
-    text = " ".join(lookup)
+    text = " ".join((lookup[0], sid_text(lookup[1])) if lookup[0] == "sid" else lookup)
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."

@@ -34,10 +34,10 @@ from ldappolicy.policy import (
     covered,
     parse_inline,
     parse_right_hand_side,
-    parse_static,
     reserved_to_policies,
 )
 from ldappolicy.residue import End, Flag, ListOutcome, Piece, Refusal, compose
+from ldappolicy.revision import actions_made_here
 from ldappolicy.vocabulary import Residue
 
 MAX_WAYS = 256
@@ -61,10 +61,8 @@ class Contents:
         """What a check of that kind may find in the table; nothing where the table is none."""
         if table.type == "ldap":
             return self._of_ldap(self.policies.tables.get(table.name.casefold()))
-        if table.type == "static":
-            return (parse_static(table.name),)
-        if table.type == "inline":
-            return _of_inline(table.name)
+        if table.type in ("static", "inline"):
+            return tuple(actions_made_here(table))
         if table == NOBODY_TABLE:
             return (parse_action("REJECT"),)
         if table.type == "directory":
@@ -127,13 +125,6 @@ def kinds_of(item: Item, stage: str = "") -> tuple[str, ...]:
     return tuple(sorted(set(vocabulary.DEFAULT_CHECKS.values())))
 
 
-def _of_inline(name: str) -> tuple[Action, ...]:
-    try:
-        return _distinct(parse_inline(name).values())
-    except InputError:
-        return ()
-
-
 def _distinct(actions: Iterable[Action]) -> tuple[Action, ...]:
     return tuple(dict.fromkeys(actions))
 
@@ -178,8 +169,10 @@ class Way:
             return Way(
                 pieces[:end], effects, (), End.RAN_OUT, None, plain and not other.effects, acted, trail
             )
-        permits = any(piece.does is Residue.PERMITS for piece in other.pieces)
-        before = tuple(dict.fromkeys(self.effects + other.before)) if permits else self.before
+        permits = [piece in self.pieces for piece in other.pieces if piece.does is Residue.PERMITS]
+        before = self.before if all(permits) else tuple(dict.fromkeys(self.effects + other.before))
+        # `other.before` is told of its last permit, which may be one that cannot permit here.
+        plain = plain and (all(permits) or not permits[-1])
         if other.end is End.REFUSED and any(piece.does is Residue.PERMITS for piece in pieces):
             effects = before
         return Way(pieces, effects, before, other.end, other.refusal, plain, acted, trail)

@@ -4,9 +4,12 @@ Read are content and change records, base64, folded lines and comments (also a f
 character), `version: 1`, LF and CRLF, a last line without an end. Values are str: UTF-8, with
 surrogateescape for bytes that are not; spaces at their end belong to them.
 
-More is taken than RFC 2849 allows: UTF-8 that is not in base64, a byte order mark, a last `-` left out.
-Less too: a value by URL is refused, since a file must not read others, and so is a control, since
-nobody here could carry it out. Every error is one line, "SOURCE:LINE: what, what was expected".
+More is taken than RFC 2849 allows: UTF-8 that is not in base64, a byte order mark, a last `-` left out,
+and what ldapsearch(1) prints of references and results without -LLL (a reference is told as a warning, a
+result that is not success is an error: entries are missing). Less too: a value by URL is refused, since a
+file must not read others, and so is a control, since nobody here could carry it out; and an attribute with
+a range (MS-ADTS section 3.1.1.3.1.3.3), since the rest of its values is missing. Every error is one line,
+"SOURCE:LINE: what, what was expected".
 
 What a DN or a value means is left to whoever asked; so are duplicates and parents.
 """
@@ -14,7 +17,7 @@ What a DN or a value means is left to whoever asked; so are duplicates and paren
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Protocol
@@ -25,6 +28,7 @@ CHANGE_TYPES = ("add", "delete", "modify", "modrdn", "moddn")
 OPERATIONS = ("add", "delete", "replace", "increment")  # RFC 4525 has the last
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:;[A-Za-z0-9=_-]+)*")
+_RANGE = re.compile(r";range=", re.IGNORECASE)
 _FIRST_OF_RECORD_ONLY = frozenset(("dn", "changetype", "control", "version"))
 
 # RFC 2849 SAFE-STRING; a space at the end "SHOULD" be in base64 too, for editors take it away.
@@ -54,13 +58,48 @@ class Record:
     new_superior: str | None = None
 
 
-def read_records(data: bytes, source: str) -> Iterator[Record]:
-    """All records of a file, one after the other; `source` is its name in errors."""
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A search reference among the records (RFC 4511 section 4.5.3): entries that are not in the file."""
+
+    place: str
+    uri: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: ref: {self.text}"
+
+    @property
+    def text(self) -> str:
+        """What it means, without the place."""
+        return f"{self.uri!r} was not followed, the entries there are missing"
+
+
+def read_records(
+    data: bytes, source: str, refer: Callable[[Reference], None] = lambda reference: None
+) -> Iterator[Record]:
+    """All records of a file, one after the other; `source` is its name in errors.
+
+    `refer` is called with each search reference in it.
+    """
+    refuse_utf_16(data, source)
     names = _Names()
     for line, block in _blocks(data):
         reader = _Reader(block, line, source, names)
-        if reader.left():
-            yield reader.record()
+        if not reader.left():
+            continue
+        match reader.lines[reader.at].partition(":")[0].lower():
+            case "ref":
+                reader.references(refer)
+            case "search":
+                reader.result()
+            case _:
+                yield reader.record()
+
+
+def refuse_utf_16(data: bytes, source: str) -> None:
+    """Raises InputError for what an editor or a shell of Windows has saved as "Unicode"."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:2]:
+        raise InputError(f"{source}:1: UTF-16, expected UTF-8")
 
 
 def _blocks(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -122,6 +161,19 @@ class _Reader:
             self.at = 1
         return self.at < len(self.lines)
 
+    def references(self, refer: Callable[[Reference], None]) -> None:
+        """What ldapsearch(1) prints of a search reference."""
+        while self.at < len(self.lines):
+            uri = self.named("ref")
+            refer(Reference(self.place(back=1), uri))
+
+    def result(self) -> None:
+        """What ldapsearch(1) prints at the end; controls and texts may follow the code."""
+        self.named("search")
+        result = self.named("result")
+        if result.partition(" ")[0] != "0":
+            raise self.error(f"result {result!r}, expected '0 Success': entries are missing", back=1)
+
     def record(self) -> Record:
         line = self.number()
         name, dn = self.pair()
@@ -176,8 +228,7 @@ class _Reader:
             operation, attr = self.pair()
             if operation.lower() not in OPERATIONS:
                 raise self.error(f"{operation!r}, expected one of {', '.join(OPERATIONS)}", back=1)
-            if not _NAME.fullmatch(attr):
-                raise self.error(f"{attr!r}, expected an attribute", back=1)
+            self.check_form(attr, back=1)
             values = []
             while self.at < len(self.lines) and self.lines[self.at].rstrip(" ") != "-":
                 name, value = self.pair()
@@ -238,9 +289,15 @@ class _Reader:
             return
         if name.lower() in _FIRST_OF_RECORD_ONLY:
             raise self.error(f"'{name}:' within a record, expected it only at the start of one")
-        if not _NAME.fullmatch(name):
-            raise self.error(f"{name!r}, expected an attribute")
+        self.check_form(name)
         self.names.learn(name)
+
+    def check_form(self, name: str, back: int = 0) -> None:
+        """Raises InputError for what is no attribute, or a part of one."""
+        if not _NAME.fullmatch(name):
+            raise self.error(f"{name!r}, expected an attribute", back)
+        if _RANGE.search(name):
+            raise self.error(f"{name!r}, expected all values: a range is a part of them", back)
 
     def number(self) -> int:
         """The number in the file of the line at `at`."""
@@ -254,8 +311,12 @@ class _Reader:
 
     def error(self, what: str, back: int = 0) -> InputError:
         """An error in the line at `at`, or (`back` 1) in the one before it, which was just read."""
+        return InputError(f"{self.place(back)}: {what}")
+
+    def place(self, back: int) -> str:
+        """The file and the number of the line at `at`, or of one before it."""
         numbers = self.numbers()
-        return InputError(f"{self.source}:{numbers[min(self.at - back, len(numbers) - 1)]}: {what}")
+        return f"{self.source}:{numbers[min(self.at - back, len(numbers) - 1)]}"
 
     def error_in_block(self) -> InputError:
         at = next(i for i, text in enumerate(self.block.split(b"\n")) if b"\r" in text or b"\0" in text)

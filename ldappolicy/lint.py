@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from itertools import pairwise
 
-from ldappolicy import inventory, vocabulary
+from ldappolicy import inventory, reach, vocabulary
 from ldappolicy.action import ACTION_WORDS, Action, Kind, parse_action
 from ldappolicy.address import is_catch_all, split_address
 from ldappolicy.directory import Directory
@@ -61,6 +61,8 @@ _FAILS = "a fail: table fails every request that reaches it, expected one in tes
 _NAMED = 3  # entries that are named as sharing something; the others are counted
 _ENDING = frozenset(("permit", "reject", "defer"))
 _PARENTHESIS = re.compile(r" \([^()]*\)$")  # what evaluation says of one request
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
+_COMPAT = ",cn=compat,"  # of FreeIPA: entries of cn=accounts once more, in the form of RFC 2307
 _SEPARATORS = frozenset(" \t\r\n,:{}")
 _Folded = Callable[[Entry, str], Iterable[str]]  # the values of one attribute as they are compared
 
@@ -71,13 +73,14 @@ async def lint(
     """Every fault of policies and directory, by DN; raises Unavailable."""
     named = {dn for table in _tables(policies) for part in table.parts for dn in part.members}
     found = await inventory.read(directory, where, settings.mapping, named)
-    return check(policies, found, settings, where)
+    there = await reach.faults(policies, directory, settings, where)
+    return tuple(sorted({*check(policies, found, settings, where), *there}, key=_place))
 
 
 def check(policies: PolicySet, found: Inventory, settings: Settings, where: Where) -> tuple[Fault, ...]:
     """Every fault of policies and of what the directory was found to carry."""
     writing = _Writing(policies)
-    entries = _Entries(found, settings, where, writing)
+    entries = _Entries(found, settings, where, writing, _good(policies))
     faults = [*policies.faults, *entries.faults()]
     contents = Contents(policies, entries.sender_values, entries.recipient_values)
     faults += _Policies(policies, contents, writing, found.absent).faults(settings)
@@ -88,6 +91,10 @@ def check(policies: PolicySet, found: Inventory, settings: Settings, where: Wher
 def _place(fault: Fault) -> tuple[str, str, bool, str]:
     """Entries beside one another that stand beside one another in the tree."""
     return (",".join(reversed(fault.dn.lower().split(","))), fault.attribute, not fault.error, fault.text)
+
+
+def _good(policies: PolicySet) -> list[Policy]:
+    return [policy for policy in policies.policies.values() if isinstance(policy, Policy)]
 
 
 def _tables(policies: PolicySet) -> list[Table]:
@@ -290,7 +297,7 @@ class _Policies:
         self._contents = contents
         self._writing = writing
         self._absent = absent
-        self._good = [policy for policy in policies.policies.values() if isinstance(policy, Policy)]
+        self._good = _good(policies)
         self._classes = {
             name: found for name, found in policies.classes.items() if isinstance(found, RestrictionClass)
         }
@@ -466,19 +473,11 @@ class _Policies:
 
     def _key_faults(self, part: TablePart) -> Iterator[Fault]:
         """Keys that nothing is ever looked up by."""
-        parents = self._always_parents(part.name.casefold())
+        parents = _always_parents(self._good, part.name.casefold())
         for key in part.lines:
             problem = _never_looked_up(key, parents)
             if problem:
                 yield Fault(False, part.dn, "smtpdAccess", problem)
-
-    def _always_parents(self, table: str) -> bool:
-        """Whether a bare domain means its subdomains wherever this table is used."""
-        return not any(
-            not policy.parent_domain_matches_subdomains
-            or (policy.local_domains is not None and policy.local_domains.name.casefold() == table)
-            for policy in self._good
-        )
 
 
 class _SenderDomains:
@@ -578,7 +577,23 @@ def _all_behind(around: Mapping[str, set[str]], start: str) -> set[str]:
     return seen
 
 
+def _always_parents(policies: Iterable[Policy], table: str = "") -> bool:
+    """Whether a bare domain means its subdomains wherever this table (a pattern: no table) is used."""
+    return not any(
+        not policy.parent_domain_matches_subdomains
+        or (policy.local_domains is not None and policy.local_domains.name.casefold() == table)
+        for policy in policies
+    )
+
+
 def _never_looked_up(key: str, parents: bool) -> str:
+    text = _QUOTED.sub("", key)
+    if "<" in text and "@" in text:
+        return f"key {key!r} is never looked up, expected the address alone"
+    if "," in text and "@" in text:
+        return f"key {key!r} is never looked up, expected one key in each value"
+    if text.startswith("*"):
+        return f"key {key!r} is never looked up: there are no wildcards, expected a domain"
     if key.startswith("@"):
         return f"key {key!r} is never looked up, expected {key[1:]!r} for all of a domain"
     if parents and key.startswith(".") and "@" not in key:
@@ -595,12 +610,20 @@ def _never_looked_up(key: str, parents: bool) -> str:
 class _Entries:
     """What is wrong with users, groups, lists and domains."""
 
-    def __init__(self, found: Inventory, settings: Settings, where: Where, writing: _Writing) -> None:
+    def __init__(
+        self,
+        found: Inventory,
+        settings: Settings,
+        where: Where,
+        writing: _Writing,
+        policies: Iterable[Policy],
+    ) -> None:
         self._found = found
         self._mapping: AttributeMapping = settings.mapping
         self._where = where
         self._realms = settings.choices.naming.login_realms
         self._writing = writing
+        self._parents = _always_parents(policies)
         self._bases = (normal_dn(settings.search_base), normal_dn(settings.policy_base))
         self.sender_values = self._values(
             (*settings.mapping.sender_access, *settings.mapping.member_sender_access)
@@ -677,7 +700,7 @@ class _Entries:
     def _patterns(self, entry: Entry) -> Iterator[Fault]:
         for name in inventory.pattern_names(self._mapping):
             for value in entry.values(name):
-                problem = _never_looked_up(value, parents=False)
+                problem = _never_looked_up(value, self._parents)
                 if problem:
                     yield Fault(False, entry.dn, name, problem)
 
@@ -743,7 +766,13 @@ class _Entries:
 
     def _shared_logins(self) -> Iterator[Fault]:
         mapping = self._mapping
-        for login, entries in self._holders(mapping.login, _folded_values).items():
+        repeated = self._holders(mapping.login, _folded_values)
+        if any(_COMPAT in entry.key for entries in repeated.values() for entry in entries):
+            base = self._where.search_base
+            text = f"cn=compat repeats every login: they are unavailable, expected cn=accounts,{base}"
+            yield Fault(True, "[directory]", "search_base", text)
+            return
+        for login, entries in repeated.items():
             for entry in entries:
                 name = _attribute_of(entry, mapping.login, login, _folded_values)
                 others = _others(entry, entries)

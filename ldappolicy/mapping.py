@@ -87,6 +87,14 @@ class Mapping:
         own = (*self.recipient_access, *self.delivery_restrictions)
         return frozenset(map(str.lower, (*own, *self.member_of)))
 
+    @cached_property
+    def rules(self) -> frozenset[str]:
+        """The attributes, in lower case, of which each is a rule of who may send as, to or by an entry."""
+        access = (*self.sender_access, *self.recipient_access, *self.member_access)
+        allowed = (*self.allowed_sender, *self.allowed_sender_dn, *self.send_as, *self.moderator)
+        denied = (*self.denied_sender, *self.denied_sender_dn, *self.login_required)
+        return frozenset(map(str.lower, (*access, *allowed, *denied)))
+
     # ------------------------------------------------------------ groups
 
     @cached_property
@@ -209,6 +217,18 @@ def primary_group_sid(entry: Entry) -> str | None:
         raise InputError(f"{entry.dn}: objectSid {sid.hex()} is no SID")
     group = sid[:-_SUB_AUTHORITY] + int(number).to_bytes(_SUB_AUTHORITY, "little")
     return group.decode("utf-8", "surrogateescape")
+
+
+def sid_text(value: str) -> str:
+    """A SID as people write it (MS-DTYP section 2.4.2.1); octets that make none in hexadecimal digits."""
+    octets = value.encode("utf-8", "surrogateescape")
+    if len(octets) <= _SID_HEAD or len(octets) != _SID_HEAD + _SUB_AUTHORITY * octets[1]:
+        return octets.hex()
+    numbers = (octets[at : at + _SUB_AUTHORITY] for at in range(_SID_HEAD, len(octets), _SUB_AUTHORITY))
+    authority = int.from_bytes(octets[2:_SID_HEAD], "big")
+    return "-".join(
+        ("S", str(octets[0]), str(authority), *(str(int.from_bytes(n, "little")) for n in numbers))
+    )
 
 
 # ---------------------------------------------------------------- profiles

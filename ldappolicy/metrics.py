@@ -106,7 +106,7 @@ def take(
         data_age=_data_age(service, directory),
         kept_age=_kept_age(service),
         revisions=tuple(
-            (name, policies.revision)
+            (name, policies.in_force(name).revision)
             for name, found in served
             if policies is not None and isinstance(found, Policy)
         ),
@@ -125,6 +125,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, tuple[str, ...], int]]:
     for name in ("shadow", "searches", "cache", "changes"):
         for label, number in getattr(counters, name).values().items():
             yield name, (label,), number
+    yield "slow_searches", (), counters.slow_searches.value
     yield "protocol_errors", (), counters.protocol_errors.value
 
 
@@ -265,6 +266,12 @@ _COUNTERS = (
         ("outcome",),
     ),
     (
+        "slow_searches",
+        "ldappolicy_slow_searches",
+        "Searches that took 100 ms or longer; the log names base and attributes of each kind once.",
+        (),
+    ),
+    (
         "cache",
         "ldappolicy_cache_requests",
         "Requests decided from what is known (hit) or not (miss), and lookups served though stale (stale).",
@@ -297,6 +304,7 @@ _FROM_THE_START = (
     *(("searches", (outcome,)) for outcome in ("success", "timeout", "unavailable")),
     ("protocol_errors", ()),
     ("unknown_logins", ()),
+    ("slow_searches", ()),
 )
 """Shown as 0 until they happen, so that a rate sees the first one."""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from itertools import accumulate, islice
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar, cast
 
 from ldappolicy import vocabulary
@@ -197,7 +198,8 @@ class PolicySet:
     """All that stands under policy_base, swapped as a whole.
 
     `good` holds the last good form of every entry by its normal DN. `looping` are the classes that
-    reach themselves by names alone. `bases` are the normal DNs below which URLs may search.
+    reach themselves by names alone. `bases` are the normal DNs below which URLs may search. `kept` holds, for
+    each policy that could not take its part of this set, the one that it is served from.
     """
 
     policies: Mapping[str, Policy | Broken] = field(default_factory=dict)
@@ -208,6 +210,11 @@ class PolicySet:
     bases: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
     revision: str = ""
+    kept: Mapping[str, "PolicySet"] = field(default_factory=dict)
+
+    def in_force(self, name: str) -> "PolicySet":
+        """The set that a policy is served from: its classes, its tables, its revision."""
+        return self.kept.get(name, self)
 
 
 # ---------------------------------------------------------------- lists
@@ -612,14 +619,18 @@ def object_kind(entry: Entry) -> str:
 
 
 def read_policies(
-    entries: Iterable[Entry], bases: tuple[str, ...] = (), previous: PolicySet | None = None
+    entries: Iterable[Entry],
+    bases: tuple[str, ...] = (),
+    previous: PolicySet | None = None,
+    hidden: Mapping[str, Iterable[str]] = MappingProxyType({}),
 ) -> PolicySet:
     """All policies, classes and tables that the entries hold.
 
-    `bases` are the normal DNs below which a smtpdAccessURL may search. What does not parse keeps the
-    form it had in `previous`; a policy that is no longer there stays as it was.
+    `bases` are the normal DNs below which a smtpdAccessURL may search; `hidden` are lists, by the normal DN
+    of their policy, that the account may not read. What does not parse keeps the form it had in `previous`; a
+    policy that is no longer there stays as it was.
     """
-    return _Reading(bases, previous or PolicySet()).read(sorted(entries, key=lambda entry: entry.key))
+    return _Reading(bases, previous or PolicySet(), hidden).read(sorted(entries, key=lambda entry: entry.key))
 
 
 _FORMS: Mapping[str, type] = {
@@ -632,8 +643,11 @@ _FORMS: Mapping[str, type] = {
 class _Reading:
     """Builds one PolicySet."""
 
-    def __init__(self, bases: tuple[str, ...], previous: PolicySet) -> None:
+    def __init__(
+        self, bases: tuple[str, ...], previous: PolicySet, hidden: Mapping[str, Iterable[str]]
+    ) -> None:
         self.bases = bases
+        self.hidden = hidden
         self.previous = previous
         self.faults: list[Fault] = []
         self.good: dict[str, Parsed] = {}
@@ -682,6 +696,8 @@ class _Reading:
 
     def _parse(self, entry: Entry, kind: str) -> Parsed:
         if kind == "smtpdPolicy":
+            if unseen := next(iter(self.hidden.get(entry.key, ())), ""):
+                raise InputError(f"{unseen}: the account may not read it")
             policy = parse_policy(entry)
             if "/" in policy.name:
                 raise InputError(

@@ -11,6 +11,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 from ldappolicy import facts
@@ -18,14 +19,15 @@ from ldappolicy.counters import Tally, action_label
 from ldappolicy.decision_log import DecisionLog, shown_of, with_id
 from ldappolicy.directory import Scope, Search
 from ldappolicy.entry import Entry, normal_dn
-from ldappolicy.errors import ConfigError
+from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.evaluate import Choices, Decision, Evaluator, Lacking
 from ldappolicy.evaluation import SHOWN
 from ldappolicy.facts import Facts, Lookup, Missed, Outcome
 from ldappolicy.ldap_filter import And, Equality, Or, Present
-from ldappolicy.log import Limited
+from ldappolicy.log import Limited, shortened
 from ldappolicy.mapping import Mapping as AttributeMapping
 from ldappolicy.policy import (
+    LISTS,
     POLICY_ATTRIBUTES,
     POLICY_CLASSES,
     Broken,
@@ -40,12 +42,16 @@ from ldappolicy.ready import Ready, ReadyReplies
 from ldappolicy.request import Request
 from ldappolicy.residue import TEMPORARY_LOOKUP_FAILURE
 from ldappolicy.resolver import Resolver
+from ldappolicy.revision import held_back
 
 MAX_ROUNDS = 200
 """Every round of lookups goes one level of nesting deeper; no sane directory nests as far."""
 
 MOST_SHARED = 10_000
 """Decisions that are shared by many requests; there are a few for each policy, and for who decided."""
+
+RIGHTS = "attributeLevelRights"
+"""What an account may do with each attribute, as `name:rsc, name:none` (see `Search.rights_of`)."""
 
 logger = logging.getLogger("ldappolicy.service")
 
@@ -60,6 +66,8 @@ class Settings:
     choices: Choices = field(default_factory=Choices)
     request_timeout: float = 5.0
     decision_id_in_text: bool = False
+    account: str = ""
+    """The DN that the directory is asked as, where the configuration has it."""
 
 
 class Service:
@@ -75,6 +83,7 @@ class Service:
         self._clock = resolver.clock
         self.evaluator: Evaluator | None = None
         self.policy_entries: Sequence[Entry] = ()
+        self._is_recalled = False
         self._ready = ReadyReplies()
         self._shared: dict[int, _Shared] = {}
         """By the identity of the decision, which is kept alive there: no other has the same."""
@@ -83,6 +92,8 @@ class Service:
         self._misses = self.counters.cache["miss"]
         self._decisions = decisions
         self._warnings = Limited(logger, most=3)
+        self._are_rights_told = False
+        self._errors = Limited(logger)
 
     # ------------------------------------------------------------ deciding
 
@@ -289,9 +300,8 @@ class Service:
             login = repr(request.sasl_username[:SHOWN])
             self._warnings.log(logging.WARNING, f"login {login} belongs to nobody", key="unknown login")
         if decision.error:
-            logger.error(
-                "server configuration error: %s (%s)", decision.error, _description(request, decision)
-            )
+            text = f"server configuration error: {decision.error} ({_description(request, decision)})"
+            self._errors.log(logging.ERROR, text, key=decision.error)
         for note in decision.notes:
             logger.warning("%s (%s)", note, _description(request, decision))
 
@@ -316,6 +326,7 @@ class Service:
             return False
         self.policy_entries = entries
         self._put_in_force(policies)
+        self._is_recalled = True
         return True
 
     @property
@@ -341,7 +352,30 @@ class Service:
             await self.resolver.directory.close()
         if not served:
             raise ConfigError(self._no_default(None))
-        return entries, read_policies(entries, self._bases, previous)
+        policies = read_policies(entries, self._bases, previous, await self._hidden_lists())
+        return entries, policies if previous is None else held_back(policies, previous)
+
+    async def _hidden_lists(self) -> Mapping[str, list[str]]:
+        """The lists that the account may not read, by policy, where the server tells it.
+
+        Raises Unavailable when a server does not, and told it before: one that never did may not want to.
+        """
+        account, directory = self.settings.account, self.resolver.directory
+        if not account or not directory.features.tells_rights:
+            return {}
+        policies = Equality("objectClass", "smtpdPolicy")
+        asked = (*LISTS.values(), RIGHTS)
+        search = Search(self.settings.policy_base, Scope.SUB, policies, asked, rights_of=account)
+        try:
+            shown = await directory.search(search)
+        except Unavailable:
+            if self._are_rights_told:
+                raise
+            return {}
+        self._are_rights_told = True
+        return {
+            entry.key: [name for name in LISTS.values() if "r" not in may(entry, name)] for entry in shown
+        }
 
     async def reload(self) -> bool:
         """Reads the policies and puts them in force; whether anything changed.
@@ -356,8 +390,10 @@ class Service:
         self.policy_entries = self._last_good(entries, policies)
         self.resolver.directory.set_proofs(self.proofs(in_force=True))
         before = self.evaluator.policies if self.evaluator is not None else PolicySet()
-        if before.revision == policies.revision and before.faults == policies.faults:
+        same = before.revision == policies.revision and before.faults == policies.faults
+        if same and not self._is_recalled:
             return False
+        self._is_recalled = False
         for fault in policies.faults:
             if fault not in before.faults:
                 logger.log(logging.ERROR if fault.error else logging.WARNING, "%s", fault.what)
@@ -367,6 +403,8 @@ class Service:
 
     def _last_good(self, entries: Sequence[Entry], policies: PolicySet) -> list[Entry]:
         """The entries, where one is wrong as it was before."""
+        if policies.kept:  # they go with classes and tables that may be gone
+            return list(self.policy_entries)
         wrong = {fault.dn for fault in policies.faults if fault.error}
         before = {entry.key: entry for entry in self.policy_entries}
         return [before.get(entry.key, entry) if entry.dn in wrong else entry for entry in entries]
@@ -379,10 +417,10 @@ class Service:
 
     def urls(self) -> list[str]:
         """The smtpdAccessURLs of the policies in force."""
-        tables = self.evaluator.policies.tables.values() if self.evaluator is not None else ()
-        return [
-            url for table in tables if isinstance(table, Table) for part in table.parts for url in part.urls
-        ]
+        policies = self.evaluator.policies if self.evaluator is not None else PolicySet()
+        tables = chain.from_iterable(one.tables.values() for one in (policies, *policies.kept.values()))
+        parts = (part for table in tables if isinstance(table, Table) for part in table.parts)
+        return list(dict.fromkeys(url for part in parts for url in part.urls))
 
     def proofs(self, *, in_force: bool = False) -> tuple[Search, ...]:
         """What a server has to show before it is believed that something is not there.
@@ -401,6 +439,14 @@ class Service:
 def shown_by_all(search_base: str) -> Search:
     """What every server has to show, whatever the policies are."""
     return Search(search_base, Scope.BASE, Present("objectClass"), ("1.1",))
+
+
+def may(entry: Entry, name: str) -> str:
+    """What RIGHTS says of an attribute, a letter for each right: r reads, w and o write; `r` if nothing."""
+    told = (right.strip() for value in entry.values(RIGHTS) for right in value.split(","))
+    rights = {attribute.lower(): letters for attribute, _, letters in (one.partition(":") for one in told)}
+    letters = rights.get(name.lower(), "r")
+    return "" if letters == "none" else letters
 
 
 def _request(data: bytes) -> Request | None:
@@ -447,13 +493,13 @@ def _evaluate(
 def _description(request: Request, decision: Decision) -> str:
     """A request and its decision in one line; the log escapes what came from outside."""
     fields = {
-        "queue_id": request.queue_id or request.instance,
-        "state": request.protocol_state,
+        "queue_id": shortened(request.queue_id or request.instance),
+        "state": shortened(request.protocol_state),
         "policy": decision.policy,
-        "client": f"{request.client_name}[{request.client_address}]",
-        "sender": f"<{request.sender}>",
-        "recipient": f"<{request.recipient}>",
-        "login": request.sasl_username,
-        "action": repr(decision.action or "disconnect"),
+        "client": f"{shortened(request.client_name)}[{shortened(request.client_address)}]",
+        "sender": f"<{shortened(request.sender)}>",
+        "recipient": f"<{shortened(request.recipient)}>",
+        "login": shortened(request.sasl_username),
+        "action": repr(shortened(decision.action or "disconnect")),
     }
     return " ".join(f"{name}={value}" for name, value in fields.items() if value)

@@ -27,6 +27,7 @@ from ldappolicy import config as configuration
 from ldappolicy.config import Config
 from ldappolicy.daemon import DEFAULT_TIMING, Timing, cancelled, say_what_needs_a_restart, set_up_log, try_out
 from ldappolicy.directory.ldap import Refusals
+from ldappolicy.directory.ldif import Extent
 from ldappolicy.doors import Counts, Door, open_doors
 from ldappolicy.errors import ConfigError, InputError, Unavailable
 from ldappolicy.metrics import Snapshot, merged, retired
@@ -93,6 +94,8 @@ class Supervisor:
         self._children: dict[int, _Child] = {}
         self._refused: dict[int, list[str]] = {}
         self._ended = merged([])
+        self._held: Extent | None = None
+        """What the workers have of the LDIF file; one that is started later must not have less."""
         self._was_ready = False
         self._draining = asyncio.Event()
         listen = self.config.web.listen
@@ -233,6 +236,7 @@ class Supervisor:
             count=self.count,
             refusals=refusals,
             timing=asdict(self._timing),
+            held=asdict(self._held) if self._held is not None else None,
         )
         return _Child(f"worker {number} (pid {process.pid})", process, channel)
 
@@ -274,6 +278,8 @@ class Supervisor:
             case "alive":
                 child.in_force, child.status = message["in_force"], message["status"]
                 child.snapshot = Snapshot.from_json(message["snapshot"])
+                if child.turn == self._turn and message.get("held"):
+                    self._held = Extent(**message["held"])
                 if child.in_force and child.is_ready:
                     self._in_force.set()
                 if message["passed_over"]:
@@ -307,7 +313,8 @@ class Supervisor:
         """Tries a configuration, then has every worker swap to it; those that start get it as well."""
         config = self._parsed(text)
         say_what_needs_a_restart(self.config, config)
-        await try_out(config, self.config, self._refusals)
+        await try_out(config, self.config, self._refusals, self._held)
+        self._held = self._held if config.directory.ldif == self.config.directory.ldif else None
         self._text, self.config, self._turn = text, config, self._turn + 1
         set_up_log(config, is_alone=False)
         for child in self._children.values():

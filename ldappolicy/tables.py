@@ -543,8 +543,8 @@ def _find_nobody(evaluation: Evaluation, subject: Subject) -> Action | None:
     is_nobodys = _is_nobodys_login if subject.login else _is_nobodys_address
     found = is_nobodys(evaluation, subject) and not evaluation.lacking
     if found:
-        return _traced(evaluation, NOBODY_TABLE, subject.keys[0], _REJECT)
-    evaluation.trace_key(NOBODY_TABLE, subject.keys[0], None)
+        return _traced(evaluation, NOBODY_TABLE, subject.first, _REJECT)
+    evaluation.trace_key(NOBODY_TABLE, subject.first, None)
     return None
 
 

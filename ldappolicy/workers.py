@@ -4,7 +4,7 @@ A worker is a process of its own, with a socket pair to its supervisor on which 
 objects behind their length in four bytes. To a worker:
 
     {"do": "serve", "number": 0, "path": FILE, "text": TOML, "turn": 0, "doors": [3, 4],
-     "counts": 5, "count": 2, "refusals": 6, "timing": {...}}
+     "counts": 5, "count": 2, "refusals": 6, "timing": {...}, "held": null or {...}}
     {"do": "swap", "text": TOML, "turn": 1}     the configuration that is to be in force, which was validated
     {"do": "accept"}                            although it has no policies: nobody has
     {"do": "stop"}
@@ -14,8 +14,9 @@ and to the supervisor:
     {"say": "refused", "complaints": [...]}     it cannot start with this configuration, and ends
     {"say": "ready", "facts": {...}, "turn": 0} it answers requests; facts are for the terminal
     {"say": "swapped", "turn": 1}
-    {"say": "alive", "in_force": true, "passed_over": false, "status": "...", "snapshot": "..."}
-                                                every tick: its event loop runs, and what it has to show
+    {"say": "alive", "in_force": true, "passed_over": false, "status": "...", "snapshot": "...",
+     "held": null or {...}}                     every tick: its event loop runs, and what it has to show;
+                                                `held` is the extent of its LDIF file
 
 The listening sockets are inherited and shared: what one worker has not accepted another will. A worker whose
 supervisor is gone finishes what is in hand and ends.
@@ -29,6 +30,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from ldappolicy import config as configuration
 from ldappolicy.config import Config
 from ldappolicy.daemon import Daemon, Timing
 from ldappolicy.directory.ldap import Refusals
+from ldappolicy.directory.ldif import Extent
 from ldappolicy.doors import Counts, door_of
 from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.log import Limited
@@ -108,9 +111,15 @@ class Worker:
         self._counts = Counts(orders["counts"], orders["count"], orders["number"])
         doors = [door_of(socket.socket(fileno=number), self._counts) for number in orders["doors"]]
         config = self._config(orders["text"])
+        held = Extent(**orders["held"]) if orders.get("held") else None
         refusals = Refusals(orders.get("refusals"))  # an older supervisor has none
         self._daemon = Daemon(
-            config, doors=doors, worker=orders["number"], timing=self._timing, refusals=refusals
+            config,
+            doors=doors,
+            worker=orders["number"],
+            held=held,
+            timing=self._timing,
+            refusals=refusals,
         )
 
     async def run(self) -> None:
@@ -146,6 +155,7 @@ class Worker:
             passed_over=daemon.is_passed_over,
             status=daemon.status(),
             snapshot=daemon.snapshot().to_json(),
+            held=asdict(held) if (held := daemon.held()) is not None else None,
         )
 
     async def _obey(self) -> None:

@@ -4,7 +4,7 @@ FLOORS = [
     {"", "action", "address", "counters", "entry", "errors", "ldap_filter", "network", "vocabulary"},
     {"config", "ldif", "main_cf", "mapping", "member_urls", "request", "rewriting", "schema_files"},
     {"facts", "learned", "log", "protocol"},
-    {"policy"},
+    {"policy", "revision"},
     {"evaluate", "evaluation", "identity", "residue", "restrictions", "tables"},
     {"decision_log", "directory", "invalidation", "ready", "resolver", "snapshot"},
     {
@@ -14,7 +14,9 @@ FLOORS = [
         "foresight",
         "freshness",
         "importing",
+        "slowness",
         "inventory",
+        "reach",
         "lint",
         "oracle",
         "service",

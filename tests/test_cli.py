@@ -383,7 +383,7 @@ NO_POLICY = {
     "not LDIF": ("nonsense\n", "tree.ldif:1: 'nonsense', expected 'attribute: value'"),
     "changes": (
         f"dn: {SUFFIX}\nchangetype: delete\n",
-        "tree.ldif:1: changetype 'delete', expected entries only",
+        "tree.ldif:1: changetype 'delete', expected entries or changetype 'add'",
     ),
 }
 

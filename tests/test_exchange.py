@@ -383,7 +383,8 @@ def test_written_by_hand(body: str, expected: str) -> None:
 
 def found(*entries: Entry) -> list[str]:
     """What lint says of a site under Active Directory's profile, without the DNs."""
-    directory = Site(POLICY, PEOPLE, list(entries), mapping=AD).directory
+    ruled = group("ruled", mail="ruled@my.domain", smtpdRecipientAccess="DUNNO")
+    directory = Site(POLICY, PEOPLE, [ruled, *entries], mapping=AD).directory
     policies = read_policies(list(directory), BASES)
     told = asyncio.run(lint(policies, directory, Settings(BASE, POLICY_BASE, AD), Where(BASE)))
     return [str(fault).replace(f"{CARRIER}: ", "") for fault in told]
@@ -513,7 +514,9 @@ def domain() -> Iterator[Samba]:
         samba.load(f"dn: {there(INNER)}\nchangetype: modify\nadd: member\nmember: {there(STAFF)}\n-\n")
         samba.load(record(group("blocked", BOB), "group"))
         samba.load(record(POLICY, "smtpdPolicy").replace("objectclass: smtpdPolicy\n", ""))
-        samba.load(record(group("list", smtpdRecipientAccess="DUNNO", **TRUE), "group"))
+        samba.load(
+            record(group("list", mail="beside@my.domain", smtpdRecipientAccess="DUNNO", **TRUE), "group")
+        )
         for number, (attributes, _) in enumerate(STORABLE):
             proxy = {"proxyAddresses": [f"SMTP:list{number}@my.domain", "sip:list@my.domain"]}
             samba.load(record(group(f"list{number}", **proxy, **attributes), "group"))

@@ -5,7 +5,7 @@ Over real ones; where time counts over fakes, on virtual time.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -228,8 +228,8 @@ def test_what_is_in_flight_on_the_other_server_is_finished(first: Proxy, second:
 
     async def story() -> None:
         first.refuse()
-        # Without proofs what was seen there is not compared, for which it would have to answer.
-        async with directory(first.uri, second.uri, proofs=()) as opened:
+        # Without proofs the two are not compared: the other one, which says nothing, could not be.
+        async with directory(first.uri, second.uri, proofs=[]) as opened:
             await finds(opened, second.uri)
             second.be(stalled)
             asked = [asyncio.ensure_future(opened.search(WHO)) for _ in range(5)]
@@ -241,6 +241,59 @@ def test_what_is_in_flight_on_the_other_server_is_finished(first: Proxy, second:
             assert [len(found) for found in await asyncio.gather(*asked)] == [1] * 5
 
     run(story())
+
+
+MOVES = f"dn: {AMY}\nchangetype: modify\nadd: description\ndescription: moves\n"
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("overlays", [("syncprov",), ()], ids=["contextCSN", "sentinels"])
+def test_nobody_returns_to_a_server_that_is_behind(
+    overlays: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was seen is not taken back: lookups stay where they are until the preferred one has it too."""
+    asked = Search(AMY, Scope.BASE, Present("objectClass"), ("description",))
+
+    async def story(one: Slapd, other: Slapd) -> None:
+        one.stop()
+        async with directory(one.uri, other.uri) as opened:
+            await finds(opened, other.uri)
+            other.load(MOVES)
+            seen = await opened.search(asked)
+            one.start()
+            await until(lambda: any("is behind" in message for message in caplog.messages))
+            assert [seen] * 20 == [await opened.search(asked) for _ in range(20)]
+            assert opened.describe() == other.uri
+            one.load(MOVES)
+            await until(lambda: opened.describe() == one.uri)
+            assert seen == await opened.search(asked)
+
+    require_slapd()
+    with Slapd(data=TREE, overlays=overlays) as one, Slapd(data=TREE, overlays=overlays) as other:
+        run(story(one, other))
+
+
+@pytest.mark.servers
+def test_a_server_that_is_behind_is_asked_when_no_other_answers(caplog: pytest.LogCaptureFixture) -> None:
+    """Old answers are better than none."""
+
+    async def story(one: Slapd, other: Slapd) -> None:
+        one.stop()
+        async with directory(one.uri, other.uri) as opened:
+            await finds(opened, other.uri)
+            other.load(MOVES)
+            await opened.search(WHO)
+            one.start()
+            await until(lambda: any("is behind" in message for message in caplog.messages))
+            other.stop()
+            while opened.describe() != one.uri:
+                with suppress(Unavailable):
+                    await opened.search(WHO)
+            await finds(opened, one.uri)
+
+    require_slapd()
+    with Slapd(data=TREE) as one, Slapd(data=TREE) as other:
+        run(story(one, other))
 
 
 @pytest.mark.servers

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
-from ldappolicy.ldif import Record, format_entry, format_record, read_records
+from ldappolicy.ldif import Record, Reference, format_entry, format_record, read_records
 
 
 def read(text: str | bytes) -> list[Record]:
@@ -89,8 +89,8 @@ CONTENT: list[tuple[str, str | bytes, list[Record]]] = [
     ),
     (
         "options",
-        "dn: uid=amy\nmember;range=0-1: x\ncn;lang-de: y\n",
-        [Record(1, "uid=amy", None, {"member;range=0-1": ("x",), "cn;lang-de": ("y",)})],
+        "dn: uid=amy\nmember;x-a=0-1: x\ncn;lang-de: y\n",
+        [Record(1, "uid=amy", None, {"member;x-a=0-1": ("x",), "cn;lang-de": ("y",)})],
     ),
     ("colons in values", "dn: uid=amy\ncn: a: b\nsn: :c\n", [entry(1, "uid=amy", cn="a: b", sn=":c")]),
     ("DN in capitals", "DN: uid=amy\ncn: Amy\n", [AMY]),
@@ -174,6 +174,44 @@ def test_a_file_may_mix_entries_and_changes() -> None:
     assert [(1, None), (4, "delete")] == [(record.line, record.changetype) for record in records]
 
 
+PLAIN = """\
+# extended LDIF
+#
+# LDAPv3
+# base <uid=amy> (default) with scope subtree
+# filter: (objectclass=*)
+# requesting: ALL
+#
+
+# amy
+dn: uid=amy
+cn: Amy
+
+# search reference
+ref: ldap://b.example/uid=b??sub
+ref: ldap://c.example/
+
+# search result
+search: 2
+result: 0 Success
+control: 1.2.840.113556.1.4.319 false MAUCAQAEAA==
+pagedresults: cookie=
+
+# numResponses: 3
+# numEntries: 1
+# numReferences: 1
+"""
+
+
+def test_the_output_of_a_plain_search() -> None:
+    """ldapsearch without -LLL: entries are read, the result is looked at, references are handed over."""
+    references: list[Reference] = []
+    records = list(read_records(PLAIN.encode(), "x.ldif", references.append))
+    assert [Record(10, "uid=amy", None, {"cn": ("Amy",)})] == records
+    expected = [("x.ldif:14", "ldap://b.example/uid=b??sub"), ("x.ldif:15", "ldap://c.example/")]
+    assert expected == [(one.place, one.uri) for one in references]
+
+
 HEAD = "# one\n# two\n\ndn: uid=amy\n"  # the next line is the fifth
 CHANGE = HEAD + "changetype: "
 
@@ -250,6 +288,34 @@ ERRORS: list[tuple[str, str | bytes, str]] = [
         "6: 'remove', expected one of add, delete, replace, increment",
     ),
     ("an odd attribute", CHANGE + "modify\nadd: c n\n-\n", "6: 'c n', expected an attribute"),
+    (
+        "a part of the values",
+        HEAD + "cn: x\nmember;range=0-1499: x\n",
+        "6: 'member;range=0-1499', expected all values: a range is a part of them",
+    ),
+    (
+        "a change of a part of the values",
+        CHANGE + "modify\nadd: member;lang-x;Range=0-*\n-\n",
+        "6: 'member;lang-x;Range=0-*', expected an attribute",
+    ),
+    (
+        "a change of so many values",
+        CHANGE + "modify\nadd: member;Range=0-9\n-\n",
+        "6: 'member;Range=0-9', expected all values: a range is a part of them",
+    ),
+    ("UTF-16", BOB.encode("utf-16"), "1: UTF-16, expected UTF-8"),
+    ("UTF-16, big-endian, without a mark", BOB.encode("utf-16-be"), "1: UTF-16, expected UTF-8"),
+    (
+        "a search that was cut off",
+        f"{BOB}\n# search result\nsearch: 2\nresult: 4 Size limit exceeded\n",
+        "6: result '4 Size limit exceeded', expected '0 Success': entries are missing",
+    ),
+    (
+        "a search without an end",
+        f"{BOB}\n# search result\nsearch: 2\n",
+        "5: the end of the record, expected 'result:'",
+    ),
+    ("a reference and more", "ref: ldap://x\ncn: x\n", "2: 'cn', expected 'ref:'"),
     ("another attribute", CHANGE + "modify\nadd: cn\nsn: x\n-\n", "7: 'sn', expected 'cn' or '-'"),
     ("a lone hyphen", CHANGE + "modify\n-\n", "6: '-', expected 'attribute: value'"),
     ("no newrdn", CHANGE + "modrdn\n", "5: the end of the record, expected 'newrdn:'"),

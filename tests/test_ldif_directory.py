@@ -342,10 +342,18 @@ def test_the_root_can_be_an_entry() -> None:
 
 ERRORS = [
     (
-        "dn: dc=com\ndc: com\n\ndn: dc=org\nchangetype: add\ndc: org\n",
-        "4: changetype 'add', expected entries only",
+        "dn: dc=com\ndc: com\n\ndn: dc=org\nchangetype: moddn\nnewrdn: dc=x\ndeleteoldrdn: 1\n",
+        "4: changetype 'moddn', expected entries or changetype 'add'",
     ),
-    ("dn: dc=com\nchangetype: delete\n", "1: changetype 'delete', expected entries only"),
+    ("dn: dc=com\nchangetype: delete\n", "1: changetype 'delete', expected entries or changetype 'add'"),
+    (
+        "dn: dc=com\nchangetype: add\ndc: com\n\ndn: dc=com\nchangetype: modify\n",
+        "5: changetype 'modify', expected entries or changetype 'add'",
+    ),
+    (
+        "dn: cn=a,dc=com\nmember;Range=0-1499: dc=com\n",
+        "2: 'member;Range=0-1499', expected all values: a range is a part of them",
+    ),
     ("dn: dc=com\ndc: x\n\ndn: DC=Com\ndc: x\n", "4: the entry 'DC=Com' again, expected it once"),
     ("\n\ndn: com\ndc: x\n", "3: not a DN: 'com', expected type=value (RFC 4514) at character 1"),
     ("dn: dc=com\ndc\n", "2: 'dc', expected 'attribute: value'"),
@@ -358,6 +366,22 @@ def test_refused_files(text: str, expected: str) -> None:
     with pytest.raises(InputError) as caught:
         LdifDirectory.parse(text.encode(), "tree.ldif")
     assert f"tree.ldif:{expected}" == str(caught.value)
+
+
+def test_an_export_of_changes_is_a_directory() -> None:
+    """`changetype: add`, as ldifde and others export it, is an entry."""
+    text = TREE.replace("\nobjectClass: domain\n", "\nchangetype: add\nobjectClass: domain\n")
+    assert list(DIRECTORY) == list(LdifDirectory.parse(text.encode(), "tree.ldif"))
+
+
+def test_what_a_search_did_not_follow_is_told() -> None:
+    """A plain ldapsearch's output is read; entries that its references lead to are missing, and said so."""
+    text = f"{TREE}\n# search reference\nref: ldap://b/dc=b??sub\n\nsearch: 2\nresult: 0 Success\n"
+    directory = LdifDirectory.parse(text.encode(), "tree.ldif")
+    assert list(DIRECTORY) == list(directory)
+    line = text[: text.index("ref: ")].count("\n") + 1
+    told = f"tree.ldif:{line}: ref: 'ldap://b/dc=b??sub' was not followed, the entries there are missing"
+    assert [told] == list(map(str, directory.references))
 
 
 def test_an_index_is_not_stale_in_another_directory() -> None:

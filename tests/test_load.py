@@ -419,6 +419,19 @@ def test_files_are_read_before_anything_is_changed(desk: Desk, slapd: Slapd) -> 
 
 
 @pytest.mark.servers
+def test_plain_output_of_a_search(desk: Desk, slapd: Slapd) -> None:
+    """What ldapsearch prints without -LLL is loaded; each reference is a warning."""
+    file = desk.file(f"{TOP}\nref: ldap://b.example/\n\nsearch: 2\nresult: 0 Success\n")
+
+    status, lines, error = desk.load(file)
+
+    assert (0, "2 added") == (status, lines[-1])
+    place = f"{file}:{TOP.count(chr(10)) + 2}"
+    told = "ref: 'ldap://b.example/' was not followed, the entries there are missing"
+    assert f"ldappolicy: warning: {place}: {told}" == error
+
+
+@pytest.mark.servers
 def test_names_cannot_drive_the_terminal(desk: Desk, slapd: Slapd) -> None:
     """Control characters in a DN are shown as escapes."""
     text = "dn:: " + "Y249ABtbMm0=" + "\nchangetype: delete\n"  # cn= NUL ESC [2m

@@ -27,6 +27,7 @@ METRICS = {
     "ldappolicy_protocol_errors": ("counter", ()),
     "ldappolicy_unknown_logins": ("counter", ()),
     "ldappolicy_directory_searches": ("counter", ("outcome",)),
+    "ldappolicy_slow_searches": ("counter", ()),
     "ldappolicy_directory_search_duration_seconds": ("histogram", ()),
     "ldappolicy_directory_up": ("gauge", ("uri",)),
     "ldappolicy_cache_requests": ("counter", ("result",)),
@@ -165,7 +166,7 @@ def test_shown_from_the_start() -> None:
             for name in ("success", "timeout", "unavailable")
         ),
     ]
-    names = [f"ldappolicy_{name}_total" for name in ("protocol_errors", "unknown_logins")]
+    names = [f"ldappolicy_{name}_total" for name in ("protocol_errors", "unknown_logins", "slow_searches")]
     names += ["ldappolicy_connections", "ldappolicy_cache_entries"]
     expected: Samples = dict.fromkeys([*labelled, *((name, ()) for name in names)], 0)
     assert expected == samples(exposition(Snapshot(now=0.0)).decode())

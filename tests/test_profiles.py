@@ -1,12 +1,13 @@
 """Profiles at work: whom an address or a login finds, and whose member, owner and moderator that one is."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
 from ldappolicy.entry import Entry
-from ldappolicy.mapping import PROFILES, Names, mapping_for
-from tests.language import DOMAIN, LOOKUP_FAILURE, Site, Values, dn, entry, policy, sid, text
+from ldappolicy.mapping import PROFILES, Names, mapping_for, sid_text
+from tests.language import DOMAIN, LOOKUP_FAILURE, Site, Values, asked, dn, entry, policy, sid, text
 
 Overrides = Mapping[str, Names]
 
@@ -260,3 +261,20 @@ def test_octets_are_compared_as_octets() -> None:
     both: Sequence[Entry] = [entry("CN=low", objectSid=low), entry("CN=high", objectSid=high, mail=LIST)]
     assert NOT == primary({**PRIMARY, "primaryGroupID": str(0x61)}, *both)
     assert "DUNNO" == primary({**PRIMARY, "primaryGroupID": str(0x41)}, *both)
+
+
+def test_sid_is_shown_as_people_write_it() -> None:
+    """In explanations, where raw octets would spoil a terminal."""
+    primary_ = text(sid(*DOMAIN, 513))
+    site = Site(
+        policy(recipient="check_sasl_access recipient:members, reject"),
+        entry("CN=amy", sAMAccountName="amy", **PRIMARY),
+        USERS,
+        mapping=mapping_for("active_directory", {}),
+    )
+    trace: list[dict[str, Any]] = []
+    site.resolve(asked(recipient=LIST, login="amy"), trace)
+    lookups = [str(event["lookup"]) for event in trace if "lookup" in event]
+    assert f"sid {sid_text(primary_)}" in lookups
+    assert "S-1-5-" + "-".join(map(str, (*DOMAIN, 513))) == sid_text(primary_)
+    assert "0102" == sid_text("\x01\x02")

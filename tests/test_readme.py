@@ -419,7 +419,14 @@ def asked(slapd: Slapd) -> set[tuple[str, str]]:
     # slapd writes "?name" for an attribute that it does not know.
     assertions = re.findall(r"\(([A-Za-z]\w*)=(\*\))?", filters)
     searched = {(name.lower(), "pres" if any_value else "eq") for name, any_value in assertions}
-    return searched - {("objectclass", "pres")}  # which slapd takes for true
+    return searched - {("objectclass", "pres")} - looked_for_once()  # slapd takes the first for true
+
+
+def looked_for_once() -> set[tuple[str, str]]:
+    """What `reach` looks for when the service starts, and nobody waits for: worth no index."""
+    names = mapping.Mapping()
+    of_requests = {"memberURL", *names.member_access}
+    return {(name.lower(), "pres") for name in {*names.read_attributes, *names.member} - of_requests}
 
 
 def indexed(slapd: Slapd) -> set[tuple[str, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ldappolicy.config import Unix
 from ldappolicy.directory import Scope, Search
 from ldappolicy.directory.ldap import LdapDirectory, LdapSettings, Refusals
 from ldappolicy.directory.ldap.codec import Result
@@ -24,7 +25,11 @@ from ldappolicy.directory.ldap.refusals import (
 from ldappolicy.directory.ldap.writing import connect
 from ldappolicy.errors import Unavailable
 from ldappolicy.ldap_filter import Present
+from ldappolicy.ldif import read_records
+from ldappolicy.server import PolicyServer
+from ldappolicy.service import Service
 from tests.labs.clock import on_virtual_time
+from tests.labs.deciding import deciding, rcpt
 from tests.labs.faulty_ldap import FakeLdap, Proxy
 from tests.labs.ldappolicy import Ldappolicy, Sections, merged
 from tests.labs.samba import SUFFIX as DOMAIN
@@ -317,3 +322,82 @@ def test_active_directory_says_why(tmp_path: Path) -> None:
         samba.load(f"dn: {dn}\nchangetype: modify\nreplace: userAccountControl\nuserAccountControl: 514\n")
         (tmp_path / "password").write_text("Right.1234")
         assert "the account is disabled: invalidCredentials (49)" in asyncio.run(reason(samba.uri))
+
+
+# ---------------------------------------------------------------- beside others
+
+CLIENTS = 50
+ROUNDS = 40
+
+
+def company(example_ldif: Path) -> dict[str, dict[str, list[str]]]:
+    """The example company, as the fake takes it."""
+    records = read_records(example_ldif.read_bytes(), "example.ldif")
+    return {
+        record.dn: {name: list(values) for name, values in record.attributes.items()} for record in records
+    }
+
+
+class Asking:
+    """One smtpd: a connection on which the same is asked again and again."""
+
+    def __init__(self, path: str, name: str) -> None:
+        self._path = path
+        text = (
+            f"protocol_state=RCPT\nsender=bob@my.domain\nrecipient=friend@{name}.example\nsasl_username=bob\n"
+        )
+        self._request = (
+            f"request=smtpd_access_policy\nprotocol_name=ESMTP\nsasl_method=PLAIN\n{text}\n".encode()
+        )
+        self.waits: list[float] = []
+        self.replies: set[bytes] = set()
+
+    async def ask(self, rounds: int) -> None:
+        """So many requests, with a pause between them."""
+        loop = asyncio.get_running_loop()
+        reader, writer = await asyncio.open_unix_connection(self._path)
+        for _ in range(rounds):
+            began = loop.time()
+            writer.write(self._request)
+            self.replies.add(await reader.readuntil(b"\n\n"))
+            self.waits.append(loop.time() - began)
+            await asyncio.sleep(0.25)
+        writer.close()
+
+
+def test_nobody_waits_for_a_password_that_is_refused(
+    example_ldif: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The password is changed and the connections are lost while fifty ask: they are answered as before."""
+
+    async def story() -> tuple[list[Asking], int]:
+        (tmp_path / "password").write_text("old")
+        async with FakeLdap(company(example_ldif), root_dse={}) as fake, Proxy(fake.path) as proxy:
+            bind: Sections = {"directory": {"bind": "simple", "bind_dn": "cn=svc", "profile": "generic"}}
+            secret: Sections = {"directory": {"bind_pw_file": str(tmp_path / "password")}}
+            fake.secret = b"old"
+            async with deciding(proxy.uri, merged(bind, secret)) as service:
+                server = PolicyServer(service, [Unix(f"{tmp_path}/policy")])
+                await server.start_listening()
+                clients = [Asking(f"{tmp_path}/policy", f"d{number}") for number in range(CLIENTS)]
+                await asyncio.gather(*(client.ask(1) for client in clients))
+                fake.secret = b"new"
+                proxy.drop()
+                await asyncio.gather(*(client.ask(ROUNDS) for client in clients), shake(service, ROUNDS))
+                await server.stop()
+            return clients, fake.refused
+
+    clients, refused = on_virtual_time(story())
+    assert 1 == refused
+    assert [{b"action=reject,\n\n"}] * CLIENTS == [client.replies for client in clients]
+    assert 0.25 >= max(max(client.waits) for client in clients)
+
+
+async def shake(service: Service, rounds: int) -> None:
+    """Somebody who is asked about and not known: each time the directory has to be asked, and cannot be."""
+    for number in range(rounds):
+        request = rcpt(
+            sender=f"n{number}@my.domain", recipient="x@elsewhere.example", sasl_username=f"n{number}"
+        )
+        assert "DEFER_IF_PERMIT" in str(await service.decide(request))
+        await asyncio.sleep(0.25)

@@ -450,7 +450,7 @@ ACTIONS = {
     "rcpt-extension": "reject,",
     "rcpt-quoted-at": "reject,",
     "rcpt-sasl": "reject,",
-    "rcpt-sasl-odd": "reject,",
+    "rcpt-sasl-odd": "REJECT",  # known_logins: nobody has it
     "rcpt-tls-sasl": "reject,",
 }
 

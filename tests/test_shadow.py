@@ -33,6 +33,7 @@ from tests.language import (
     answer,
     classes,
     dn,
+    entry,
     every,
     group,
     person,
@@ -451,7 +452,8 @@ LINTED = [
 @pytest.mark.parametrize(("listed", "bodies", "faults"), LINTED, ids=[case[0] for case in LINTED])
 def test_lint(listed: str, bodies: dict[str, str], faults: list[str]) -> None:
     """What is in shadow is read, and cannot be in the way of a reply."""
-    site = Site(policy(recipient=listed), classes(**bodies))
+    someone = entry("uid=a", uid="a", mail="a@b.example", smtpdSenderAccess="DUNNO")
+    site = Site(policy(recipient=listed), classes(**bodies), someone)
     found = asyncio.run(lint(site.policies, site.directory, SETTINGS, Where(BASE)))
     spot = f"{dn('cn=default,ou=policy')}: smtpdRecipientRestrictions"
     assert [text.format(spot) for text in faults] == [str(fault) for fault in found]

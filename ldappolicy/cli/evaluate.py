@@ -168,6 +168,8 @@ def _event(event: dict[str, Any]) -> str:
         return f"{event['restriction']}: {event.get('result', '?')}{reason}"
     source = "".join(f" in {dn}" for dn in event.get("dn", ()))
     if "lookup" in event:
+        if count := event.get("entries"):
+            source = f", {count} {'entry' if count == 1 else 'entries'}"
         age = f", {event['age']:g} s old" if "age" in event else ""
         return f"    lookup {event['lookup']}: {event['result']}{source}{age}{reason}"
     value = repr(event["value"]) if "value" in event else event["result"]

@@ -13,10 +13,11 @@ from ldappolicy.calls import Site
 from ldappolicy.cli import Context
 from ldappolicy.config import Config
 from ldappolicy.directory import Directory
-from ldappolicy.directory.plan import Where
-from ldappolicy.ldap_filter import parse
+from ldappolicy.directory.ldap import LdapDirectory
+from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.lint import lint
 from ldappolicy.policy import Fault, PolicySet
+from ldappolicy.slowness import slow_lookups
 
 PATIENCE = 300.0
 """Seconds for one search: a whole directory is asked for at once, and no mail waits for it."""
@@ -52,16 +53,22 @@ async def _faults(config: Config, main_cf: Path | None) -> tuple[Fault, ...]:
 async def _faults_in(config: Config, directory: Directory, main_cf: Path | None) -> tuple[Fault, ...]:
     service = assembly.build_service(config, directory)
     settings = service.settings
-    found = config.directory
-    where = Where(
-        settings.search_base, parse(found.filter) if found.filter else None, frozenset(found.domain)
-    )
+    where = assembly.where_of(config)
     _, policies = await service.read_policies()
-    faults = (*assembly.exposed_files(config), *await lint(policies, directory, settings, where))
+    faults = (*_not_in_file(directory), *assembly.exposed_files(config))
+    faults += await lint(policies, directory, settings, where)
+    if isinstance(directory, LdapDirectory):
+        faults += tuple(await slow_lookups(policies, directory, where, settings.mapping))
     if main_cf is not None:
         around = Around(policies, directory, service.resolver, settings.mapping, settings.search_base)
         faults += await lint_main_cf(main_cf, _site(config, policies), around)
     return faults
+
+
+def _not_in_file(directory: Directory) -> tuple[Fault, ...]:
+    """What the search that made an LDIF file did not find."""
+    references = directory.references if isinstance(directory, LdifDirectory) else ()
+    return tuple(Fault(False, one.place, "ref", one.text) for one in references)
 
 
 def _site(config: Config, policies: PolicySet) -> Site:

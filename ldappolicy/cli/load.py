@@ -45,8 +45,14 @@ def refuse_ldif(context: Context, config: Config, what: str) -> None:
 
 
 def sources(data: bytes, source: str) -> list[Sourced]:
-    """All records of a file; raises InputError."""
-    return [(f"{source}:{record.line}", record) for record in read_records(data, source)]
+    """All records of a file; raises InputError, warns of search references."""
+    records = read_records(data, source, lambda reference: warn(str(reference)))
+    return [(f"{source}:{record.line}", record) for record in records]
+
+
+def warn(text: str) -> None:
+    """Says on standard error what does not end the command."""
+    click.echo(f"ldappolicy: warning: {escaped(text)}", err=True)
 
 
 def bring_in(records: Iterable[Sourced], writer: Writer, *, replace: bool, dry_run: bool) -> None:

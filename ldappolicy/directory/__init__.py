@@ -17,6 +17,10 @@ MATCHED_VALUES = "1.2.826.0.1.3344810.2.3"
 """The control of RFC 3876."""
 
 
+EFFECTIVE_RIGHTS = "1.3.6.1.4.1.42.2.27.9.5.2"
+"""The control by which 389 Directory Server tells them (draft-ietf-ldapext-acl-model-08)."""
+
+
 class Scope(IntEnum):
     """RFC 4511 section 4.5.1.2, with its numbers."""
 
@@ -35,6 +39,10 @@ class Search:
     attributes: tuple[str, ...]
     values: tuple[Filter, ...] = ()
     """Of each entry only the values that match one of these, where the directory can (RFC 3876)."""
+    limit: int = 0
+    """At most so many entries, whichever they are; 0: all."""
+    rights_of: str = ""
+    """The DN whose rights on each entry are told in attributeLevelRights, where the directory does that."""
 
 
 Terms = Sequence[tuple[str, tuple[str, ...]]]
@@ -56,6 +64,11 @@ class Features:
     def has_matched_values(self) -> bool:
         """RFC 3876: `Search.values` is obeyed."""
         return MATCHED_VALUES in self.controls
+
+    @property
+    def tells_rights(self) -> bool:
+        """Whether `Search.rights_of` is obeyed."""
+        return EFFECTIVE_RIGHTS in self.controls
 
     @property
     def is_active_directory(self) -> bool:

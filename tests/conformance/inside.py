@@ -34,7 +34,7 @@ class Inside(Site):
             self.policies, mapping, Choices(policy, permit_ok=False, on_unavailable="defer")
         )
         self.planner = Planner(Where(base), mapping)
-        self.missed = nothing
+        self.missed = self.stale = nothing
         self.one_by_one = self.has_chain = self.tells_apart = False
         self.rounds = []
         self._known: dict[Lookup, Outcome] = {}

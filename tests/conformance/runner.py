@@ -31,7 +31,7 @@ from ldappolicy.oracle.smtp import Session as Smtp
 from ldappolicy.vocabulary import LEFT_TO_POSTFIX, MAY_DEFER, Residue
 from tests.conformance import BASE, POLICY_BASE
 from tests.conformance.pairs import DNS, LISTS, SERVFAIL, SITE_MAIN, Native, Pair, entries
-from tests.labs.ldappolicy import Ldappolicy
+from tests.labs.ldappolicy import Ldappolicy, merged
 
 DEADLINE = 180.0
 POLICY = "pair"
@@ -301,11 +301,11 @@ def serving(*command: str) -> Iterator[tuple[Ldappolicy, _Tail]]:
 
 
 def write_tree(service: Ldappolicy, records: Iterable[str]) -> None:
-    """The tree that it reads when it is told to."""
-    tree = service.folder / "tree.ldif"
-    new = tree.with_suffix(".new")
-    new.write_text("\n".join(records), "utf-8")
-    new.replace(tree)
+    """The tree that it reads when it is told to: another file than the last, of which no form is kept."""
+    is_other = service.sections["directory"]["uri"] == ["ldif:other.ldif"]
+    tree = service.folder / ("tree.ldif" if is_other else "other.ldif")
+    tree.write_text("\n".join(records), "utf-8")
+    service.configure(merged(service.sections, {"directory": {"uri": [f"ldif:{tree.name}"]}}))
 
 
 def dialogue(smtp: Smtp, pair: Pair) -> Iterator[tuple[str, str]]:

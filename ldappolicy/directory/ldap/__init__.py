@@ -7,6 +7,7 @@
 `codec`        what comes, out of bytes
 `gssapi`       the Kerberos part of a bind
 `refusals`     which servers refused which password, so that it is not tried again
+`slow`         searches that take long, counted and told
 `connection`   one connection: numbers, deadlines, TLS, bind
 `health`       what is remembered of a server that failed
 `family`       which profile suits a server

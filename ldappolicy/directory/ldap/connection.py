@@ -35,6 +35,7 @@ from ldappolicy.directory import Features, Scope, Search
 from ldappolicy.directory.ldap import codec, family, gssapi, requests
 from ldappolicy.directory.ldap.refusals import INVALID_CREDENTIALS, Refusals, RefusedSecret, in_words
 from ldappolicy.directory.ldap.settings import Endpoint, LdapSettings, credentials
+from ldappolicy.directory.ldap.slow import SLOW_S
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.ldap_filter import Present
@@ -161,6 +162,7 @@ class Connection(asyncio.Protocol):
         self.ended = ""
         self.features = Features()
         self.on_fault: Callable[[str], None] | None = None
+        self.on_slow: Callable[[Search, float], None] | None = None
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._number = 0
@@ -192,10 +194,11 @@ class Connection(asyncio.Protocol):
         # Whole seconds that servers count from the last full one: ours is the deadline that is exact.
         limit = math.ceil(seconds) + 1
         request = partial(requests.search_request, search=search, time_limit=limit, controls=asked)
-        sent, outcome, began = False, UNAVAILABLE, time.monotonic()
+        clock = asyncio.get_running_loop().time
+        sent, outcome, began, turn = False, UNAVAILABLE, time.monotonic(), clock()
         try:
             async with asyncio.timeout(seconds), self._turns:
-                sent = True
+                sent, turn = True, clock()
                 answer = await self._ask(request)
             outcome = answer[0].name
             return answer
@@ -206,6 +209,8 @@ class Connection(asyncio.Protocol):
         finally:
             self.counters.searches[outcome].add()
             self.counters.search_durations.observe(time.monotonic() - began)
+            if sent and not at_least and (took := clock() - turn) >= SLOW_S and self.on_slow is not None:
+                self.on_slow(search, took)
 
     async def scan(self, search: Search) -> AsyncGenerator[list[Entry], None]:
         """All the entries in pages, every value of each; each page has the timeout, or PAGE_SECONDS."""
@@ -348,6 +353,8 @@ class Connection(asyncio.Protocol):
         controls = []
         if search.values and self.features.has_matched_values:
             controls.append(requests.matched_values(search.values))
+        if search.rights_of:
+            controls.append(requests.effective_rights(search.rights_of))
         if self.features.is_active_directory:
             controls.append(requests.Control(requests.DOMAIN_SCOPE))
         return controls
@@ -426,7 +433,8 @@ class Connection(asyncio.Protocol):
             first = int(described[0]["last"]) + 1
 
     def _check(self, search: Search, result: codec.Result) -> None:
-        if result.code != codec.SUCCESS:
+        is_enough = search.limit > 0 and result.code == codec.SIZE_LIMIT_EXCEEDED
+        if result.code != codec.SUCCESS and not is_enough:
             raise Unavailable(f"{self.uri}: search at {search.base!r}: {result}")
 
     def _entry(self, body: codec.EntryBody) -> Entry:

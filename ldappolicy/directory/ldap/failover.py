@@ -40,6 +40,7 @@ from ldappolicy.directory.ldap.lines import Lines, shared
 from ldappolicy.directory.ldap.proving import MOST_WITNESSES, Unsuited, prove
 from ldappolicy.directory.ldap.refusals import Refusals, Withheld
 from ldappolicy.directory.ldap.settings import LdapSettings, endpoints, tls_context
+from ldappolicy.directory.ldap.slow import SlowSearches
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
 from ldappolicy.ldap_filter import Present
@@ -61,7 +62,10 @@ log = logging.getLogger(__name__)
 
 
 class LdapDirectory:
-    """A `Directory` that asks LDAP servers; raises ConfigError for settings that cannot work."""
+    """A `Directory` that asks LDAP servers; raises ConfigError for settings that cannot work.
+
+    Who gives `counters` has slow searches counted and told as well.
+    """
 
     def __init__(
         self,
@@ -75,6 +79,7 @@ class LdapDirectory:
         self.searches = 0
         self._refusals = refusals or Refusals(clock=clock)
         self.counters = counters or Counters()
+        self._on_slow = SlowSearches(counters.slow_searches).note if counters is not None else None
         self._answered_at: float | None = None
         self.features = Features()
         self._settings = settings
@@ -272,6 +277,7 @@ class LdapDirectory:
         if self._proofs or self._settings.bind != "none":
             self._answered(server)
         connection.on_fault = server.failed
+        connection.on_slow = self._on_slow
         return connection
 
     async def _prove(self, server: Server, connection: Connection) -> None:

@@ -14,7 +14,9 @@ not delegated.
 The KDC is asked on a thread of its own, which nobody waits for longer than for the connection, nor the end
 of the program; a KDC that does not answer can hold up only a few.
 
-BUGS: a ticket in the cache is used until it expires, also when the server's key has changed.
+BUGS: a ticket in the cache is used until it expires, also when the server's key has changed. Where neither
+keytab nor cache is a file that the environment names, other keys than the refused ones are not noticed: they
+are tried when `refusals.REST` has passed.
 """
 
 import asyncio

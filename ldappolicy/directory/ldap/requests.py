@@ -8,7 +8,7 @@ Strings are UTF-8 with surrogateescape, so that every octet string arrives as it
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ldappolicy.directory import MATCHED_VALUES, Search
+from ldappolicy.directory import EFFECTIVE_RIGHTS, MATCHED_VALUES, Search
 from ldappolicy.directory.ldap.ber import BOOLEAN, ENUMERATED, OCTETS, SEQUENCE, boolean, element, integer
 from ldappolicy.ldap_filter import (
     And,
@@ -50,13 +50,13 @@ class Control:
 
 
 def search_request(number: int, search: Search, time_limit: int, controls: Sequence[Control] = ()) -> bytes:
-    """SearchRequest, RFC 4511 section 4.5.1: aliases are never followed, no size limit is asked for."""
+    """SearchRequest, RFC 4511 section 4.5.1: aliases are never followed."""
     operation = element(
         _SEARCH,
         _string(search.base),
         integer(int(search.scope), ENUMERATED),
         integer(_NEVER_DEREF_ALIASES, ENUMERATED),
-        integer(0),
+        integer(search.limit),
         integer(time_limit),
         boolean(False),
         filter_octets(search.filter),
@@ -71,6 +71,11 @@ def matched_values(values: Sequence[Filter]) -> Control:
     The items of a ValuesReturnFilter are filters without And, Or and Not.
     """
     return Control(MATCHED_VALUES, value=element(SEQUENCE, *map(filter_octets, values)))
+
+
+def effective_rights(dn: str) -> Control:
+    """What an entity may do with each attribute; critical, or its silence would be taken for a yes."""
+    return Control(EFFECTIVE_RIGHTS, True, f"dn: {dn}".encode("utf-8", "surrogateescape"))
 
 
 def paged_results(size: int, cookie: bytes) -> Control:

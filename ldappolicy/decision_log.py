@@ -21,13 +21,13 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 from json.encoder import encode_basestring_ascii
 from operator import attrgetter
 
 from ldappolicy.evaluate import Decision
-from ldappolicy.log import Lines
+from ldappolicy.log import LEFT, LONGEST_VALUE, Lines, shortened
 from ldappolicy.protocol import SHOWN, TEXT_BYTES, cut
 from ldappolicy.request import Request
 
@@ -45,8 +45,8 @@ ALIKE_BYTES = 3000
 SHOWN_LETTERS = 300
 """What a line may take, in two parts: one under PIPE_BUF (4096 bytes) stays whole in a pipe of several."""
 
-SHORT = 24
-"""Letters of a value that are left in a longer line; each may be written in ten."""
+LONGEST_ACTION = 600
+"""Letters of an action: of a text no more are sent (`protocol.TEXT_BYTES`)."""
 
 _DIGITS = "0123456789abcdefghijklmnopqrstuv"
 
@@ -83,6 +83,10 @@ class DecisionLog:
     def alike(self, request: Request, decision: Decision) -> str:
         """The part of the line that is the same of all requests that are decided alike, for `write`."""
         line = self._alike(request, decision, self._is_shadow)
+        if len(line) > LONGEST_VALUE and max(map(len, (*request, _action(decision)))) > LONGEST_VALUE:
+            request = Request._make(map(shortened, request))
+            decision = replace(decision, action=shortened(_action(decision), LONGEST_ACTION))
+            line = self._alike(request, decision, self._is_shadow)
         if len(line) <= ALIKE_BYTES and (line.isascii() or len(_octets(line)) <= ALIKE_BYTES):
             return line
         return self._alike(_short_request(request), _short_decision(decision), self._is_shadow)
@@ -159,8 +163,8 @@ def _json_alike(request: Request, decision: Decision, is_shadow: bool) -> str:
     return ", ".join(f'"{name}": {value}' for name, value in fields.items())
 
 
-def _short(value: str) -> str:
-    return value if len(value) <= SHORT else f"{value[:SHORT]}..."
+_short = partial(shortened, most=LEFT)
+"""What is left of a value in a line that is too long."""
 
 
 def _short_request(request: Request) -> Request:

@@ -55,6 +55,22 @@ def escaped(text: str) -> str:
     )
 
 
+LONGEST_VALUE = 320
+"""Letters of a value that a client chose; an address has 254 (RFC 5321 section 4.5.3.1.3, erratum 1690)."""
+
+LONGEST_TEXT = 2000
+"""Letters of an event, whatever went into it."""
+
+
+def shortened(value: str, most: int = LONGEST_VALUE) -> str:
+    """The value, or the beginning of one that is longer than anybody needs."""
+    return value if len(value) <= most else f"{value[:LEFT]}..."
+
+
+LEFT = 24
+"""Letters that are left of a longer value: each may be written in ten."""
+
+
 class Lines:
     """Lines on their way to a descriptor. `whole`: pieces that are written in one go.
 
@@ -175,11 +191,15 @@ class Lines:
         return json.dumps(event) if self.form == "json" else f"warning: {text}"
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
+
+
 class _Text(logging.Formatter):
     """`LEVEL: text`; the time is the journal's. The lines of a traceback are indented, whatever they hold."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{record.levelname.lower()}: {escaped(record.getMessage())}"
+        line = f"{record.levelname.lower()}: {escaped(_cut(record.getMessage()))}"
         if not record.exc_info:
             return line
         return "\n    ".join([line, *map(escaped, self.formatException(record.exc_info).splitlines())])
@@ -193,7 +213,7 @@ class _Json(logging.Formatter):
             "time": round(record.created, 3),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "text": record.getMessage(),
+            "text": _cut(record.getMessage()),
         }
         if record.exc_info:
             event["traceback"] = self.formatException(record.exc_info)
@@ -257,11 +277,12 @@ class Limited:
     def log(self, level: int, text: str, key: str = "") -> None:
         """Logs the text, unless there were too many with its key (by default, the text itself)."""
         now = self._clock()
-        kind = self._kinds.get(key or text)
+        key = (key or text)[:LONGEST_TEXT]
+        kind = self._kinds.get(key)
         if kind is None:
             if len(self._kinds) >= MOST_KINDS:
                 self._kinds.clear()
-            kind = self._kinds[key or text] = _Kind(now)
+            kind = self._kinds[key] = _Kind(now)
         left_out = 0
         if now - kind.since >= self._seconds:
             left_out = max(0, kind.seen - self._most)

@@ -20,8 +20,16 @@ LONGEST = 2048
 MOST_ROUNDS = 100
 """Each takes a routing away. Postfix goes on for longer, but no line of a client is worth the time."""
 
+MOST_TOKENS = 20_000
+"""Tokens that all rounds together look at, and letters that are read again: some ms, where 2 KB took 40."""
+
+TOO_MANY = f"an address holds more than {MOST_ROUNDS} routings, or long ones"
+TOO_LONG = f"an address that has to be taken apart is too long, expected at most {LONGEST} characters"
+
 _OPERATORS = frozenset('|%!()<>@,;:".[]')
 _SPACE = frozenset(" \t\r\n")
+_ENDS_ATOM = {*_OPERATORS, *_SPACE, ""}
+_PLAIN_ATOM = re.compile(r"[^\x00-\x20\x7f|%!()<>@,;:\"\\.\[\]]+")
 _NEEDS_QUOTES = re.compile(r'[\x00-\x20\x7f|%!()<>@,;:\\".\[\]]')
 
 means_itself = re.compile(
@@ -30,7 +38,7 @@ means_itself = re.compile(
 """Whether there is no routing in an address, and its domain is of atoms without a trailing dot."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Word:
     """An atom, a quoted string or a domain literal, without its quotes or brackets.
 
@@ -59,7 +67,7 @@ def rewrite(address: str, myorigin: str, is_local: Callable[[str], bool]) -> str
     if means_itself(address):
         return address
     if len(address) > LONGEST:
-        raise InputError(f"{address[:100]!r}... has {len(address)} characters, expected at most {LONGEST}")
+        raise InputError(TOO_LONG)
     myorigin = myorigin.casefold()
     return _resolve(_internal(_rewrite_tree(_scan(_external(address)), myorigin)), myorigin, is_local)
 
@@ -103,7 +111,11 @@ def _resolve(address: str, myorigin: str, is_local: Callable[[str], bool]) -> st
     """resolve_addr: takes local domains off until a domain is left that is not, or no routing."""
     tokens = _scan(_external(address))
     saved: Tokens = []
+    left = MOST_TOKENS
     for _ in range(MOST_ROUNDS):
+        left -= len(tokens)
+        if left < 0:
+            break
         _strip_dot(tokens)
         at = _last(tokens, "@")
         if at is not None:
@@ -116,10 +128,11 @@ def _resolve(address: str, myorigin: str, is_local: Callable[[str], bool]) -> st
             continue
         cracked = _crack(tokens)
         if cracked is not None:
+            left -= sum(len(token if isinstance(token, str) else token.text) for token in cracked)
             tokens = _rewrite_tree(cracked, myorigin)
             continue
         return _completed(tokens, saved, myorigin)
-    raise InputError(f"{address[:100]!r} holds more than {MOST_ROUNDS} routings")
+    raise InputError(TOO_MANY)
 
 
 def _completed(tokens: Tokens, saved: Tokens, myorigin: str) -> str:
@@ -183,7 +196,11 @@ def _scan(text: str) -> Tokens:
     at = 0
     while at < len(text):
         char = text[at]
-        if char in _SPACE:
+        plain = None if char in _OPERATORS else _PLAIN_ATOM.match(text, at)
+        if plain is not None and text[plain.end() : plain.end() + 1] in _ENDS_ATOM:
+            tokens.append(_Word(plain[0]))
+            at = plain.end()
+        elif char in _SPACE:
             at += 1
         elif char == "(":
             at = _skip_comment(text, at + 1)

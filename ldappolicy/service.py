@@ -24,7 +24,7 @@ from ldappolicy.evaluate import Choices, Decision, Evaluator, Lacking
 from ldappolicy.evaluation import SHOWN
 from ldappolicy.facts import Facts, Lookup, Missed, Outcome
 from ldappolicy.ldap_filter import And, Equality, Or, Present
-from ldappolicy.log import Limited
+from ldappolicy.log import Limited, shortened
 from ldappolicy.mapping import Mapping as AttributeMapping
 from ldappolicy.policy import (
     LISTS,
@@ -93,6 +93,7 @@ class Service:
         self._decisions = decisions
         self._warnings = Limited(logger, most=3)
         self._are_rights_told = False
+        self._errors = Limited(logger)
 
     # ------------------------------------------------------------ deciding
 
@@ -299,9 +300,8 @@ class Service:
             login = repr(request.sasl_username[:SHOWN])
             self._warnings.log(logging.WARNING, f"login {login} belongs to nobody", key="unknown login")
         if decision.error:
-            logger.error(
-                "server configuration error: %s (%s)", decision.error, _description(request, decision)
-            )
+            text = f"server configuration error: {decision.error} ({_description(request, decision)})"
+            self._errors.log(logging.ERROR, text, key=decision.error)
         for note in decision.notes:
             logger.warning("%s (%s)", note, _description(request, decision))
 
@@ -493,13 +493,13 @@ def _evaluate(
 def _description(request: Request, decision: Decision) -> str:
     """A request and its decision in one line; the log escapes what came from outside."""
     fields = {
-        "queue_id": request.queue_id or request.instance,
-        "state": request.protocol_state,
+        "queue_id": shortened(request.queue_id or request.instance),
+        "state": shortened(request.protocol_state),
         "policy": decision.policy,
-        "client": f"{request.client_name}[{request.client_address}]",
-        "sender": f"<{request.sender}>",
-        "recipient": f"<{request.recipient}>",
-        "login": request.sasl_username,
-        "action": repr(decision.action or "disconnect"),
+        "client": f"{shortened(request.client_name)}[{shortened(request.client_address)}]",
+        "sender": f"<{shortened(request.sender)}>",
+        "recipient": f"<{shortened(request.recipient)}>",
+        "login": shortened(request.sasl_username),
+        "action": repr(shortened(decision.action or "disconnect")),
     }
     return " ".join(f"{name}={value}" for name, value in fields.items() if value)

@@ -1,19 +1,22 @@
 """What one value may cost: however long or cunning it is, work and memory are bounded, and counted here."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ldappolicy import member_urls
+from ldappolicy import log, member_urls, rewriting
 from ldappolicy.entry import Entry
+from ldappolicy.errors import InputError
 from ldappolicy.evaluate import Decision
 from ldappolicy.evaluation import MAX_LEFT, MAX_STEPS, MAX_TOLD, OUT_OF_STEPS
 from ldappolicy.ldap_filter import LdapUrl, parse_url
+from ldappolicy.log import shortened
 from ldappolicy.member_urls import MAX_URLS
-from tests.labs.deciding import deciding
+from tests.labs.deciding import Kept, deciding, rcpt
 from tests.labs.ldappolicy import Sections, merged
 from tests.language import (
     AMY,
@@ -417,3 +420,72 @@ def test_member_urls_of_all_groups_are_bounded() -> None:
         )
         site = Site(about("small", "g0"), many, small)
         assert "REJECT member" == site.action(sender="amy@my.domain")
+
+
+# --- slow addresses, and what is logged of them ---------------------------------------------------
+
+ROUTED = {
+    "percent": "%".join(["a"] * 1000) + "@my.domain",
+    "percent of ours": "%my.domain" * 200 + "@my.domain",
+    "bang": "!".join(["a"] * 1000) + "@my.domain",
+    "bang and percent": "a!b%" * 500 + "@my.domain",
+    "at": "@a" * 1000,
+    "quoted": '"a%b' * 500 + "@my.domain",
+    "escaped": "%a\\,a\\,a\\,a\\" * 150 + "@my.domain",
+}
+"""Two kilobytes each: the longest that a client of Postfix can say."""
+
+
+@pytest.mark.parametrize("address", ROUTED.values(), ids=ROUTED)
+def test_routing_is_taken_apart_with_so_much_work(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ever the same local domains, again and again: tokens and letters that are looked at are counted."""
+    work = 0
+    strip, scan = rewriting._strip_dot, rewriting._scan  # noqa: SLF001
+
+    def counted_strip(tokens: rewriting.Tokens) -> None:
+        nonlocal work
+        work += len(tokens)
+        strip(tokens)
+
+    def counted_scan(text: str) -> rewriting.Tokens:
+        nonlocal work
+        work += len(text)
+        return scan(text)
+
+    monkeypatch.setattr(rewriting, "_strip_dot", counted_strip)
+    monkeypatch.setattr(rewriting, "_scan", counted_scan)
+    with pytest.raises(InputError):
+        rewriting.rewrite(address[-rewriting.LONGEST :], "my.domain", lambda domain: True)
+    assert work < 3 * rewriting.MOST_TOKENS
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("address", [*ROUTED.values(), "x" * 2000 + "@my.domain"], ids=[*ROUTED, "plain"])
+def test_a_long_address_is_a_short_line(address: str, form: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Its decision takes a line of ordinary length, and what is said of the error comes ten times only."""
+    example = Path(__file__).parents[1] / "schema" / "example.ldif"
+
+    async def story() -> list[str]:
+        kept = Kept()
+        sections: Sections = {"log": {"decisions": "all", "format": form}}
+        said = {"sender": address, "recipient": address, "sasl_username": address}
+        async with deciding(f"ldif:{example}", sections, log=kept) as service:
+            for number in range(30):
+                await service.decide(rcpt(**said, instance=f"i{number}"))
+        return kept.texts
+
+    lines = asyncio.run(story())
+    assert 30 == len(lines)
+    assert max(map(len, lines)) < 1000
+    assert len(caplog.messages) <= 20
+    assert max(map(len, caplog.messages), default=0) < 1000
+
+
+def test_no_event_is_longer_than_a_line_should_be() -> None:
+    """Whatever goes into a text, its line is cut; an address that anybody has is not."""
+    address = "x" * 242 + "@my.domain"
+    assert address == shortened(address)
+    assert "x" * 24 + "..." == shortened("x" * 321)
+    record = logging.LogRecord("ldappolicy", logging.ERROR, "", 0, "%s", ("x" * 120_000,), None)
+    for formatter in (log._Text(), log._Json()):  # noqa: SLF001
+        assert len(formatter.format(record)) < 2200

@@ -362,17 +362,24 @@ class LdapDirectory:
         return self._use(server, connection)
 
     async def _is_abreast(self, server: Server, connection: Connection) -> bool:
-        used = next(iter(self._lines.connections), None) if self._lines is not None else None
-        if used is None or not self._proofs:
+        """Whether it has what was seen at the one that is used; one that fails is nobody's measure."""
+        lines = self._lines
+        if lines is None or not (lines.connections and self._proofs):
             return True
         try:
-            shown = self._sentinels.searches()
-            if await is_abreast(connection, used, self._proofs[0].base, shown):
+            used = await self._connect(lines.server)  # of its own: lookups do not suffer by what this asks
+        except Unavailable:
+            return True
+        try:
+            base, sentinels = self._proofs[0].base, self._sentinels.searches()
+            if await is_abreast(connection, used, base, sentinels):
                 return True
         except Unavailable as error:
             if connection.ended:
                 self._disbelieve(server, error)
             return False
+        finally:
+            await used.close()
         said = f"directory server is behind {used.uri}, which is used until it has the same: {connection.uri}"
         self._warnings.log(logging.WARNING, said)
         return False

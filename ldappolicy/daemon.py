@@ -27,7 +27,7 @@ from ldappolicy.doors import Door, allow_files
 from ldappolicy.entry import Entry
 from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.freshness import Freshness
-from ldappolicy.log import Limited, Lines, set_up
+from ldappolicy.log import Limited, Lines, is_journal, set_up
 from ldappolicy.mapping import GENERIC, PROFILES
 from ldappolicy.metrics import Snapshot, take
 from ldappolicy.pages import web_of
@@ -600,7 +600,9 @@ def _is_same_directory(config: Config, old: Config) -> bool:
 def set_up_log(config: Config, *, is_alone: bool) -> Lines:
     """The log, to standard error; lines of processes that share one must not mix."""
     lines = None if is_alone else Lines(2, whole=select.PIPE_BUF)
-    return set_up(config.log.format, config.log.level, lines)
+    log = set_up(config.log.format, config.log.level, lines)
+    log.is_timed = not is_journal(2)
+    return log
 
 
 async def cancelled(*tasks: asyncio.Task[Any]) -> None:

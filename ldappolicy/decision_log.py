@@ -2,15 +2,18 @@
 
 As text, fields in a fixed order:
 
-    decision: id=... queue_id=... client=NAME[ADDRESS] state=RCPT policy=... sender=<...> recipient=<...>
-    login=... action='...' restriction='...' dn='...' [shadow=yes] [shadowed='...'] age=1.2 us=35
+    decision: id=... queue_id=... client=NAME[ADDRESS] state=RCPT policy=... revision=... sender=<...>
+    recipient=<...> login=... action='...' restriction='...' dn='...' [shadow=yes]
+    [shadowed='...' shadowed_by='...'] age=1.2 us=35
 
 in one line. Without a queue id there is `instance` in its place; `age` is `-` where no data age is known. A
-value is either bare, and ends at the next space, or a Python string literal: `action`, `restriction`, `dn`
-and `shadowed` always are, the others when they hold a space, a quote or anything that is not printable. So a
-line can be read back (`ast.literal_eval`), and no value can pretend to be another field or another line.
+value is either bare, and ends at the next space, or a Python string literal: `action`, `restriction`, `dn`,
+`shadowed` and `shadowed_by` always are, the others when they hold a space, a quote or anything that is not
+printable. So a line can be read back (`ast.literal_eval`), and no value can pretend to be another field or
+another line.
 
-As JSON, one object with the same names, and sender and recipient without brackets; `shadowed` is an array.
+As JSON, one object with the same names, and sender and recipient without brackets; `shadowed` and
+`shadowed_by` are arrays.
 
 What is said of all requests alike is made once (`alike`); what differs is put in for each. None of this goes
 through `logging`, which costs more than a decision does.
@@ -115,9 +118,12 @@ def _text_alike(request: Request, decision: Decision, is_shadow: bool) -> str:
         state, policy, login = _bare(state), _bare(policy), _bare(login)
         sender, recipient = _bare(sender), _bare(recipient)
     why = _text_why(_action(decision), decision.restriction, decision.dn)
-    line = f"state={state} policy={policy} sender={sender} recipient={recipient} login={login} {why}"
+    place = f"state={state} policy={policy} revision={decision.revision}"
+    line = f"{place} sender={sender} recipient={recipient} login={login} {why}"
     line += " shadow=yes" if is_shadow else ""
-    return f"{line} shadowed={'; '.join(decision.shadowed)!r}" if decision.shadowed else line
+    if not decision.shadowed:
+        return line
+    return f"{line} shadowed={'; '.join(decision.shadowed)!r} shadowed_by={'; '.join(decision.shadowed_by)!r}"
 
 
 @lru_cache(maxsize=1024)
@@ -151,6 +157,7 @@ def _json_alike(request: Request, decision: Decision, is_shadow: bool) -> str:
     fields = {
         "state": _quoted(request.protocol_state),
         "policy": _quoted(decision.policy),
+        "revision": _quoted(decision.revision),
         "sender": _quoted(request.sender),
         "recipient": _quoted(request.recipient),
         "login": _quoted(request.sasl_username),
@@ -159,7 +166,8 @@ def _json_alike(request: Request, decision: Decision, is_shadow: bool) -> str:
         "dn": _quoted(decision.dn),
     }
     fields |= {"shadow": "true"} if is_shadow else {}
-    fields |= {"shadowed": f"[{', '.join(map(_quoted, decision.shadowed))}]"} if decision.shadowed else {}
+    for name in ("shadowed", "shadowed_by") if decision.shadowed else ():
+        fields[name] = f"[{', '.join(map(_quoted, getattr(decision, name)))}]"
     return ", ".join(f'"{name}": {value}' for name, value in fields.items())
 
 
@@ -179,7 +187,8 @@ def _short_decision(decision: Decision) -> Decision:
         policy=_short(decision.policy),
         restriction=_short(decision.restriction),
         dn=_short(decision.dn),
-        shadowed=tuple(map(_short, decision.shadowed[:2])),
+        shadowed=tuple(map(_short, decision.shadowed[:1])),
+        shadowed_by=tuple(map(_short, decision.shadowed_by[:1])),
     )
 
 

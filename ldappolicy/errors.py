@@ -4,6 +4,7 @@
 ConfigError       the configuration is wrong: exit 78, or the old one stays
 InputError        data that was handed in is wrong: exit 65
 Unavailable       the directory did not answer (never: it has no such entry)
+LimitExceeded     of these: it answered with a part, for a limit of its own
 ProtocolError     not a policy request: the connection is closed, no reply
 OracleError       a private Postfix does not run or does not answer: exit 69
 ================  ==========================================================
@@ -31,6 +32,10 @@ class InputError(LdapPolicyError):
 
 class Unavailable(LdapPolicyError):
     """The directory could not answer. Never to be taken for "absent"."""
+
+
+class LimitExceeded(Unavailable):
+    """The directory is there, but gives no more: a size, time or administrative limit of the server's."""
 
 
 class ProtocolError(LdapPolicyError):

@@ -50,7 +50,8 @@ class Decision:
     configuration error; `unavailable` that on_unavailable was used. `notes` are lines for the log about
     this request, `outages` the lookups that were unavailable. `restriction` is what decided, by the names
     that led there (nothing where the lists ran out), `dn` the entry whose value did, if one did. `shadowed`
-    are the actions that restrictions in shadow would have come to, a permit as OK. `is_passing`: it rests on
+    are the actions that restrictions in shadow would have come to, a permit as OK, and `shadowed_by` the
+    restriction and the entry of each. `revision` is that of the policies. `is_passing`: it rests on
     an answer that turns sooner than others like it are asked for again. `unknown_login`: it was asked whose
     the login is, and it belongs to nobody.
     """
@@ -66,6 +67,8 @@ class Decision:
     shadowed: tuple[str, ...] = ()
     is_passing: bool = False
     unknown_login: bool = False
+    shadowed_by: tuple[str, ...] = ()
+    revision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +208,8 @@ class Evaluator:
             evaluation.shadowed,
             evaluation.is_passing,
             evaluation.is_unknown_login,
+            evaluation.shadowed_by,
+            plan.program.revision,
         )
         if is_plain and len(plan.answers) < _MAX_ANSWERS:
             plan.answers[key] = decision

@@ -188,6 +188,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     outages: tuple[str, ...] = ()
     shadowed: tuple[str, ...] = ()
+    shadowed_by: tuple[str, ...] = ()
     """What there is to tell beside the decision (see `Decision`)."""
     is_unknown_login = False
     """Whether it was asked whose the login is, and it belongs to nobody."""
@@ -539,6 +540,8 @@ class Evaluation:
             status = self._failed(problem)
         self._end(status)
         outcome, effects = self.outcome, self.effects
+        if status:
+            outcome.by = (self.by or (*self.path, label), self.by_dn or self.dn)
         for name, value in saved:
             setattr(self, name, value)
         self._tell_shadow(outcome, effects)
@@ -554,12 +557,15 @@ class Evaluation:
         if action is None or action == "DUNNO":
             return
         self.told += 1
+        by = _said(reply.by or outcome.by)
         if len(self.shadowed) < MAX_TOLD:
             self.shadowed = (*self.shadowed, action)
+            self.shadowed_by = (*self.shadowed_by, by)
         self.reason = f"in shadow: {action}"
         if action != "OK":
             problem = outcome.problem or reply.error
-            self.note(f"shadow: would have been answered: {action}" + f" ({problem})" * bool(problem))
+            why = problem or by
+            self.note(f"shadow: would have been answered: {action}" + f" ({why})" * bool(why))
 
     def unknown_login(self) -> None:
         """The login belongs to nobody."""
@@ -694,6 +700,12 @@ def _result(status: int, outcome: ListOutcome, left: int) -> str:
 
 _OF_ALL = frozenset(("carrying", "dynamic"))
 """Lookups that find the same groups for every request: a trace counts them."""
+
+
+def _said(by: Decider) -> str:
+    """The names that led to a restriction, and the entry; empty where the list ran out."""
+    path, dn = by
+    return f"{': '.join(path)}, {dn}" if path and dn else ": ".join(path)
 
 
 def _lookup_text(lookup: Lookup) -> str:

@@ -7,6 +7,8 @@ All lines go through `Lines`: one thread writes them, so that the event loop wai
 What does not fit while nobody reads, or cannot be written (the disk is full, the pipe is closed), is dropped,
 and the next line that can be written says how much.
 
+Lines of text begin with the time (RFC 3339, UTC) where `is_timed`: not where the journal adds its own.
+
 BUGS: what is cut in the middle by a full disk is ended by a line end once there is room again, and stays cut.
 """
 
@@ -19,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 MOST_WAITING = 4 * 1024 * 1024
 """Characters that wait to be written; at 20,000 lines a second most of a second."""
@@ -76,12 +79,13 @@ class Lines:
 
     Where several processes share a pipe, `whole` is PIPE_BUF (POSIX, write(): so much is never mixed with
     what others write); a longer line goes by itself. `dropped` counts lines that were lost, `form` is that
-    of the line that tells of them.
+    of the line that tells of them. `is_timed`: lines of text begin with the time.
     """
 
     def __init__(self, descriptor: int, *, most: int = MOST_WAITING, whole: int = PIECE) -> None:
         self.dropped = 0
         self.form = "text"
+        self.is_timed = False
         self._descriptor = descriptor
         self._most = most
         self._whole = whole
@@ -99,6 +103,8 @@ class Lines:
 
     def put(self, line: str) -> None:
         """Hands over a line, without its end; never waits."""
+        if self.is_timed and self.form == "text":
+            line = f"{_stamp(time.time())} {line}"
         with self._lock:
             if self._size + len(line) > self._most:
                 self.dropped += 1
@@ -188,7 +194,28 @@ class Lines:
     def _notice(self, count: int) -> str:
         text = f"{count} lines of the log were dropped: {self._reason}"
         event = {"time": round(time.time(), 3), "level": "warning", "logger": "ldappolicy.log", "text": text}
-        return json.dumps(event) if self.form == "json" else f"warning: {text}"
+        if self.form == "json":
+            return json.dumps(event)
+        return f"{_stamp(time.time())} warning: {text}" if self.is_timed else f"warning: {text}"
+
+
+def is_journal(descriptor: int) -> bool:
+    """Whether the journal reads what is written there (systemd.exec(5), JOURNAL_STREAM)."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _stamp(seconds: float) -> str:
+    whole, part = divmod(int(seconds * 1000), 1000)
+    return f"{_second(whole)}.{part:03}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _cut(text: str) -> str:
@@ -196,7 +223,7 @@ def _cut(text: str) -> str:
 
 
 class _Text(logging.Formatter):
-    """`LEVEL: text`; the time is the journal's. The lines of a traceback are indented, whatever they hold."""
+    """`LEVEL: text`. The lines of a traceback are indented, whatever they hold."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = f"{record.levelname.lower()}: {escaped(_cut(record.getMessage()))}"

@@ -475,6 +475,7 @@ class Program:
     def __init__(self, policy: Policy, policies: PolicySet, naming: Naming) -> None:
         self.policy = policy
         self.dn = policy.dn
+        self.revision = policies.revision
         self.myorigin = policy.myorigin
         self.delimiter = policy.recipient_delimiter
         self.parents = policy.parent_domain_matches_subdomains

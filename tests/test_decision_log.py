@@ -32,6 +32,7 @@ DECISION = Decision(
     "default",
     restriction="recipient: check_recipient_access directory:access: members_only: reject",
     dn="cn=all,ou=groups,dc=example,dc=com",
+    revision="0a1b2c3d4e5f",
 )
 
 
@@ -52,7 +53,7 @@ def written(
 
 
 HEAD = "decision: id=1lg70-1 instance=4a5c.65f1d2a3.9b1f2.0 client=mail.elsewhere.example[203.0.113.9] "
-STATE = "state=RCPT policy=default "
+STATE = "state=RCPT policy=default revision=0a1b2c3d4e5f "
 SENDER, RECIPIENT, LOGIN = "sender=<stranger@elsewhere.example> ", "recipient=<all@my.domain> ", "login= "
 WHY = (
     "action='REJECT not for you' "
@@ -109,9 +110,12 @@ def test_text(attributes: dict[str, str], more: dict[str, Any], expected: tuple[
 
 def test_shadowed() -> None:
     """What restrictions in shadow would have come to stands at the end."""
-    decision = Decision("DUNNO", "default", shadowed=("REJECT a'b", "DEFER"))
-    assert written(decision=decision).endswith(""" shadowed="REJECT a'b; DEFER" age=1.2 us=35""")
-    assert json.loads(written(decision=decision, form="json"))["shadowed"] == ["REJECT a'b", "DEFER"]
+    by = ("recipient: members_only: reject, cn=all", "")
+    decision = Decision("DUNNO", "default", shadowed=("REJECT a'b", "DEFER"), shadowed_by=by)
+    end = """ shadowed="REJECT a'b; DEFER" shadowed_by='recipient: members_only: reject, cn=all; ' """
+    assert written(decision=decision).endswith(end + TAIL)
+    event = json.loads(written(decision=decision, form="json"))
+    assert (event["shadowed"], event["shadowed_by"]) == (["REJECT a'b", "DEFER"], list(by))
 
 
 def test_json() -> None:
@@ -125,6 +129,7 @@ def test_json() -> None:
         "instance": "4a5c.65f1d2a3.9b1f2.0",
         "state": "RCPT",
         "policy": "default",
+        "revision": "0a1b2c3d4e5f",
         "client": "mail.elsewhere.example[203.0.113.9]",
         "sender": "",
         "recipient": "all@my.domain",
@@ -196,7 +201,9 @@ def test_values_stay_in_their_place(values: list[str]) -> None:
         instance=instance,
         sasl_username=login,
     )
-    decision = Decision(action, policy, restriction=restriction, dn=dn, shadowed=(action,))
+    decision = Decision(
+        action, policy, restriction=restriction, dn=dn, shadowed=(action,), shadowed_by=(dn,), revision="r1"
+    )
     text, form = written(request, decision), written(request, decision, form="json")
     assert text.isprintable()
     assert form.isprintable()
@@ -214,7 +221,7 @@ def test_values_stay_in_their_place(values: list[str]) -> None:
         "dn": dn,
     }
     brackets = {"sender": f"<{sender}>", "recipient": f"<{recipient}>"}
-    ends = {"age": "1.2", "us": "35", "shadowed": action}
+    ends = {"age": "1.2", "us": "35", "shadowed": action, "shadowed_by": dn, "revision": "r1"}
     assert {**same, **brackets, **ends} == read_back(text)
     event = json.loads(form)
     expected = {**same, "sender": sender, "recipient": recipient}

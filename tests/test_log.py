@@ -14,7 +14,7 @@ from threading import Thread
 
 import pytest
 
-from ldappolicy.log import Limited, Lines, escaped, set_up
+from ldappolicy.log import Limited, Lines, escaped, is_journal, set_up
 from tests.labs.slapd import wait_until
 
 DEADLINE = 180.0
@@ -344,3 +344,32 @@ def test_waits_for_nothing_when_idle() -> None:
             lines.put(text)
             assert [text] == read_until(reading, text)
             wait_until(lambda: lines.flush(0), DEADLINE)
+
+
+def test_time() -> None:
+    """Where it is wanted, each line of text begins with the time; JSON has it in the object."""
+    reader, writer = os.pipe()
+    with os.fdopen(reader, encoding="utf-8") as read, os.fdopen(writer, "wb"):
+        lines = Lines(writer)
+        lines.is_timed = True
+        lines.put("warning: x")
+        assert lines.flush()
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z warning: x\n", read.readline())
+        lines.form = "json"
+        lines.put("{}")
+        assert lines.flush()
+        assert "{}\n" == read.readline()
+
+
+def test_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the journal reads is told by device and inode: what was redirected since is not it."""
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb"), os.fdopen(writer, "wb"):
+        status = os.fstat(writer)
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        assert is_journal(writer)
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino + 1}")
+        assert not is_journal(writer)
+        monkeypatch.delenv("JOURNAL_STREAM")
+        assert not is_journal(writer)
+    assert not is_journal(-1)

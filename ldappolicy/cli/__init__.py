@@ -15,7 +15,14 @@ import click
 
 from ldappolicy import __version__
 from ldappolicy import config as configuration
-from ldappolicy.errors import ConfigError, InputError, LdapPolicyError, OracleError, Unavailable
+from ldappolicy.errors import (
+    ConfigError,
+    InputError,
+    LdapPolicyError,
+    LimitExceeded,
+    OracleError,
+    Unavailable,
+)
 
 if TYPE_CHECKING:  # what only one command takes is not imported for the others
     from ldappolicy.daemon import Timing
@@ -99,6 +106,8 @@ def run(arguments: list[str], timing: "Timing | None" = None) -> int:
         return max(_say(complaint, EX_CONFIG) for complaint in problem.complaints)
     except InputError as problem:
         return _say(str(problem), EX_DATAERR)
+    except LimitExceeded as problem:
+        return _say(f"the directory gives no more than its limits allow: {problem}", EX_UNAVAILABLE)
     except Unavailable as problem:
         return _say(f"the directory is unavailable: {problem}", EX_UNAVAILABLE)
     except OracleError as problem:

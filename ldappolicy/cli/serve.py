@@ -1,10 +1,12 @@
 """`ldappolicy serve`: the policy service, and what it says when it starts."""
 
 import asyncio
+import json
 import logging
 import os
 import shlex
 import sys
+import time
 
 import click
 import uvloop
@@ -76,6 +78,11 @@ def _say_started(facts: Facts, web: Web | None, context: Context, *, is_unattend
     """What is being served, and lines to try against it, but for a journal."""
     if sys.__stdout__ is None:
         return  # it was closed
+    if facts["is_json"]:
+        event = {"time": round(time.time(), 3), "level": "info", "logger": "ldappolicy", "text": "serving"}
+        rows = [*facts["rows"], *([("metrics", _metrics(web))] if web is not None else [])]
+        click.echo(json.dumps(event | dict(rows)))
+        return
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
@@ -83,7 +90,7 @@ def _say_started(facts: Facts, web: Web | None, context: Context, *, is_unattend
     for name, value in facts["rows"]:
         table.add_row(name, escape(value))
     if web is not None:
-        table.add_row("metrics", escape(f"http://{str(web.address).removeprefix('inet:')}/metrics"))
+        table.add_row("metrics", escape(_metrics(web)))
     console.print("[bold]ldappolicy[/bold] is serving")
     console.print(table)
     if facts["is_embedded"] and not is_unattended:
@@ -93,12 +100,17 @@ def _say_started(facts: Facts, web: Web | None, context: Context, *, is_unattend
     sys.stdout.flush()
 
 
+def _metrics(web: Web) -> str:
+    return f"http://{str(web.address).removeprefix('inet:')}/metrics"
+
+
 def _facts(daemon: Daemon) -> Facts:
     """What is said of a service that answers; JSON has all of it."""
     inet = next((address for address in daemon.server.addresses if isinstance(address, Inet)), None)
     return {
         "rows": _rows(daemon),
         "is_embedded": isinstance(daemon.directory, LdifDirectory),
+        "is_json": daemon.config.log.format == "json",
         "inet": (inet.host, inet.port) if inet is not None else None,
     }
 

@@ -12,6 +12,7 @@ killed where that does not help: nothing stays behind.
 """
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -144,6 +145,8 @@ class Ldappolicy:
         """Start it; return when it has answered a request."""
         arguments = ["-c", str(self.config), "serve"]
         with (self.folder / "stdout").open("wb") as out, (self.folder / "stderr").open("ab") as err:
+            status = os.fstat(err.fileno())  # lines without the time, as in the journal
+            environment = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}", **(self._environment or {})}
             if self._command:
                 self._process = subprocess.Popen(
                     [*self._command, *arguments],
@@ -151,6 +154,7 @@ class Ldappolicy:
                     stdout=out,
                     stderr=err,
                     pass_fds=self._pass_fds,
+                    env={**os.environ, **environment},
                 )
             else:
                 self._process = forks.start(
@@ -159,7 +163,7 @@ class Ldappolicy:
                     stderr=err,
                     timing=self._timing,
                     passed=self._pass_fds,
-                    environment=self._environment,
+                    environment=environment,
                 )
         wait_until(self._is_up, DEADLINE)
         self.inet = self._told_port()
@@ -228,5 +232,5 @@ class Ldappolicy:
         return bool(self._told_port())
 
     def _told_port(self) -> str:
-        told = re.search(r"inet:127\.0\.0\.1:\d+(?=[\s,])", self.stdout())
+        told = re.search(r'inet:127\.0\.0\.1:\d+(?=[\s,"])', self.stdout())
         return told[0] if told else ""

@@ -21,6 +21,8 @@ from ldappolicy.directory.ldap.requests import PAGED_RESULTS
 SUCCESS = 0
 SASL_BIND_IN_PROGRESS = 14
 SIZE_LIMIT_EXCEEDED = 4
+LIMITS = frozenset((3, 4, 11))
+"""timeLimitExceeded, sizeLimitExceeded, adminLimitExceeded (RFC 4511 appendix A)."""
 NO_SUCH_OBJECT = 32
 
 _NOTICE_OF_DISCONNECTION = b"1.3.6.1.4.1.1466.20036"

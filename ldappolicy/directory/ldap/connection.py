@@ -37,7 +37,7 @@ from ldappolicy.directory.ldap.refusals import INVALID_CREDENTIALS, Refusals, Re
 from ldappolicy.directory.ldap.settings import Endpoint, LdapSettings, credentials
 from ldappolicy.directory.ldap.slow import SLOW_S
 from ldappolicy.entry import Entry
-from ldappolicy.errors import InputError, Unavailable
+from ldappolicy.errors import InputError, LimitExceeded, Unavailable
 from ldappolicy.ldap_filter import Present
 
 MAX_IN_FLIGHT = 64
@@ -435,7 +435,8 @@ class Connection(asyncio.Protocol):
     def _check(self, search: Search, result: codec.Result) -> None:
         is_enough = search.limit > 0 and result.code == codec.SIZE_LIMIT_EXCEEDED
         if result.code != codec.SUCCESS and not is_enough:
-            raise Unavailable(f"{self.uri}: search at {search.base!r}: {result}")
+            kind = LimitExceeded if result.code in codec.LIMITS else Unavailable
+            raise kind(f"{self.uri}: search at {search.base!r}: {result}")
 
     def _entry(self, body: codec.EntryBody) -> Entry:
         for name in body.attributes:

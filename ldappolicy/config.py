@@ -331,6 +331,7 @@ class Web(_Section):
     """[web]: metrics and health."""
 
     listen: Annotated[Inet | None, PlainValidator(web_listener)] = None
+    hosts: tuple[Annotated[StrictStr, AfterValidator(domain_name)], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

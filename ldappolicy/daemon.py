@@ -121,7 +121,7 @@ class Daemon:
         provisional = assembly.with_profile(config, GENERIC)  # without policies nothing is looked up
         self.service: Service = self._build_service(provisional, self.directory)
         self.server, alone = self._build_server(config), config.web.listen if worker is None else None
-        self.web = web_of(alone, self) if alone is not None else None
+        self.web = web_of(alone, self, config.web.hosts) if alone is not None else None
         self._load = load
         self._doors = list(doors) or self._systemd.doors
         self._stop, self._reread, self._moved = asyncio.Event(), asyncio.Event(), asyncio.Event()

@@ -4,7 +4,7 @@ They show what one process, or a supervisor for all of its workers, has to show.
 `metrics`, how it is served of `web`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from ldappolicy.config import Inet
@@ -34,8 +34,8 @@ class Shown(Protocol):
         ...
 
 
-def web_of(listen: Inet, shown: Shown) -> Web:
-    """The pages, not started yet."""
+def web_of(listen: Inet, shown: Shown, hosts: Collection[str] = ()) -> Web:
+    """The pages, not started yet; see `Web` for `hosts`."""
 
     async def metrics() -> Page:
         return Page(200, exposition(merged([*shown.snapshots(), *shown.ended()])), CONTENT_TYPE)
@@ -49,4 +49,4 @@ def web_of(listen: Inet, shown: Shown) -> Web:
         is_ready, text = readiness(shown.snapshots(), shown.max_stale)
         return Page(200 if is_ready else 503, f"{text}\n")
 
-    return Web(listen, {"/metrics": metrics, "/healthz": health, "/readyz": ready})
+    return Web(listen, {"/metrics": metrics, "/healthz": health, "/readyz": ready}, hosts=hosts)

@@ -99,7 +99,7 @@ class Supervisor:
         self._was_ready = False
         self._draining = asyncio.Event()
         listen = self.config.web.listen
-        self.web = web_of(listen, self) if listen is not None else None
+        self.web = web_of(listen, self, self.config.web.hosts) if listen is not None else None
         self._stop = asyncio.Event()
         self._reread = asyncio.Event()
         self._in_force = asyncio.Event()

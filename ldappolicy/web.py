@@ -5,13 +5,15 @@ answer at once, so everything has a limit: the size of what comes before the ans
 the time that the answer takes, the requests of a connection, and the connections, of which those that have
 waited longest make room for new ones. A request with a body is none that is meant for here.
 
-No authentication and no TLS: whoever can reach the address may read the pages. The only importer of h11.
+No authentication and no TLS: whoever can reach the address may read the pages. Somebody else's page in a
+browser may not: a name of theirs that has come to mean our address (DNS rebinding) is none of ours. The only
+importer of h11.
 """
 
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -19,6 +21,7 @@ from urllib.parse import urlsplit
 
 import h11
 
+from ldappolicy.address import is_host_address
 from ldappolicy.config import Inet
 from ldappolicy.errors import ConfigError
 
@@ -71,11 +74,18 @@ class _Refused(Exception):
 
 
 class Web:
-    """Serves `pages` by their paths on `listen`; `address` is where, once it was started."""
+    """Serves `pages` by their paths on `listen`; `address` is where, once it was started.
 
-    def __init__(self, listen: Inet, pages: Pages, limits: Limits = DEFAULT) -> None:
+    `hosts` are names, folded, under which they may be asked for, besides addresses, localhost and that of
+    `listen`.
+    """
+
+    def __init__(
+        self, listen: Inet, pages: Pages, limits: Limits = DEFAULT, hosts: Collection[str] = ()
+    ) -> None:
         self.address = listen
         self._pages = pages
+        self._hosts = frozenset((*hosts, listen.host.casefold(), "localhost"))
         self._limits = limits
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], _Visit] = {}
@@ -103,6 +113,7 @@ class Web:
         if self._server is not None:
             self._server.close()
         tasks = list(self._open)
+        self._open.clear()
         for task in tasks:
             task.cancel()
         if tasks:
@@ -113,10 +124,14 @@ class Web:
         assert task is not None
         if len(self._open) >= self._limits.connections:
             self._make_room()
-        self._open[task] = visit = _Visit(reader, writer, self._pages, self._limits)
+        self._open[task] = visit = _Visit(reader, writer, self._pages, self._limits, self._hosts)
         try:
             await visit.run()
             writer.close()
+        except asyncio.CancelledError:
+            # Ended by us, which is no error: the streams of Python 3.11 would log one.
+            if task in self._open:
+                raise
         finally:
             self._open.pop(task, None)
             if not writer.is_closing():
@@ -138,11 +153,13 @@ class _Visit:
         writer: asyncio.StreamWriter,
         pages: Pages,
         limits: Limits,
+        hosts: Collection[str],
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._pages = pages
         self._limits = limits
+        self._hosts = hosts
         self._clock = asyncio.get_running_loop().time
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.head_octets)
         self._answered = 0
@@ -174,7 +191,7 @@ class _Visit:
                     match event := self._http.next_event():
                         case h11.Request():
                             self._shows_body = event.method != b"HEAD"
-                            found = _acceptable(event)
+                            found = _acceptable(event, self._hosts)
                         case h11.EndOfMessage():
                             return found
                         case h11.ConnectionClosed():
@@ -247,11 +264,30 @@ def _page_of(status: HTTPStatus) -> Page:
     return Page(status, f"{status.phrase.lower()}\n")
 
 
-def _acceptable(request: h11.Request) -> h11.Request:
-    """The request; what comes with a body is refused before that is read."""
+def _acceptable(request: h11.Request, hosts: Collection[str]) -> h11.Request:
+    """The request; what comes with a body, or for another host, is refused before it is read."""
     if request.http_version not in (b"1.0", b"1.1"):
         raise _Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
     for name, value in request.headers:
         if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")):
             raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    host = _host_of(request)
+    if host is not None and not (host in hosts or is_host_address(host)):
+        raise _Refused(HTTPStatus.MISDIRECTED_REQUEST)
     return request
+
+
+def _host_of(request: h11.Request) -> str | None:
+    """The host that is asked for, folded, without its port: a target that has one goes before the header's.
+
+    RFC 9112 section 3.2.2. None: an HTTP/1.0 client says none.
+    """
+    try:
+        target = urlsplit(request.target.decode("ascii"))
+        said = [value.decode("ascii") for name, value in request.headers if name == b"host"]
+        host = target.hostname if target.scheme else urlsplit(f"//{said[0]}").hostname if said else None
+    except ValueError:
+        raise _Refused(HTTPStatus.BAD_REQUEST) from None
+    if host is None and (said or target.scheme):
+        raise _Refused(HTTPStatus.BAD_REQUEST)
+    return host.casefold().removesuffix(".") if host is not None else None

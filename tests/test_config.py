@@ -79,6 +79,7 @@ shadow = false
 
 [web]
 listen = ""
+hosts = []
 
 [log]
 format = "text"

@@ -59,7 +59,7 @@ def run(story: Coroutine[None, None, T]) -> T:
 @asynccontextmanager
 async def serving(limits: Limits = FEW) -> AsyncIterator[Web]:
     """A server with the pages above, on a port that was free."""
-    web = Web(Inet("127.0.0.1", 0), PAGES, limits)
+    web = Web(Inet("127.0.0.1", 0), PAGES, limits, ["mx1.example.com"])
     await web.start()
     try:
         yield web
@@ -97,7 +97,7 @@ def statuses(answers: bytes) -> list[int]:
     return [int(code) for code in re.findall(rb"^HTTP/1\.1 ([0-9]{3}) ", answers, re.MULTILINE)]
 
 
-HOST = b"Host: a\r\n\r\n"
+HOST = b"Host: localhost\r\n\r\n"
 GET = b"GET /page HTTP/1.1\r\n" + HOST
 
 REQUESTS = [
@@ -105,7 +105,7 @@ REQUESTS = [
     pytest.param(GET.replace(b"GET", b"HEAD"), [200], id="HEAD"),
     pytest.param(b"GET /page HTTP/1.0\r\n\r\n", [200], id="1.0"),
     pytest.param(b"GET /page?name[]=x HTTP/1.1\r\n" + HOST, [200], id="a query"),
-    pytest.param(b"GET http://b/page HTTP/1.1\r\n" + HOST, [200], id="the absolute form"),
+    pytest.param(b"GET http://127.0.0.1/page HTTP/1.1\r\n" + HOST, [200], id="the absolute form"),
     pytest.param(GET.replace(b"\r\n", b"\n"), [200], id="bare line feeds"),
     pytest.param(
         b"GET /page HTTP/1.1\r\nContent-Length: 0\r\n" + HOST, [200], id="no body, in so many words"
@@ -161,6 +161,21 @@ REQUESTS = [
     pytest.param(b"GET /page HTTP/1.1\r\n" + b"A: b\r\n" * 3000 + HOST, [431], id="many headers"),
     pytest.param(b"GET /" + b"a" * 100_000, [431], id="an endless line"),
     pytest.param(b"", [], id="nothing"),
+    pytest.param(b"GET /page HTTP/1.1\r\nHost: evil.example\r\n\r\n", [421], id="another host"),
+    pytest.param(b"GET /page HTTP/1.1\r\nHost: localhost.evil.example:80\r\n\r\n", [421], id="ours in front"),
+    pytest.param(b"GET /page HTTP/1.1\r\nHost: 127.0.0.1.evil.example\r\n\r\n", [421], id="no address"),
+    pytest.param(b"GET /page HTTP/1.1\r\nHost: x@localhost\r\n\r\n", [200], id="somebody at ours"),
+    pytest.param(b"GET /page HTTP/1.1\r\nHost: localhost@evil.example\r\n\r\n", [421], id="ours as somebody"),
+    pytest.param(b"GET http://evil.example/page HTTP/1.1\r\n" + HOST, [421], id="a target elsewhere"),
+    pytest.param(
+        b"GET http://localhost/page HTTP/1.1\r\nHost: evil.example\r\n\r\n", [200], id="a target here"
+    ),
+    pytest.param(b"GET /page HTTP/1.1\r\nHost: \r\n\r\n", [400], id="an empty host"),
+    pytest.param(b"GET /page HTTP/1.1\r\nHost: [::1\r\n\r\n", [400], id="no end of an address"),
+    pytest.param(b"GET /page HTTP/1.1\r\nHost: [::1]:9414\r\n\r\n", [200], id="an IPv6 address"),
+    pytest.param(b"GET /page HTTP/1.1\r\nHost: 192.0.2.1:9414\r\n\r\n", [200], id="an address"),
+    pytest.param(b"GET /page HTTP/1.1\r\nHost: MX1.example.com.:9414\r\n\r\n", [200], id="a configured name"),
+    pytest.param(b"GET /page HTTP/1.0\r\n\r\n", [200], id="HTTP/1.0 without a host"),
 ]
 
 
@@ -262,8 +277,8 @@ def test_slow_requests() -> None:
     run(story())
 
 
-def test_too_many_connections() -> None:
-    """Whoever has waited longest makes room: idle clients in any number keep nobody out."""
+def test_too_many_connections(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever has waited longest makes room, without a word: idle clients in any number keep nobody out."""
 
     async def story() -> None:
         async with asyncio.timeout(PATIENCE), serving() as web:
@@ -281,6 +296,7 @@ def test_too_many_connections() -> None:
                 writer.transport.abort()
 
     run(story())
+    assert [] == caplog.records
 
 
 def test_client_does_not_read() -> None:

@@ -8,6 +8,7 @@ check_domain_access and check_addr_access. Comparison is by `str.casefold` on bo
 
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -89,6 +90,17 @@ def unquoted(address: str) -> str:
 def fold(address: str) -> str:
     """The form in which addresses, logins and domains are compared."""
     return unquoted(address.casefold()) if '"' in address else address.casefold()
+
+
+def skeleton(folded: str) -> str:
+    """What is left of a folded text without accents and other forms of its letters (NFKD, less the marks).
+
+    Servers may match by such a rule, and return an entry for a key that none of its values equals.
+    """
+    if folded.isascii():
+        return folded
+    letters = unicodedata.normalize("NFKD", folded)
+    return "".join(one for one in letters if not unicodedata.category(one).startswith("M")).casefold()
 
 
 def without_extension(address: str, delimiters: str) -> str | None:

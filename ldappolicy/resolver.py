@@ -20,7 +20,7 @@ from cachetools import TTLCache
 from ldappolicy.counters import Counters
 from ldappolicy.directory import Directory
 from ldappolicy.directory.changes import Changed, Deleted, entry_uuid
-from ldappolicy.directory.plan import LONGEST_VALUE, Batch, Held, Planner
+from ldappolicy.directory.plan import LONGEST_VALUE, RESEMBLES, Batch, Held, Planner
 from ldappolicy.entry import Entry, key_of_dn
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.facts import FOREVER, Absent, Facts, Found, Lookup, Missed, Outcome, Renamed
@@ -66,10 +66,10 @@ Remembered = tuple[Lookup, tuple[Entry, ...], float]
 class _Hot(dict[Lookup, Found | Absent]):
     """Outcomes that were seen to be fresh a moment ago; what is not among them is looked for elsewhere."""
 
-    def __init__(self, heat: Callable[[Lookup], Found | Absent | None]) -> None:
+    def __init__(self, heat: Callable[[Lookup], Outcome | None]) -> None:
         self._heat = heat
 
-    def __missing__(self, lookup: Lookup) -> Found | Absent | None:
+    def __missing__(self, lookup: Lookup) -> Outcome | None:
         return self._heat(lookup)
 
 
@@ -145,10 +145,12 @@ class Resolver:
         """What the caches can answer now, without asking."""
         return self.facts().get(lookup)
 
-    def _heat(self, lookup: Lookup) -> Found | Absent | None:
+    def _heat(self, lookup: Lookup) -> Outcome | None:
         """The outcome, which from now on is found by one look; not for much longer than it is trusted."""
         now = self.clock()
         mirrored = self._fresh_in_mirror(lookup, now)
+        if isinstance(mirrored, Missed):
+            return mirrored
         outcome = mirrored or self._fresh(lookup, now)
         if outcome is None:
             return None
@@ -176,7 +178,7 @@ class Resolver:
     def _ttl(self, outcome: Found | Absent) -> float:
         return self._limits.ttl if isinstance(outcome, Found) else self._limits.negative_ttl
 
-    def _fresh_in_mirror(self, lookup: Lookup, now: float) -> Found | Absent | None:
+    def _fresh_in_mirror(self, lookup: Lookup, now: float) -> Outcome | None:
         ttl = self._limits.ttl
         is_vouched = self._vouched_until == FOREVER and ttl > 0
         if self._mirror is None or not (is_vouched or self._is_fresh(self._vouched_at(now), ttl, now)):
@@ -196,14 +198,17 @@ class Resolver:
             return Absent(now)
         return None
 
-    def _mirrored(self, lookup: Lookup, now: float) -> Found | Absent | None:
+    def _mirrored(self, lookup: Lookup, now: float) -> Outcome | None:
         """The answer of the mirror, as old as what the stream last vouched for."""
         if self._mirror is None:
             return None
         at = self._vouched_at(now)
         if self._planner.known_absent(lookup):
             return Absent(at)
-        entries = self._planner.from_mirror(lookup, self._mirror)
+        try:
+            entries = self._planner.from_mirror(lookup, self._mirror)
+        except Unavailable as problem:
+            return Missed(str(problem))
         if entries is None:
             return None
         return Found(entries, at) if entries else Absent(at)
@@ -398,6 +403,8 @@ class Resolver:
         """The last answer while it is younger than max_stale, else that it is unavailable."""
         now = self.clock()
         mirrored = self._mirrored(lookup, now)
+        if isinstance(mirrored, Missed):
+            return mirrored
         known = (mirrored, self._found.get(lookup), self._absent.get(lookup))
         valid = {self._valid_at(one.at, now): one for one in known if one is not None}
         if not valid or now - max(valid) >= self._limits.max_stale:
@@ -434,6 +441,8 @@ class Resolver:
             for lookup in batch.lookups:
                 self._settle(asked, lookup, self.last_known(lookup, str(problem)))
             return
+        for lookup in set(batch.lookups).difference(answers):
+            self._settle(asked, lookup, self.last_known(lookup, RESEMBLES))
         for lookup, entries in answers.items():
             outcome = Found(entries, asked_at) if entries else Absent(asked_at)
             if self._unsettled and lookup[0] == "groups" and key_of_dn(lookup[1]) in self._unsettled:

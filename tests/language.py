@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ldappolicy.directory.ldif import LdifDirectory
-from ldappolicy.directory.plan import Answers, Planner, Where
+from ldappolicy.directory.plan import RESEMBLES, Answers, Planner, Where
 from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.evaluate import Choices, Decision, Evaluator, Lacking
 from ldappolicy.evaluation import Naming
@@ -225,7 +225,9 @@ class Site:
         outcomes: dict[Lookup, Outcome] = {
             lookup: Missed("made unavailable") for lookup in lookups if self.missed(lookup)
         }
-        answers = asyncio.run(self._search([lookup for lookup in lookups if lookup not in outcomes]))
+        searched = [lookup for lookup in lookups if lookup not in outcomes]
+        answers = asyncio.run(self._search(searched))
+        outcomes |= {lookup: Missed(RESEMBLES) for lookup in searched if lookup not in answers}
         for lookup, found in answers.items():
             outcome = Found(found) if found else Absent()
             old = replace(outcome, is_stale=True, turns_at=1.0)

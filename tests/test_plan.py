@@ -1,11 +1,12 @@
 """Lookups become searches, and what comes back is matched to them: tables of both."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from ldappolicy import facts
+from ldappolicy.address import skeleton
 from ldappolicy.directory import Features, Scope, Search, Terms
 from ldappolicy.directory.ldif import LdifDirectory
 from ldappolicy.directory.plan import (
@@ -341,6 +342,10 @@ class Copy:
         self.asked.append(search.attributes)
         return PEOPLE if self.can_answer else None
 
+    def resembling(self, base: str, terms: Terms, attributes: frozenset[str]) -> Sequence[Entry]:
+        """Nobody."""
+        return []
+
     def having(self, base: str, terms: Terms, attributes: frozenset[str]) -> Sequence[Entry] | None:
         """Those who have one of the values, as the copy compares them."""
         self.asked.append(tuple(attributes))
@@ -485,23 +490,92 @@ class Wide:
     [
         (facts.mail("amy@my.domain"), ["uid=amy"]),
         (facts.mail("\uff41\uff4d\uff59@my.domain"), ["uid=wide"]),
-        (facts.mail("am@my.domain"), []),
+        (facts.mail("am@my.domain"), None),
         (facts.login("amy"), ["uid=amy"]),
         (facts.login("\uff41\uff4d\uff59"), ["uid=wide"]),
         (facts.domain("my.domain"), ["ou=d"]),
-        (facts.domain("my"), []),
+        (facts.domain("my"), None),
         (facts.url("ldap:///dc=x?mail", "amy@my.domain"), ["uid=amy"]),
         (facts.url("ldap:///dc=x?cn", "amy@my.domain"), ["cn=other"]),
     ],
 )
-def test_what_comes_back_is_compared_by_us(lookup: Lookup, expected: list[str]) -> None:
-    """A server's rule may be wider than casefold: slapd finds `amy` for full-width letters."""
+def test_what_comes_back_is_compared_by_us(lookup: Lookup, expected: list[str] | None) -> None:
+    """A server's rule may be wider than casefold: what came back for no reason that we see is no answer."""
 
     async def story() -> Answers:
         [batch] = planner().plan([lookup])
         return await batch.ask(Wide())
 
-    assert expected == [entry.dn.partition(",")[0] for entry in asyncio.run(story())[lookup]]
+    found = asyncio.run(story()).get(lookup)
+    assert expected == (None if found is None else [entry.dn.partition(",")[0] for entry in found])
+
+
+class Letters(Wide):
+    """A directory with letters of all kinds, which finds entries by the skeletons of their values."""
+
+    people = (
+        Entry(f"uid=1,{BASE}", {"mail": ["jos\u00e9@my.domain"], "uid": ["jos\u00e9"]}),
+        Entry(f"uid=2,{BASE}", {"mail": ["amy@my.domain"], "uid": ["amy"]}),
+        Entry(f"uid=3,{BASE}", {"mail": ["\uff42\uff4f\uff42@my.domain", "bob@my.domain"], "uid": ["bob"]}),
+    )
+
+    async def search(self, search: Search) -> Sequence[Entry]:
+        wanted = {skeleton(found.value.casefold()) for found in leaves(search.filter)}
+        return [
+            entry
+            for entry in self.people
+            if any(skeleton(value.casefold()) in wanted for _, values in entry.items() for value in values)
+        ]
+
+
+def leaves(tree: Filter) -> Iterator[Equality]:
+    """All of a filter."""
+    if isinstance(tree, Equality):
+        yield tree
+    for part in getattr(tree, "parts", ()):
+        yield from leaves(part)
+
+
+SKELETONS = [
+    pytest.param(("jos\u00e9@my.domain",), [["uid=1"]], id="the same"),
+    pytest.param(("JOS\u00c9@my.domain".casefold(),), [["uid=1"]], id="without case"),
+    pytest.param(("jose@my.domain",), [None], id="without the accent"),
+    pytest.param(("jose\u0301@my.domain",), [None], id="the accent apart"),
+    pytest.param(("\uff41\uff4d\uff59@my.domain",), [None], id="full-width"),
+    pytest.param(("amy@my.domain", "nobody@my.domain"), [["uid=2"], []], id="another key's entry"),
+    pytest.param(("amy@my.domain", "\uff41my@my.domain"), [["uid=2"], None], id="both of one skeleton"),
+    pytest.param(("bob@my.domain", "\uff42\uff4f\uff42@my.domain"), [["uid=3"]] * 2, id="one has both"),
+    pytest.param(("nobody@my.domain",), [[]], id="nobody"),
+]
+
+
+@pytest.mark.parametrize("in_memory", [False, True], ids=["on demand", "in memory"])
+@pytest.mark.parametrize(("keys", "expected"), SKELETONS)
+def test_what_resembles_is_not_absent(
+    keys: tuple[str, ...], expected: list[list[str] | None], in_memory: bool
+) -> None:
+    """An address that a server may take for somebody's is neither his nor nobody's: language.md section 5."""
+    lookups = [facts.mail(key) for key in keys]
+    made = planner()
+    held = LdifDirectory([Entry(BASE, {"dc": ["example"]}), *Letters.people])
+
+    async def story() -> list[tuple[Entry, ...] | None]:
+        if in_memory:
+            return [from_memory(lookup) for lookup in lookups]
+        [batch] = made.plan(lookups)
+        answers = await batch.ask(Letters())
+        return [answers.get(lookup) for lookup in lookups]
+
+    def from_memory(lookup: Lookup) -> tuple[Entry, ...] | None:
+        try:
+            return made.from_mirror(lookup, held)
+        except Unavailable:
+            return None
+
+    found = asyncio.run(story())
+    assert expected == [
+        None if one is None else [entry.dn.partition(",")[0] for entry in one] for one in found
+    ]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from ldappolicy import facts
 from ldappolicy.directory import Features, Search, Terms
 from ldappolicy.directory.changes import Changed, Deleted
+from ldappolicy.directory.matching import matcher
 from ldappolicy.directory.plan import Planner, Where
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
@@ -53,6 +54,9 @@ class Fake:
             raise self.bug
         if self.down or (self.refuse and self.refuse in text):
             raise Unavailable(self.down or "refused")
+        if any(f"({name}=" in text for name in ("mail", "uid", "associatedDomain")):
+            matches = matcher(search.filter)
+            return [entry for entry in self.entries if matches(entry)]
         return self.entries
 
     async def close(self) -> None:
@@ -702,6 +706,10 @@ class Copy:
     def having(self, base: str, terms: Terms, attributes: frozenset[str]) -> list[Entry] | None:
         """By the values."""
         return self.answer(" ".join(value for _, values in terms for value in values))
+
+    def resembling(self, base: str, terms: Terms, attributes: frozenset[str]) -> list[Entry]:
+        """Nothing does."""
+        return []
 
 
 def test_a_mirror_answers_what_it_can() -> None:

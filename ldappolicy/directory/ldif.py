@@ -111,6 +111,10 @@ class LdifDirectory:
         """See `plan.Held`; entries come whole."""
         return self._entries.having(base, terms)
 
+    def resembling(self, base: str, terms: Terms, attributes: frozenset[str]) -> Sequence[Entry]:
+        """See `plan.Held`; entries come whole."""
+        return self._entries.resembling(base, terms)
+
     def _find(self, search: Search) -> Sequence[Entry]:
         try:
             base = normal_dn(search.base)

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Generic, TypeVar
 
+from ldappolicy.address import skeleton
 from ldappolicy.directory import Scope, Terms
 from ldappolicy.directory.matching import DN_ATTRIBUTES, Matched, key_of, matcher
 from ldappolicy.entry import is_below
@@ -162,6 +163,11 @@ class Entries(Generic[_E]):
             return []
         return [self._entries[key] for key in dict.fromkeys(keys) if is_below(key, base)]
 
+    def resembling(self, base: str, terms: Terms) -> list[_E]:
+        """Entries at or below a normal DN with a value that has the skeleton of one of some values."""
+        keys = [key for attr, values in terms for value in values for key in self._index(attr).like(value)]
+        return [self._entries[key] for key in dict.fromkeys(keys) if is_below(key, base)]
+
     def _candidates(self, tree: Filter) -> "_Candidates | None":
         """From the indexes: the DNs of those that match, if they match the rest. None: any may match."""
         match tree:
@@ -211,7 +217,7 @@ class _Index:
     of one entry, and a million collections of one are 56 MB: such a DN stands alone.
     """
 
-    __slots__ = ("_again", "_entries", "_holds_dns", "_key", "_key_once", "by_value", "present")
+    __slots__ = ("_again", "_entries", "_holds_dns", "_key", "_key_once", "_skeletons", "by_value", "present")
 
     def __init__(self, attr: str, entries: Mapping[str, Matched]) -> None:
         self._key = key_of(attr)
@@ -222,6 +228,8 @@ class _Index:
         """The DNs of the entries with each value that any entry has."""
         self._again: dict[tuple[str, str], int] = {}
         """How many values of an entry are but other spellings of one that it has."""
+        self._skeletons: dict[str, dict[str, None]] = {}
+        """The entries by the skeletons of their values; of values that are ASCII, those are the values."""
         self.present: dict[str, None] | None = {}
         """The entries that have the attribute, as long as they are few."""
 
@@ -231,6 +239,14 @@ class _Index:
         found = self.by_value.get(key, ()) if key is not None else ()
         return (found,) if isinstance(found, str) else found
 
+    def like(self, value: str) -> Iterator[str]:
+        """The entries with a value that has the skeleton of this one."""
+        key = self._key(value)
+        if key is not None and (self._skeletons or not key.isascii()):
+            bare = skeleton(key)
+            yield from self._skeletons.get(bare, ())
+            yield from self.equal(bare)
+
     def change(self, dn: str, old: tuple[str, ...], new: tuple[str, ...]) -> None:
         """An entry has other values than it had."""
         if old == new:
@@ -239,6 +255,8 @@ class _Index:
         for value in before - after:
             self._discard(value, dn)
         self.add(dn, after - before)
+        for value in after & before if self._skeletons else ():
+            self._add_skeleton(self._key(value), dn)
         if not new and self.present is not None:
             self.present.pop(dn, None)
 
@@ -255,6 +273,7 @@ class _Index:
         key = self._shared_key(value)
         if key is None:
             return
+        self._add_skeleton(key, dn)
         there = self.by_value.get(key)
         if there is None:
             self.by_value[key] = dn
@@ -266,10 +285,18 @@ class _Index:
             among = (there, dn) if isinstance(there, str) else (*there, dn)
             self.by_value[key] = among if len(among) <= FEW else dict.fromkeys(among)
 
+    def _add_skeleton(self, key: str | None, dn: str) -> None:
+        if key is not None and not key.isascii() and not self._holds_dns:
+            self._skeletons.setdefault(skeleton(key), {})[dn] = None
+
     def _discard(self, value: str, dn: str) -> None:
         key = self._key(value)
         if key is None:
             return
+        if not key.isascii() and (having := self._skeletons.get(bare := skeleton(key))) is not None:
+            having.pop(dn, None)
+            if not having:
+                del self._skeletons[bare]
         if again := self._again.pop((key, dn), 0):
             if again > 1:
                 self._again[key, dn] = again - 1

@@ -156,6 +156,11 @@ class Mirror:
             return None
         return [packed.entry(attributes) for packed in found]
 
+    def resembling(self, base: str, terms: Terms, attributes: frozenset[str]) -> list[Entry]:
+        """See `plan.Held`; asked behind `having`, which has said that what is held is enough."""
+        held = self._held
+        return [packed.entry(attributes) for packed in held.entries.resembling(base, terms)] if held else []
+
     def _covers(self, key: str) -> bool:
         return any(is_below(key, base) for base in self._bases)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
-from ldappolicy.address import fold, quoted, split_address
+from ldappolicy.address import fold, quoted, skeleton, split_address
 from ldappolicy.directory import Directory, Features, Scope, Search, Terms
 from ldappolicy.entry import Entry, is_below, normal_dn, without_uid
 from ldappolicy.errors import InputError, Unavailable
@@ -53,6 +53,13 @@ class Held(Protocol):
         """What `find` finds for an Or of equalities at or below a normal DN; names are in lower case."""
         ...
 
+    def resembling(self, base: str, terms: Terms, attributes: frozenset[str]) -> Sequence[Entry]:
+        """Where `having` found nothing: entries with a value of the same skeleton as one of those."""
+        ...
+
+
+RESEMBLES = "an entry has a value that the server may take for the same, and that is another"
+"""Why a lookup is neither found nor absent."""
 
 ANY = Present("objectClass")
 NO_FEATURES = Features()
@@ -72,24 +79,41 @@ class Where:
 class Shared:
     """A search that answers several lookups; `matches` tells which entries belong to which.
 
-    `hidden` are attributes that are looked at for that alone, and may have a great many values.
+    `hidden` are attributes that are looked at for that alone, and may have a great many values. `resembles`
+    tells which entries a server may take for what a lookup is about, while we do not.
     """
 
     search: Search
     lookups: tuple[Lookup, ...]
     matches: Match
     hidden: tuple[str, ...] = ()
+    resembles: Match | None = None
 
     async def ask(self, directory: Directory) -> Answers:
         """Runs the search; raises Unavailable."""
         return self.told_apart(await directory.search(self.search))
 
     def told_apart(self, entries: Sequence[Entry]) -> Answers:
-        """Which of the entries that came back answer what."""
-        return {
+        """Which of the entries that came back answer what.
+
+        A lookup of which it cannot be said has no answer: an entry resembles what it is about, or one came
+        back that resembles nothing. The server's matching rule may be wider than ours.
+        """
+        answers = {
             lookup: tuple(self._shown(entry) for entry in entries if self.matches(entry, lookup))
             for lookup in self.lookups
         }
+        if self.resembles is not None and entries and not all(answers.values()):
+            for lookup in self._doubtful(entries, answers, self.resembles):
+                del answers[lookup]
+        return answers
+
+    def _doubtful(self, entries: Sequence[Entry], answers: Answers, resembles: Match) -> list[Lookup]:
+        open_ = [lookup for lookup, found in answers.items() if not found]
+        like = {lookup: [entry for entry in entries if resembles(entry, lookup)] for lookup in self.lookups}
+        if all(any(entry in found for found in like.values()) for entry in entries):
+            return [lookup for lookup in open_ if like[lookup]]
+        return open_
 
     def _shown(self, entry: Entry) -> Entry:
         return _without(entry, self.hidden) if self.hidden else entry
@@ -254,7 +278,10 @@ class Planner:
         return batches
 
     def from_mirror(self, lookup: Lookup, held: Held) -> tuple[Entry, ...] | None:
-        """The answer of a copy of the directory, in which memberOf is not kept; None: it cannot say."""
+        """The answer of a copy of the directory, in which memberOf is not kept; None: it cannot say.
+
+        Raises Unavailable where an entry resembles what is looked for.
+        """
         if terms := self._terms(lookup):
             by_address = lookup[0] == "addressed"
             attributes = self._held_with_members if by_address else self._held_attributes
@@ -263,6 +290,10 @@ class Planner:
                 return None
             matches = _every if lookup[0] == "groups" else self._has_value
             found = tuple(entry for entry in having if matches(entry, lookup))
+            if not found and matches is not _every:
+                near = held.resembling(self._base, terms, attributes)
+                if any(self._resembles(entry, lookup) for entry in near):
+                    raise Unavailable(RESEMBLES)
             hidden = self.mapping.member_address
             return tuple(_without(entry, hidden) for entry in found) if by_address else found
         [batch] = self.plan((lookup,))
@@ -270,7 +301,12 @@ class Planner:
             return None
         names = tuple(name for name in batch.search.attributes if name not in self.mapping.member_of)
         entries = held.find(replace(batch.search, attributes=names))
-        return None if entries is None else batch.told_apart(entries)[lookup]
+        if entries is None:
+            return None
+        answers = batch.told_apart(entries)
+        if lookup not in answers:
+            raise Unavailable(RESEMBLES)
+        return answers[lookup]
 
     def _terms(self, lookup: Lookup) -> Terms:
         """The lookup as attributes (in lower case) and values of which an entry has one; or none."""
@@ -333,9 +369,21 @@ class Planner:
             for value in entry.values(name)
         )
 
+    def _resembles(self, entry: Entry, lookup: Lookup) -> bool:
+        """Whether a value has the same skeleton as what is looked for."""
+        kind, wanted = lookup[0], skeleton(lookup[1])
+        if kind == "mail":
+            return wanted in map(skeleton, self.mapping.addresses_of(entry))
+        if kind == "addressed":
+            names = (name for name, _ in self._member_addresses)
+            return any(wanted in map(skeleton, addresses_in(entry, name)) for name in names)
+        values = (value for name in self._names[kind] for value in entry.values(name))
+        return any(skeleton(value.strip(" ").casefold()) == wanted for value in values)
+
     def _below_base(self, found: Filter, lookups: Iterable[Lookup], matches: Match) -> Shared:
         search = Search(self._where.search_base, Scope.SUB, found, self.attributes)
-        return Shared(search, tuple(lookups), matches)
+        resembles = self._resembles if matches == self._has_value else None
+        return Shared(search, tuple(lookups), matches, resembles=resembles)
 
     # ------------------------------------------------------------ groups
 
@@ -373,7 +421,7 @@ class Planner:
             terms = tuple(term for lookup in chunk for term in self._value_terms(lookup))
             shown = (*terms, *map(Present, self.attributes)) if features.has_matched_values else ()
             search = Search(self._where.search_base, Scope.SUB, _either(terms), names, shown)
-            batches.append(Shared(search, tuple(chunk), self._has_value, hidden))
+            batches.append(Shared(search, tuple(chunk), self._has_value, hidden, self._resembles))
         return batches
 
     def _group_terms(self, lookup: Lookup) -> tuple[Filter, ...]:

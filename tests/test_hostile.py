@@ -243,6 +243,11 @@ def test_every_value_has_one_reply_in_its_turn(service: Ldappolicy, context: str
     for value, action in zip(VALUES, actions, strict=True):
         own = f"553 5.7.1 not owned by user {shown(value, position)}".rstrip(" ")
         expected = allowed or {"DUNNO", own}
+        if value == "\uff41\uff4d\uff59":
+            expected = {
+                "DEFER_IF_PERMIT 4.3.0 Temporary lookup failure",
+                "DUNNO",
+            }  # slapd takes it for amy: neither she nor nobody
         assert action in expected | {"reject_unauth_destination, reject"}, value
 
 
@@ -328,7 +333,6 @@ def assert_ours(tree: Filter) -> None:
         ("ann(", "ann starr@my.domain", False),
         ("ann*", "ann starr@my.domain", False),
         ("ann(*)", "ann%starr@my.domain", False),
-        ("\uff41\uff4d\uff59", "amy@my.domain", False),
         ("a m y", "amy@my.domain", False),
         ("amy)(uid=bob", "bob@my.domain", False),
         ("zoe", "*@my.domain", False),
@@ -346,6 +350,13 @@ def test_an_odd_name_is_itself_and_nobody_else(
         service, [request(policy_context="owners", sender=sender, sasl_username=login, recipient="x@y")]
     )
     assert action == ("DUNNO" if owned else f"553 5.7.1 not owned by user {login.rstrip(' ')}")
+
+
+def test_a_login_that_the_server_takes_for_another(service: Ldappolicy) -> None:
+    """slapd finds amy by full-width letters: whose it is cannot be said, and nothing is refused for good."""
+    said = {"sender": "amy@my.domain", "sasl_username": "\uff41\uff4d\uff59", "recipient": "x@y"}
+    [action] = talk(service, [request(policy_context="owners", **said)])
+    assert action == "DEFER_IF_PERMIT 4.3.0 Temporary lookup failure"
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,6 @@ def test_addresses(profile: str, overrides: Overrides, found: set[str]) -> None:
         ("x500:amy@my.domain", "x500:amy@my.domain", False),
         ("x500:amy@my.domain", "amy@my.domain", False),
         ("amy@my.domain", "amy@my.domain", False),
-        ("\u017fmtp:amy@my.domain", "amy@my.domain", False),
         ("smtp:\uff41my@my.domain", "amy@my.domain", False),
         ("smtp:amy@my.domain)(mail=*", "amy@my.domain", False),
         ("smtp:amy@my.domain\nsmtp:bob@my.domain", "amy@my.domain", False),
@@ -96,6 +95,16 @@ def test_proxy_addresses(value: str, address: str, found: bool) -> None:
         mapping=mapping_for("active_directory", {}),
     )
     assert (FOUND if found else NOT) == site.action(recipient=address)
+
+
+def test_a_prefix_that_is_not_ours() -> None:
+    """A directory that returns an entry for a value that is no address of ours says nothing of the key."""
+    site = Site(
+        policy(recipient="check_recipient_access directory:access, reject"),
+        entry("CN=amy", proxyAddresses="\u017fmtp:amy@my.domain", smtpdRecipientAccess=FOUND),
+        mapping=mapping_for("active_directory", {}),
+    )
+    assert site.action(recipient="amy@my.domain") == "DEFER_IF_PERMIT 4.3.0 Temporary lookup failure"
 
 
 def test_primary_address_is_that_of_the_domain() -> None:

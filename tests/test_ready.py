@@ -360,7 +360,7 @@ BOARD = group("board", [dn("uid=cal,ou=people")], smtpdMemberSenderAccess="REJEC
         ('"n d"@my.domain', 1),
         ("ned%x@my.domain", 1),
         ("ned", 1),
-        ("néd@my.domain", 1),
+        ("nél@my.domain", 1),
         ("", 1),
     ],
 )

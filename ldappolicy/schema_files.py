@@ -36,5 +36,8 @@ SCHEMA_FILES = {
         SchemaFile("active_directory", "ldappolicy-ad.ldif", "schema for Active Directory"),
         SchemaFile("classes", "classes.ldif", "restriction classes, under a policy_base"),
         SchemaFile("example", "example.ldif", "the example company: a whole tree"),
+        SchemaFile("access_openldap", "access-openldap.ldif", "who may write policy: to be filled in"),
+        SchemaFile("access_389ds", "access-389ds.ldif", "the same for 389 Directory Server"),
+        SchemaFile("access_active_directory", "access-ad.md", "the same for Active Directory, to be read"),
     )
 }

@@ -185,7 +185,10 @@ COMPLETED = {
     "commands": ("ldappolicy ", COMMANDS),
     "a command": ("ldappolicy sch", ["schema"]),
     "commands of schema": ("ldappolicy schema ", ["install", "list", "show"]),
-    "a shipped file": ("ldappolicy schema show a", ["active_directory"]),
+    "a shipped file": (
+        "ldappolicy schema show ac",
+        ["active_directory", "access_openldap", "access_389ds", "access_active_directory"],
+    ),
     "an option": ("ldappolicy load --d", ["--dry-run"]),
 }
 

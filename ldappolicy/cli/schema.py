@@ -1,13 +1,9 @@
 """`ldappolicy schema`: the shipped LDIF, to be listed, shown, and brought into the configured server."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from ldappolicy import assembly
 from ldappolicy.cli import Context
@@ -26,21 +22,22 @@ SHIPPED_BASE = "ou=policy,dc=example,dc=com"
 """The base in classes.ldif that is to be filled in."""
 
 NAME = click.Choice(list(SCHEMA_FILES))
+INSTALLED = click.Choice([name for name in SCHEMA_FILES if not name.startswith("access_")])
 SCHEMAS = ("openldap", "389ds", "active_directory")
 
 
 @click.group("schema", no_args_is_help=False)
 def command() -> None:
-    """The schema, the restriction classes and the example that come with ldappolicy."""
+    """The schema, the access rules, the restriction classes and the example that come with ldappolicy."""
 
 
 @command.command("list")
 def list_files() -> None:
     """Lists what there is to show and to install."""
-    table = Table.grid(padding=(0, 2))
-    for shipped in SCHEMA_FILES.values():
-        table.add_row(shipped.name, shipped.file, escape(shipped.description))
-    Console(file=sys.stdout, highlight=False, soft_wrap=True).print(table)
+    shipped = SCHEMA_FILES.values()
+    name, file = (max(len(getattr(one, column)) for one in shipped) for column in ("name", "file"))
+    for one in shipped:
+        click.echo(f"{one.name:<{name}}  {one.file:<{file}}  {one.description}")
 
 
 @command.command("show")
@@ -51,7 +48,7 @@ def show(name: str) -> None:
 
 
 @command.command("install")
-@click.argument("name", type=NAME, metavar="[NAME]", required=False)
+@click.argument("name", type=INSTALLED, metavar="[NAME]", required=False)
 @click.option("--postmasters", default="", metavar="DN", help="The group that may write policy attributes.")
 @click.option("--no-access", is_flag=True, help="Bring in no access rules with the schema.")
 @click.pass_obj

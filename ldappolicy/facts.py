@@ -75,6 +75,19 @@ class Renamed:
     key: str
 
 
+MAX_DERIVED = 100_000
+"""Conclusions that are kept: clients choose whom they are about, by values of at most 128 letters."""
+
+
+class Derived(dict[object, object]):
+    """Conclusions by what they are about: when there are too many, all go, and are drawn again."""
+
+    def __setitem__(self, key: object, value: object) -> None:
+        if len(self) >= MAX_DERIVED:
+            self.clear()
+        super().__setitem__(key, value)
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What an evaluation asks: `get` gives the outcome of a lookup, or None while nobody has looked it up.
@@ -86,7 +99,7 @@ class Facts:
     """
 
     get: Callable[[Lookup], Outcome | None]
-    derived: dict[object, object] = field(default_factory=dict)
+    derived: dict[object, object] = field(default_factory=Derived)
     has_chain: bool = False
     tells_apart: bool = False
     renamed: Mapping[str, Renamed] = field(default_factory=dict)

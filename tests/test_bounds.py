@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ldappolicy import log, member_urls, rewriting
+from ldappolicy import facts, log, member_urls, rewriting
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
-from ldappolicy.evaluate import Decision
+from ldappolicy.evaluate import Decision, Lacking
 from ldappolicy.evaluation import MAX_LEFT, MAX_STEPS, MAX_TOLD, OUT_OF_STEPS
 from ldappolicy.ldap_filter import LdapUrl, parse_url
 from ldappolicy.log import shortened
@@ -489,3 +489,26 @@ def test_no_event_is_longer_than_a_line_should_be() -> None:
     record = logging.LogRecord("ldappolicy", logging.ERROR, "", 0, "%s", ("x" * 120_000,), None)
     for formatter in (log._Text(), log._Json()):  # noqa: SLF001
         assert len(formatter.format(record)) < 2200
+
+
+# --- what is concluded --------------------------------------------------------------------------
+
+
+def test_conclusions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login's spellings are one, and no flood of logins or senders keeps more than so much."""
+    monkeypatch.setattr(facts, "MAX_DERIVED", 50)
+    site = Site(
+        policy(sender="check_sasl_access directory:access, check_sender_access directory:access"),
+        person("amy"),
+    )
+    known = site.facts(site.known)
+    for number in range(200):
+        names = [f"Nobody{number}", f"NOBODY{number}"]
+        for name in names:
+            request = asked(login=name, sender=f"{name}@far{number}.example")
+            while isinstance(decision := site.evaluator.evaluate(request, known), Lacking):
+                site.known.update(site.ask(decision.lookups))
+        assert len(known.derived) <= 50
+    access = [key for key in known.derived if isinstance(key, tuple) and key[0] == "access"]
+    logins = [key[-1] for key in access if key[-1]]
+    assert len(logins) == len(set(map(str.casefold, logins)))

@@ -600,9 +600,7 @@ def _is_same_directory(config: Config, old: Config) -> bool:
 def set_up_log(config: Config, *, is_alone: bool) -> Lines:
     """The log, to standard error; lines of processes that share one must not mix."""
     lines = None if is_alone else Lines(2, whole=select.PIPE_BUF)
-    log = set_up(config.log.format, config.log.level, lines)
-    log.is_timed = not is_journal(2)
-    return log
+    return set_up(config.log.format, config.log.level, lines, is_timed=not is_journal(2))
 
 
 async def cancelled(*tasks: asyncio.Task[Any]) -> None:

@@ -264,16 +264,17 @@ class _Output(logging.Handler):
         self.lines.flush()
 
 
-def set_up(form: str, level: str, lines: Lines | None = None) -> Lines:
+def set_up(form: str, level: str, lines: Lines | None = None, *, is_timed: bool = False) -> Lines:
     """Sends the program's log, as `form` (text or json), to `lines`, by default to standard error.
 
-    Later calls change form and level, and go on with the lines of the first.
+    Later calls change form and level and whether text begins with the time, and go on with the lines of the
+    first.
     """
     root, loop = logging.getLogger("ldappolicy"), logging.getLogger("asyncio")
     before = next((output.lines for output in root.handlers if isinstance(output, _Output)), None)
     output = _Output(before or lines or Lines(sys.__stderr__.fileno() if sys.__stderr__ else -1))
     output.setFormatter(_Json() if form == "json" else _Text())
-    output.lines.form = form
+    output.lines.form, output.lines.is_timed = form, is_timed
     for logger in (root, loop):
         logger.handlers[:] = [output]
         logger.propagate = False

@@ -442,7 +442,10 @@ class Resolver:
                 self._settle(asked, lookup, self.last_known(lookup, str(problem)))
             return
         for lookup in set(batch.lookups).difference(answers):
-            self._settle(asked, lookup, self.last_known(lookup, RESEMBLES))
+            # The server did answer: what it said before is no longer so.
+            self._found.pop(lookup, None)
+            self._absent.pop(lookup, None)
+            self._settle(asked, lookup, Missed(RESEMBLES))
         for lookup, entries in answers.items():
             outcome = Found(entries, asked_at) if entries else Absent(asked_at)
             if self._unsettled and lookup[0] == "groups" and key_of_dn(lookup[1]) in self._unsettled:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ldappolicy.address import skeleton
 from ldappolicy.directory import Scope, Search
 from ldappolicy.directory.changes import Changed, Deleted, Members, entry_uuid
 from ldappolicy.directory.ldif import LdifDirectory
@@ -926,6 +927,31 @@ def test_which_bases_are_there(turned: list[str]) -> None:
         for base in (*BRANCH, ""):
             below = any(is_below(key, base) and key != base for key in held)
             assert (base in held or below, below) == (entries.holds(base), entries.is_parent(base))
+
+
+LETTERS = ("jos\u00e9", "JOS\u00c9", "j\u00f3se", "jose", "\uff41my", "Amy", "amy")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(DNS[:2] + DNS[3:]), st.lists(st.sampled_from(LETTERS), max_size=3)))
+)
+def test_what_resembles_is_known_after_any_change(put: list[tuple[str, list[str]]]) -> None:
+    """By the index it is whoever has a value of that skeleton, which is not ASCII or is the skeleton."""
+    entries: Entries[Entry] = Entries()
+    for name in LETTERS:
+        entries.resembling(BASE, [("uid", (name,))])
+    for dn, names in put:
+        entries.put(Entry(dn, {"uid": names}))
+        for name in LETTERS:
+            expected = {
+                one.key
+                for one in entries
+                if skeleton(name.casefold()) in {skeleton(value.casefold()) for value in one.values("uid")}
+            }
+            found = entries.resembling(BASE, [("uid", (name,))]) + (
+                entries.having(BASE, [("uid", (name,))]) or []
+            )
+            assert expected == {one.key for one in found}
 
 
 VALUES = ("amy", "BOB", "staff", "amy@example.com", "x")

@@ -510,6 +510,18 @@ def test_what_comes_back_is_compared_by_us(lookup: Lookup, expected: list[str] |
     assert expected == (None if found is None else [entry.dn.partition(",")[0] for entry in found])
 
 
+def test_what_came_back_for_no_reason_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """The entry is named in the log, once for all that it holds up."""
+
+    async def story() -> None:
+        [batch] = planner().plan([facts.mail("nobody@x"), facts.login("nobody")])
+        assert await batch.ask(Wide()) == {}
+
+    asyncio.run(story())
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("uid=amy,dc=x: the server returned this entry, no mapped value of which is")
+
+
 class Letters(Wide):
     """A directory with letters of all kinds, which finds entries by the skeletons of their values."""
 

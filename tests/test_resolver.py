@@ -13,7 +13,7 @@ from ldappolicy import facts
 from ldappolicy.directory import Features, Search, Terms
 from ldappolicy.directory.changes import Changed, Deleted
 from ldappolicy.directory.matching import matcher
-from ldappolicy.directory.plan import Planner, Where
+from ldappolicy.directory.plan import RESEMBLES, Planner, Where
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
 from ldappolicy.facts import FOREVER, Absent, Found, Lookup, Missed, Outcome
@@ -39,6 +39,7 @@ class Fake:
 
     def __init__(self, *entries: Entry) -> None:
         self.entries: Sequence[Entry] = entries
+        self.wide: Sequence[Entry] = ()  # what every search finds besides, by a rule that is not ours
         self.down = ""
         self.refuse = ""  # what a filter must hold for its search to be unavailable
         self.bug: Exception | None = None
@@ -56,7 +57,7 @@ class Fake:
             raise Unavailable(self.down or "refused")
         if any(f"({name}=" in text for name in ("mail", "uid", "associatedDomain")):
             matches = matcher(search.filter)
-            return [entry for entry in self.entries if matches(entry)]
+            return [*self.wide, *(entry for entry in self.entries if matches(entry))]
         return self.entries
 
     async def close(self) -> None:
@@ -433,6 +434,23 @@ def test_a_mirror_whose_stream_is_lost_turns_stale_as_a_whole() -> None:
                 answer = await stage.ask(lookup)
                 assert not isinstance(answer, Missed)
                 assert (answer.is_stale, answer.turns_at) == expected
+
+    run(story)
+
+
+@pytest.mark.parametrize("before", [[], [AMY]], ids=["absent", "found"])
+def test_an_answer_from_before_does_not_serve_where_an_entry_resembles(before: list[Entry]) -> None:
+    """The directory did answer: that a server may take an entry for it, which is neither."""
+
+    async def story() -> None:
+        stage = Stage(*before)
+        assert isinstance(await stage.ask(A), Found if before else Absent)
+        stage.directory.entries = ()
+        stage.directory.wide = [Entry(f"uid=amy2,{BASE}", {"mail": ["\uff41my@x"]})]
+        stage.clock.passes(400.0)
+        assert await stage.ask(A) == Missed(RESEMBLES)
+        stage.directory.down = "gone"
+        assert await stage.ask(A) == Missed("gone")
 
     run(story)
 

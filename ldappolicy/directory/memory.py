@@ -252,10 +252,12 @@ class _Index:
         if old == new:
             return
         before, after = set(old), set(new)
+        has_skeletons = bool(self._skeletons)
         for value in before - after:
             self._discard(value, dn)
         self.add(dn, after - before)
-        for value in after & before if self._skeletons else ():
+        for value in after & before if has_skeletons else ():
+            # One that was discarded may have had the same skeleton.
             self._add_skeleton(self._key(value), dn)
         if not new and self.present is not None:
             self.present.pop(dn, None)

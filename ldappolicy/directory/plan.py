@@ -10,8 +10,9 @@ together, one search answers them all if the server returns those members alone 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -21,6 +22,7 @@ from ldappolicy.entry import Entry, is_below, normal_dn, without_uid
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.facts import Lookup
 from ldappolicy.ldap_filter import And, Equality, Extensible, Filter, LdapUrl, Or, Present, parse_url
+from ldappolicy.log import Limited, shortened
 from ldappolicy.mapping import PREFIX, Mapping, address_term, addresses_in, is_prefixed
 
 OR_TERMS = 50
@@ -37,6 +39,8 @@ IN_CHAIN = "1.2.840.113556.1.4.1941"
 """LDAP_MATCHING_RULE_TRANSITIVE_EVAL ("in chain"), MS-ADTS section 3.1.1.3.4.4.3."""
 
 _VALUES = frozenset(("mail", "login", "domain", "addressed", "url"))
+
+logger = logging.getLogger("ldappolicy.plan")
 
 Answers = dict[Lookup, tuple[Entry, ...]]
 Match = Callable[[Entry, Lookup], bool]
@@ -76,18 +80,44 @@ class Where:
 
 
 @dataclass(frozen=True, slots=True)
+class Wide:
+    """What a server's matching rule may take for the same while we do not: `resembles` tells."""
+
+    resembles: Match
+    warnings: Limited = field(default_factory=lambda: Limited(logger, most=1, seconds=60.0))
+
+    def doubtful(self, entries: Sequence[Entry], answers: Answers) -> list[Lookup]:
+        """Which lookups that no entry answers are not absent either.
+
+        Those that an entry resembles; all of them where one came back that resembles nothing.
+        """
+        lacking = [lookup for lookup, found in answers.items() if not found]
+        like = {lookup: [entry for entry in entries if self.resembles(entry, lookup)] for lookup in answers}
+        odd = [entry.dn for entry in entries if not any(entry in found for found in like.values())]
+        if not odd:
+            return [lookup for lookup in lacking if like[lookup]]
+        self.warnings.log(
+            logging.WARNING,
+            f"{shortened(odd[0])}: the server returned this entry, no mapped value of which is or resembles"
+            " what was looked for: what was not found beside it is unavailable",
+            "returned for no reason",
+        )
+        return lacking
+
+
+@dataclass(frozen=True, slots=True)
 class Shared:
     """A search that answers several lookups; `matches` tells which entries belong to which.
 
-    `hidden` are attributes that are looked at for that alone, and may have a great many values. `resembles`
-    tells which entries a server may take for what a lookup is about, while we do not.
+    `hidden` are attributes that are looked at for that alone, and may have a great many values. `wide` tells
+    of which lookups it cannot be said, since the server's matching rule may be wider than ours.
     """
 
     search: Search
     lookups: tuple[Lookup, ...]
     matches: Match
     hidden: tuple[str, ...] = ()
-    resembles: Match | None = None
+    wide: "Wide | None" = None
 
     async def ask(self, directory: Directory) -> Answers:
         """Runs the search; raises Unavailable."""
@@ -96,24 +126,16 @@ class Shared:
     def told_apart(self, entries: Sequence[Entry]) -> Answers:
         """Which of the entries that came back answer what.
 
-        A lookup of which it cannot be said has no answer: an entry resembles what it is about, or one came
-        back that resembles nothing. The server's matching rule may be wider than ours.
+        A lookup of which it cannot be said has no answer.
         """
         answers = {
             lookup: tuple(self._shown(entry) for entry in entries if self.matches(entry, lookup))
             for lookup in self.lookups
         }
-        if self.resembles is not None and entries and not all(answers.values()):
-            for lookup in self._doubtful(entries, answers, self.resembles):
+        if self.wide is not None and entries and not all(answers.values()):
+            for lookup in self.wide.doubtful(entries, answers):
                 del answers[lookup]
         return answers
-
-    def _doubtful(self, entries: Sequence[Entry], answers: Answers, resembles: Match) -> list[Lookup]:
-        open_ = [lookup for lookup, found in answers.items() if not found]
-        like = {lookup: [entry for entry in entries if resembles(entry, lookup)] for lookup in self.lookups}
-        if all(any(entry in found for found in like.values()) for entry in entries):
-            return [lookup for lookup in open_ if like[lookup]]
-        return open_
 
     def _shown(self, entry: Entry) -> Entry:
         return _without(entry, self.hidden) if self.hidden else entry
@@ -235,6 +257,7 @@ class Planner:
             "domain": mapping.domain,
             "addressed": mapping.member_address,
         }
+        self._wide = Wide(self._resembles)
         self._base = _key(where.search_base)
         self._mail, self._member_addresses = map(_prefixes, (mapping.mail, mapping.member_address))
         self._held_attributes = frozenset(
@@ -382,8 +405,9 @@ class Planner:
 
     def _below_base(self, found: Filter, lookups: Iterable[Lookup], matches: Match) -> Shared:
         search = Search(self._where.search_base, Scope.SUB, found, self.attributes)
-        resembles = self._resembles if matches == self._has_value else None
-        return Shared(search, tuple(lookups), matches, resembles=resembles)
+        return Shared(
+            search, tuple(lookups), matches, wide=self._wide if matches == self._has_value else None
+        )
 
     # ------------------------------------------------------------ groups
 
@@ -421,7 +445,7 @@ class Planner:
             terms = tuple(term for lookup in chunk for term in self._value_terms(lookup))
             shown = (*terms, *map(Present, self.attributes)) if features.has_matched_values else ()
             search = Search(self._where.search_base, Scope.SUB, _either(terms), names, shown)
-            batches.append(Shared(search, tuple(chunk), self._has_value, hidden, self._resembles))
+            batches.append(Shared(search, tuple(chunk), self._has_value, hidden, self._wide))
         return batches
 
     def _group_terms(self, lookup: Lookup) -> tuple[Filter, ...]:

@@ -73,7 +73,7 @@ async def lint(
     """Every fault of policies and directory, by DN; raises Unavailable."""
     named = {dn for table in _tables(policies) for part in table.parts for dn in part.members}
     found = await inventory.read(directory, where, settings.mapping, named)
-    there = await reach.faults(policies, directory, settings, where)
+    there = await reach.faults(policies, directory, settings, where, found.absent)
     return tuple(sorted({*check(policies, found, settings, where), *there}, key=_place))
 
 

@@ -81,9 +81,18 @@ class Rules:
 
 
 async def faults(
-    policies: PolicySet, directory: Directory, settings: Settings, where: Where, *, at_start: bool = False
+    policies: PolicySet,
+    directory: Directory,
+    settings: Settings,
+    where: Where,
+    absent: frozenset[str] = frozenset(),
+    *,
+    at_start: bool = False,
 ) -> list[Fault]:
-    """What protects nothing, in no order; `at_start`: now, not one day. Raises Unavailable."""
+    """What protects nothing, in no order; `at_start`: now, not one day. Raises Unavailable.
+
+    `absent` are normal DNs that are known to have no entry.
+    """
     mapping = settings.mapping
     rules = await _read(directory, where, mapping)
     contents = Contents(
@@ -91,7 +100,7 @@ async def faults(
         _values(rules.entries, (*mapping.sender_access, *mapping.member_sender_access)),
         _values(rules.entries, (*mapping.recipient_access, *mapping.member_recipient_access)),
     )
-    found = list(_Entries(rules, policies, contents, where, mapping).faults())
+    found = list(_Entries(rules, policies, contents, where, mapping, absent).faults())
     asked = _asked(policies, contents, rules, mapping)
     found += await _unseen(directory, where, mapping, asked, rules)
     found += await unknown(directory, where, mapping)
@@ -174,8 +183,9 @@ async def _outside(directory: Directory, where: Where, names: Names) -> tuple[En
 async def _without_members(
     directory: Directory, where: Where, mapping: Mapping, entries: Iterable[Entry], peopled: frozenset[str]
 ) -> frozenset[str]:
-    """Keys of groups with rules for their members, of which nobody is there."""
-    groups = [entry for entry in entries if any(map(entry.values, mapping.member_access))][:MAX_GROUPS]
+    """Keys of groups with rules for their members, or for who writes to them, of which nobody is there."""
+    rules = (*mapping.member_access, *mapping.recipient_access)
+    groups = [entry for entry in entries if any(map(entry.values, rules))][:MAX_GROUPS]
     empty = {entry.key for entry in groups if entry.key not in peopled}
     for entry in groups:
         if entry.key in peopled and not await _has_member(directory, mapping, entry):
@@ -219,9 +229,16 @@ class _Entries:
     """Rules that no lookup finds, or that apply to nobody."""
 
     def __init__(
-        self, rules: Rules, policies: PolicySet, contents: Contents, where: Where, mapping: Mapping
+        self,
+        rules: Rules,
+        policies: PolicySet,
+        contents: Contents,
+        where: Where,
+        mapping: Mapping,
+        absent: frozenset[str],
     ) -> None:
         self._rules = rules
+        self._absent = absent
         self._contents = contents
         self._where = where
         self._mapping = mapping
@@ -286,10 +303,11 @@ class _Entries:
         """A list that lets in members, owners, moderators or allowed senders, and has none of them."""
         mapping = self._mapping
         has = {
-            "members": entry.key in self._rules.peopled,
-            "owners": any(map(entry.values, mapping.owner)),
-            "moderators": any(map(entry.values, mapping.moderator)),
-            "allowed": any(map(entry.values, (*mapping.allowed_sender, *mapping.allowed_sender_dn))),
+            "members": entry.key in self._rules.peopled and entry.key not in self._rules.empty,
+            "owners": self._names_somebody(entry, mapping.owner),
+            "moderators": self._names_somebody(entry, mapping.moderator),
+            "allowed": any(map(entry.values, mapping.allowed_sender))
+            or self._names_somebody(entry, mapping.allowed_sender_dn),
         }
         for name in mapping.recipient_access:
             for value in entry.values(name):
@@ -303,7 +321,10 @@ class _Entries:
                 permits = any(one.name.lower().startswith("permit") for one in every)
                 if asked and not permits and not any(has[one] for one in asked):
                     some = ", ".join(f"recipient:{one}" for one in dict.fromkeys(asked))
-                    yield Fault(True, entry.dn, name, f"nobody can pass {value!r}: the entry has no {some}")
+                    yield Fault(True, entry.dn, name, f"nobody can pass {value!r}: no {some} is left")
+
+    def _names_somebody(self, entry: Entry, names: Names) -> bool:
+        return any(key_of_dn(value) not in self._absent for name in names for value in entry.values(name))
 
 
 def _lets_in(item: Item) -> str:

@@ -58,9 +58,15 @@ def test_a_healthy_site_is_silent() -> None:
         "cn=press", mail="press@my.domain", member="uid=amy,dc=example", smtpdRecipientAccess="either"
     )
     mods = entry("cn=mods", mail="mods@my.domain", smtpdModerator="uid=amy,dc=example")
+    some = entry(
+        "cn=some",
+        mail="some@my.domain",
+        smtpdRecipientAccess="allowed_only",
+        smtpdAllowedSenderDN="uid=amy,dc=example",
+    )
     alone = entry("uid=bot", uid="bot", smtpdSenderAccess="reject")
     domain = entry("ou=d", associatedDomain="my.domain", smtpdRecipientAccess="ours")
-    assert [] == found(press, mods, alone, domain)
+    assert [] == found(press, mods, some, alone, domain)
 
 
 X = "cn=x,dc=example: "
@@ -96,15 +102,15 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "no members": (
         {"mail": "x@my.domain", "smtpdRecipientAccess": "members_only"},
-        f"error: {X}smtpdRecipientAccess: nobody can pass 'members_only': the entry has no recipient:members",
+        f"error: {X}smtpdRecipientAccess: nobody can pass 'members_only': no recipient:members is left",
     ),
     "no moderator": (
         {"mail": "x@my.domain", "smtpdRecipientAccess": "moderated"},
-        f"error: {X}smtpdRecipientAccess: nobody can pass 'moderated': the entry has no recipient:moderators",
+        f"error: {X}smtpdRecipientAccess: nobody can pass 'moderated': no recipient:moderators is left",
     ),
     "nobody allowed": (
         {"mail": "x@my.domain", "smtpdRecipientAccess": "allowed_only"},
-        f"error: {X}smtpdRecipientAccess: nobody can pass 'allowed_only': the entry has no recipient:allowed",
+        f"error: {X}smtpdRecipientAccess: nobody can pass 'allowed_only': no recipient:allowed is left",
     ),
     "an allowed one that is gone": (
         {
@@ -113,6 +119,18 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
             "smtpdAllowedSenderDN": "uid=gone,dc=example",
         },
         f"warning: {X}smtpdAllowedSenderDN: 'uid=gone,dc=example' does not exist",
+    ),
+    "all allowed ones are gone": (
+        {
+            "mail": "x@my.domain",
+            "smtpdRecipientAccess": "allowed_only",
+            "smtpdAllowedSenderDN": "uid=gone,dc=example",
+        },
+        f"error: {X}smtpdRecipientAccess: nobody can pass 'allowed_only': no recipient:allowed is left",
+    ),
+    "all members of a list are gone": (
+        {"mail": "x@my.domain", "smtpdRecipientAccess": "members_only", "member": "uid=gone,dc=example"},
+        f"error: {X}smtpdRecipientAccess: nobody can pass 'members_only': no recipient:members is left",
     ),
 }
 

@@ -30,6 +30,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ldappolicy.entry import Entry
+from ldappolicy.memories import BOUNDS, Memory
 
 Lookup = tuple[str, ...]
 
@@ -75,10 +76,6 @@ class Renamed:
     key: str
 
 
-MAX_DERIVED = 100_000
-"""Conclusions that are kept; then all of them go, since clients choose whom they are about."""
-
-
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What an evaluation asks: `get` gives the outcome of a lookup, or None while nobody has looked it up.
@@ -90,7 +87,7 @@ class Facts:
     """
 
     get: Callable[[Lookup], Outcome | None]
-    derived: dict[object, object] = field(default_factory=dict)
+    derived: Memory[object, object] = field(default_factory=lambda: Memory(BOUNDS["conclusions"]))
     has_chain: bool = False
     tells_apart: bool = False
     renamed: Mapping[str, Renamed] = field(default_factory=dict)

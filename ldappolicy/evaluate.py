@@ -284,7 +284,9 @@ class _Plan:
     """Whether every list is run for every request, and there always is a sender, be it the null sender."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ran_out", Decision("DUNNO", self.program.policy.name))
+        object.__setattr__(
+            self, "ran_out", Decision("DUNNO", self.program.policy.name, revision=self.program.revision)
+        )
         is_simple = self.state not in EARLY_STATES and "helo" not in (part.name for part in self.lists)
         object.__setattr__(self, "is_simple", is_simple)
 

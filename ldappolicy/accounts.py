@@ -35,14 +35,22 @@ _DAY_S = 86_400
 _LOCKED_FOR_GOOD = "000001010000Z"
 
 
+HELD_BY_ALL = frozenset(("useraccountcontrol",))
+"""What every user of Active Directory has (MS-SAMR): whose cannot be seen, it may not be read."""
+
+LOCKS = frozenset(("nsaccountlock", "pwdaccountlockedtime"))
+"""What only those have who are locked: that nobody has it says nothing."""
+
+
 class End(NamedTuple):
     """The end of an account: from when on it is disabled, in seconds since 1970, and what says so.
 
-    `problem`: a value that cannot be read.
+    `problem`: what is wrong with a value of `name` that cannot be read.
     """
 
     at: float = FOREVER
     reason: str = ""
+    name: str = ""
     problem: str = ""
 
 
@@ -56,15 +64,15 @@ def ends(entry: Entry, names: Iterable[str]) -> Iterator[End]:
     for name in names:
         word, read = _FORMS.get(name.lower(), _ANY)
         for value in entry.values(name):
-            said = f"{name} is {value[:SHOWN]!r}"
+            shown = repr(value[:SHOWN])
             try:
                 at = read(value.strip(" "))
-            except InputError as problem:
-                text = f"{said}, expected {problem}"
-                yield End(_ALWAYS, f"counts as disabled: {text}", text)
+            except InputError as expected:
+                problem = f"{shown} counts as disabled, expected {expected}"
+                yield End(_ALWAYS, f"{name}: {problem}", name, problem)
                 continue
             since = f" on {_date(at)}" if word == "expired" and at < FOREVER else ""
-            yield End(at, f"{word}{since}: {said}")
+            yield End(at, f"{word}{since}: {name} is {shown}", name)
 
 
 def _date(at: float) -> str:

@@ -149,7 +149,7 @@ def disabled(evaluation: Evaluation, entry: Entry) -> str:
             evaluation.facts.holds_until(end.at)
         return ""
     if end.problem:
-        evaluation.note(f"{entry.dn}: {end.problem}: the login counts as disabled")
+        evaluation.note(f"{entry.dn}: {end.reason}")
     return end.reason
 
 

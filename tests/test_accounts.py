@@ -106,7 +106,8 @@ def test_what_is_no_form_closes(name: str, values: tuple[str, ...]) -> None:
     for value in values:
         end = end_of(Entry("", {name: [value]}), (name,))
         assert ALWAYS == end.at, value
-        assert end.problem.startswith(f"{name} is {value[:64]!r}, expected "), value
+        assert name == end.name
+        assert end.problem.startswith(f"{value[:64]!r} counts as disabled, expected "), value
 
 
 def test_the_first_end_counts() -> None:
@@ -167,9 +168,7 @@ def test_a_value_that_cannot_be_read_is_told() -> None:
     """One line that says whose, what, and what was expected; the login is not one that nobody has."""
     around = site(person("amy", shadowExpire="never"), sender="check_sasl_access directory:nobody")
     decision = around.decide(login="amy")
-    expected = (
-        f"{AMY}: shadowExpire is 'never', expected days since 1970, or -1: the login counts as disabled"
-    )
+    expected = f"{AMY}: shadowExpire: 'never' counts as disabled, expected days since 1970, or -1"
     assert ((expected,), False) == (decision.notes, decision.unknown_login)
 
 
@@ -294,7 +293,7 @@ def test_a_disabled_entry_is_no_contact() -> None:
     [
         (OFF, "disabled: accountStatus is 'disabled'"),
         ({"shadowExpire": "20000"}, "expired on 2024-10-04 00:00:00 UTC: shadowExpire is '20000'"),
-        ({"shadowExpire": "x"}, "counts as disabled: shadowExpire is 'x', expected days since 1970, or -1"),
+        ({"shadowExpire": "x"}, "shadowExpire: 'x' counts as disabled, expected days since 1970, or -1"),
     ],
 )
 def test_why(held: dict[str, str], reason: str) -> None:

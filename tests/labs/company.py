@@ -414,6 +414,7 @@ class ActiveDirectory(Served):
             yield "sAMAccountName", thing.name
             if thing.kind == "person":
                 yield "userPrincipalName", f"{thing.name}@corp.example"
+                yield "userAccountControl", "544"  # enabled, and no password is required
             yield from (("mail", address) for address in thing.addresses[:1])
             for number, address in enumerate(thing.addresses):
                 yield "proxyAddresses", ("smtp:" if number else "SMTP:") + address

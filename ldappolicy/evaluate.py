@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ldappolicy.evaluation import EARLY_STATES, Evaluation, Naming, OutOfBudget, Steps
-from ldappolicy.facts import Facts, Lookup
+from ldappolicy.facts import MAX_DERIVED, Facts, Lookup
 from ldappolicy.learned import Learned, Values, ValuesOf
 from ldappolicy.mapping import Mapping as AttributeMapping
 from ldappolicy.policy import LISTS, Broken, Policy, PolicySet
@@ -152,6 +152,8 @@ class Evaluator:
             _run(evaluation, begun, self._learned if trace is None else _traced)
         except OutOfBudget as spent:
             problem = str(spent)
+        if len(facts.derived) > MAX_DERIVED:
+            facts.derived.clear()
         if evaluation.lacking:
             return Lacking(tuple(evaluation.lacking))
         if problem:

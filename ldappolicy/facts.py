@@ -77,16 +77,7 @@ class Renamed:
 
 
 MAX_DERIVED = 100_000
-"""Conclusions that are kept: clients choose whom they are about, by values of at most 128 letters."""
-
-
-class Derived(dict[object, object]):
-    """Conclusions by what they are about: when there are too many, all go, and are drawn again."""
-
-    def __setitem__(self, key: object, value: object) -> None:
-        if len(self) >= MAX_DERIVED:
-            self.clear()
-        super().__setitem__(key, value)
+"""Conclusions that are kept; then all of them go, since clients choose whom they are about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +92,7 @@ class Facts:
     """
 
     get: Callable[[Lookup], Outcome | None]
-    derived: dict[object, object] = field(default_factory=Derived)
+    derived: dict[object, object] = field(default_factory=dict)
     has_chain: bool = False
     tells_apart: bool = False
     renamed: Mapping[str, Renamed] = field(default_factory=dict)

@@ -295,7 +295,9 @@ def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -
     if evaluation.trace is not None:
         return _ask_access(evaluation, subject, recipient)
     exact = subject.exact
-    key = ("access", recipient, exact, _login_key(evaluation, subject))
+    # Servers may tell apart what folds alike, but not capitals.
+    login = evaluation.request.sasl_username.lower() if subject.login else ""
+    key = ("access", recipient, exact, login)
     known = evaluation.derived.get(key)
     if known is not None:
         action, evaluation.origin = cast(tuple[Action | None, str], known)
@@ -309,12 +311,6 @@ def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -
     if is_kept and len(exact[0] if exact else subject.login) <= REMEMBERED:
         evaluation.derived[key] = (action, evaluation.origin)
     return action
-
-
-def _login_key(evaluation: Evaluation, subject: Subject) -> str:
-    """A login in the one form of all its spellings; as it is where a server may tell these apart."""
-    spelled = evaluation.request.sasl_username
-    return subject.login if spelled.isascii() else spelled if subject.login else ""
 
 
 def _carries_nothing(address: str, known: Facts, mapping: AttributeMapping, recipient: bool) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ldappolicy import facts, log, member_urls, rewriting
+from ldappolicy import evaluate, log, member_urls, rewriting
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
 from ldappolicy.evaluate import Decision, Lacking
@@ -496,7 +496,7 @@ def test_no_event_is_longer_than_a_line_should_be() -> None:
 
 def test_conclusions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A login's spellings are one, and no flood of logins or senders keeps more than so much."""
-    monkeypatch.setattr(facts, "MAX_DERIVED", 50)
+    monkeypatch.setattr(evaluate, "MAX_DERIVED", 50)
     site = Site(
         policy(sender="check_sasl_access directory:access, check_sender_access directory:access"),
         person("amy"),

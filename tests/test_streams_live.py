@@ -35,6 +35,7 @@ from ldappolicy.ldap_filter import Present
 from tests.labs.ds389 import DS389, needs_389ds
 from tests.labs.faulty_ldap import Proxy
 from tests.labs.samba import Samba, needs_samba
+from tests.labs.server import folder, tree_of
 from tests.labs.slapd import SUFFIX, Slapd, require_slapd
 
 pytestmark = pytest.mark.servers
@@ -70,9 +71,8 @@ class Kind:
 
     def tree(self) -> str:
         """Two units, one of them with amy."""
-        top = f"dn: {SUFFIX}\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: Example\n\n"
-        units = "".join(f"dn: ou={u},{SUFFIX}\nobjectClass: organizationalUnit\nou: {u}\n\n" for u in "ab")
-        return ("" if self.is_ad else top) + units + self.person("amy")
+        units = folder("a") + folder("b") if self.is_ad else tree_of("a", "b")
+        return units + self.person("amy")
 
     @property
     def watched(self) -> Watched:

@@ -29,6 +29,7 @@ from ldappolicy.importing import Carried, carry_over
 from ldappolicy.main_cf import MainCf, read_main_cf
 from ldappolicy.verification import Difference, Report, compare, verify
 from ldappolicy.verification.native import Tables, calls, of_this_host, records
+from ldappolicy.verification.people import standing_in
 from ldappolicy.verification.questions import Client, Key, Question, keys_of, neighbours, questions
 from tests.conformance.generate import pairs
 from tests.conformance.pairs import SITE_MAIN, Native, Pair
@@ -520,6 +521,44 @@ def test_recipe(name: str, count: int) -> None:
     assert (count, 0, 0) == (report.asked, report.apart, len(report.differences)), told(report)
     assert len(steps) == count
     assert report.unmet == 0
+
+
+GROUPS = """\
+smtpd_restriction_classes = local_only
+local_only = check_recipient_access inline:{my.domain=OK}, reject
+mydestination = my.domain
+smtpd_relay_restrictions = reject_unauth_destination
+smtpd_sender_restrictions = check_sender_access proxy:ldap:%(folder)s/interns,
+    check_sasl_access ldap:%(folder)s/clerks, check_sender_access inline:{ {spam.example = REJECT} }
+"""
+INTERNS = "cn=interns,ou=groups,dc=example,dc=com"
+ASKED = (
+    f"query_filter = (&(mail=%s)(memberOf={INTERNS}))\nresult_attribute = mail\nresult_format = local_only\n"
+)
+CLERKS = """\
+query_filter = (&(uid=%s)(memberOf=cn=clerks,ou=groups,dc=example,dc=com))
+result_attribute = cn
+result_format = 550 5.7.1 no {clerk}, at 50%%
+"""
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("action", ["local_only", "reject"])
+def test_members_of_groups(tmp_path: Path, action: str) -> None:
+    """What an ldap: table gives the members of a group is compared; were it something else, it would show."""
+    (tmp_path / "interns").write_text(ASKED)
+    (tmp_path / "clerks").write_text(CLERKS)
+    (tmp_path / "main.cf").write_text(GROUPS % {"folder": tmp_path})
+    main = read_main_cf(tmp_path / "main.cf")
+    carried = imported(main)
+    assert ["clerks", "interns"] == sorted(Path(name).name for name in carried.group_tables)
+    records = [
+        (dn, {**given, "smtpdAccessAction": (action,)} if dn.startswith("cn=interns,") else given)
+        for dn, given in carried.records
+    ]
+    report = verify(*standing_in(main, records, carried.group_tables, BASE), BASE, "default", 60)
+    shown = {difference.question.sender.lower().rstrip(".") for difference in report.differences}
+    assert shown == (set() if action == "local_only" else {"somebody-1@my.domain"}), told(report)
 
 
 # --- the command line -----------------------------------------------------------------------------

@@ -101,7 +101,7 @@ class Facts:
 
     def asking(self, get: Callable[[Lookup], Outcome | None]) -> "Facts":
         """The same where others are asked; nothing has been concluded from them yet."""
-        return replace(self, get=get, derived=Derived())
+        return replace(self, get=get, derived={})
 
 
 def mail(address: str) -> Lookup:

@@ -15,6 +15,7 @@ from tests.labs.deciding import configuration, deciding, following, rcpt
 from tests.labs.ds389 import DS389, needs_389ds
 from tests.labs.ldappolicy import EXAMPLE, Sections, merged, toml
 from tests.labs.samba import Samba, needs_samba
+from tests.labs.server import folder, tree_of
 from tests.labs.slapd import SUFFIX, Slapd, require_slapd
 
 pytestmark = pytest.mark.servers
@@ -43,9 +44,7 @@ class Kind:
 
     def tree(self) -> str:
         """Amy, and a list of which she is a member."""
-        units = "".join(
-            f"dn: OU={unit},{SUFFIX}\nobjectClass: organizationalUnit\n\n" for unit in ("people", "policy")
-        )
+        units = folder("people") + folder("policy") if self.is_ad else tree_of("people", "policy")
         person = (
             "inetOrgPerson\nobjectClass: posixAccount\nobjectClass: shadowAccount\nuidNumber: 1\ngidNumber: 1"
         )
@@ -120,8 +119,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[tuple[Kind, Server]]:
     """A server with amy."""
     kind: Kind = request.param
     with kind.start() as server:
-        top = f"dn: {SUFFIX}\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: x\n\n"
-        server.load(kind.tree() if kind.is_ad else top + kind.tree())
+        server.load(kind.tree())
         yield kind, server
 
 
@@ -208,7 +206,8 @@ def test_eval_and_a_file(
             live.write_text(toml(merged(sections, {"directory": {"uri": [server.uri]}})))
             lines = [f"{name}: {value}" for name, value in (one,) if value]
             tree = tmp_path / "tree.ldif"
-            tree.write_text(f"dn: {SUFFIX}\nobjectClass: domain\n\n" + _with(kind.tree(), one[0], lines))
+            top = f"dn: {SUFFIX}\nobjectClass: domain\n\n" if kind.is_ad else ""
+            tree.write_text(top + _with(kind.tree(), one[0], lines))
             mapped = {"disabled": [one[0]]}
             of_file: Sections = {
                 "directory": {"uri": [f"ldif:{tree}"]},

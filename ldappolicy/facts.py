@@ -26,8 +26,9 @@ than the `Facts` live that it comes from; else the instant at which it becomes s
 (past its ttl while the directory is away), too old to be used at all.
 """
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ldappolicy.entry import Entry
 from ldappolicy.memories import BOUNDS, Memory
@@ -83,7 +84,8 @@ class Facts:
     `derived` holds what evaluations concluded from outcomes of `get` alone (the groups around an entry,
     say); it lives and ends with them. `has_chain`: whether `chain` can be asked; `tells_apart`: whether the
     groups around several entries can be asked for in one search. `renamed` are entries that were renamed a
-    moment ago, by the normal form of their old DN.
+    moment ago, by the normal form of their old DN. `now` is seconds since 1970: what depends on it is told to
+    `holds_until`, by the instant from when on it is otherwise, and the facts end by then.
     """
 
     get: Callable[[Lookup], Outcome | None]
@@ -91,6 +93,12 @@ class Facts:
     has_chain: bool = False
     tells_apart: bool = False
     renamed: Mapping[str, Renamed] = field(default_factory=dict)
+    now: Callable[[], float] = time.time
+    holds_until: Callable[[float], None] = lambda instant: None
+
+    def asking(self, get: Callable[[Lookup], Outcome | None]) -> "Facts":
+        """The same where others are asked; nothing has been concluded from them yet."""
+        return replace(self, get=get, derived={})
 
 
 def mail(address: str) -> Lookup:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar, cast
 
 from ldappolicy import facts
+from ldappolicy.accounts import end_of
 from ldappolicy.address import (
     catch_all_of,
     exact_forms,
@@ -24,6 +25,7 @@ from ldappolicy.address import (
 from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.evaluation import Evaluation, MissedLookup
+from ldappolicy.facts import FOREVER
 from ldappolicy.mapping import primary_group_sid
 from ldappolicy.member_urls import DynamicGroup, MemberUrl, dynamic_groups
 
@@ -139,6 +141,27 @@ def _without_realm(login: str, realms: frozenset[str]) -> Iterator[str]:
     realm, _, name = login.partition("\\")
     if name and realm.casefold() in realms:
         yield name
+
+
+def disabled(evaluation: Evaluation, entry: Entry) -> str:
+    """Why an account is let in by nothing: it is disabled, or expired; empty where it is neither."""
+    names = evaluation.mapping.disabled
+    if not names:
+        return ""
+    end = end_of(entry, names)
+    if end.at > evaluation.facts.now():
+        if end.at < FOREVER:
+            evaluation.facts.holds_until(end.at)
+        return ""
+    if end.problem:
+        evaluation.note(f"{entry.dn}: {end.reason}")
+    return end.reason
+
+
+def disabled_login(evaluation: Evaluation) -> str:
+    """The same of the login's entry; empty where it has none."""
+    entry = entry_of_login(evaluation) if evaluation.mapping.disabled else None
+    return disabled(evaluation, entry) if entry is not None else ""
 
 
 def entries_of_recipient(evaluation: Evaluation) -> tuple[Entry, ...]:
@@ -497,8 +520,14 @@ def is_known_sender(evaluation: Evaluation) -> bool:
 
 
 def owns_sender(evaluation: Evaluation, login: Entry | None) -> bool:
-    """Whether the login's entry has the sender address, or is named by smtpdSendAs for it."""
+    """Whether the login's entry has the sender address, or is named by smtpdSendAs for it.
+
+    One that is disabled owns nothing, and what it has stays owned.
+    """
     if login is None:
+        return False
+    if reason := disabled(evaluation, login):
+        evaluation.trace_note("sender login", login.dn, reason)
         return False
     send_as = evaluation.mapping.send_as
 

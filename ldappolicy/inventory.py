@@ -64,7 +64,8 @@ async def read(directory: Directory, where: Where, mapping: Mapping, named: Iter
     """
     names = _names(mapping)
     filter_ = Or(tuple(Present(name) for name in names))
-    entries = await directory.search(Search(where.search_base, Scope.SUB, filter_, names))
+    read_too = (*names, *mapping.disabled)  # not looked for: most accounts that have it have a login
+    entries = await directory.search(Search(where.search_base, Scope.SUB, filter_, read_too))
     known = {entry.key for entry in entries}
     owners = await _owners(directory, where, mapping) if where.filter is not None else known
     wanted = {*named, *_dns_in(entries, mapping)} - known

@@ -17,6 +17,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from ldappolicy import inventory, reach, vocabulary
+from ldappolicy.accounts import ends
 from ldappolicy.action import ACTION_WORDS, Action, Kind, parse_action
 from ldappolicy.address import is_catch_all, split_address
 from ldappolicy.directory import Directory
@@ -646,6 +647,7 @@ class _Entries:
             yield from self._patterns(entry)
             yield from self._urls(entry)
             yield from self._delivery(entry)
+        yield from self._unread_accounts()
         yield from self._unread_addresses()
         yield from self._catch_alls_as_members()
         yield from self._shared_addresses()
@@ -731,6 +733,14 @@ class _Entries:
         for name in mapping.delivery_restrictions if ours else ():
             if any(value.upper() != "FALSE" for value in entry.values(name)):
                 yield Fault(False, entry.dn, name, f"it restricts nothing by itself beside {ours}")
+
+    def _unread_accounts(self) -> Iterator[Fault]:
+        """Logins of which nobody can tell whether they are disabled."""
+        mapping = self._mapping
+        for entry in self._found.entries if mapping.disabled else ():
+            for end in ends(entry, mapping.disabled) if any(map(entry.values, mapping.login)) else ():
+                if end.problem:
+                    yield Fault(True, entry.dn, end.name, end.problem)
 
     def _unread_addresses(self) -> Iterator[Fault]:
         """Addresses of no kind, where each has to say of which kind it is."""

@@ -47,6 +47,7 @@ class Mapping:
     member_address: Names = ()
     owner: Names = ("owner",)
     domain: Names = ("associatedDomain",)
+    disabled: Names = ()
     allowed_sender: Names = ("smtpdAllowedSender",)
     allowed_sender_dn: Names = ("smtpdAllowedSenderDN",)
     denied_sender: Names = ("smtpdDeniedSender",)
@@ -245,6 +246,7 @@ class _OpenLdap(Mapping):
 class _Ds389(Mapping):
     """389 Directory Server, whose memberOf plugin follows nested groups."""
 
+    disabled: Names = ("nsAccountLock",)
     uuid: Names = ("nsUniqueId",)
 
     dn_attribute: ClassVar[str] = "entrydn"
@@ -260,6 +262,7 @@ class _FreeIpa(_Ds389):
     login: Names = ("uid", "krbPrincipalName")
     member: Names = ("member",)
     owner: Names = ("memberManager",)
+    disabled: Names = ("nsAccountLock", "krbPrincipalExpiration")
 
     member_of_tells_all: ClassVar[bool] = True
 
@@ -272,6 +275,7 @@ class _ActiveDirectory(Mapping):
     login: Names = ("sAMAccountName", "userPrincipalName")
     member: Names = ("member", "primaryGroupID")
     owner: Names = ("managedBy", "msExchCoManagedByLink")
+    disabled: Names = ("userAccountControl", "accountExpires")
     allowed_sender_dn: Names = ("smtpdAllowedSenderDN", "authOrig", "dLMemSubmitPerms")
     denied_sender_dn: Names = ("smtpdDeniedSenderDN", "unauthOrig", "dLMemRejectPerms")
     login_required: Names = ("msExchRequireAuthToSendTo",)

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
 from ldappolicy import vocabulary
+from ldappolicy.accounts import HELD_BY_ALL, LOCKS
 from ldappolicy.action import parse_action
 from ldappolicy.address import split_address
 from ldappolicy.directory import Directory, Scope, Search
@@ -27,7 +28,7 @@ from ldappolicy.entry import Entry, is_below, key_of_dn, normal_dn
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.foresight import Contents, kinds_of
 from ldappolicy.ldap_filter import And, Equality, Filter, Or, Present
-from ldappolicy.mapping import PROFILES, Mapping, Names
+from ldappolicy.mapping import Mapping, Names
 from ldappolicy.policy import NOBODY_TABLE, Fault, Item, Policy, PolicySet, Table, parse_right_hand_side
 from ldappolicy.service import RIGHTS, Settings, may
 from ldappolicy.tables import ACCESS
@@ -45,6 +46,7 @@ FEW = 20
 """Entries with rules whose rights are asked for."""
 
 _NOTHING = ("1.1",)
+_UNSEEN = ": none exists, or it may not be read"
 _NAME = re.compile(r"\bNAME\s+(?:'([^']+)'|\(([^)]*)\))")
 _OID = re.compile(r"\(\s*([0-9.]+)")
 
@@ -102,6 +104,7 @@ async def faults(
     )
     found = list(_Entries(rules, policies, contents, where, mapping, absent).faults())
     asked = _asked(policies, contents, rules, mapping)
+    found += await _unseen_accounts(directory, where, mapping, asked.pop("disabled", ()))
     found += await _unseen(directory, where, mapping, asked, rules)
     found += await unknown(directory, where, mapping)
     if not at_start:
@@ -369,11 +372,11 @@ def _asked_by(item: Item, stage: str) -> Iterator[str]:
     table = item.table
     if table is None:
         if item.name.lower() in vocabulary.EVALUATED and "login_mismatch" in item.name.lower():
-            yield from ("login", "mail")
+            yield from ("login", "mail", "disabled")
         return
     kinds = kinds_of(item, stage)
     if table in (ACCESS, NOBODY_TABLE) or table.type == "recipient":
-        yield "login" if kinds[:1] == ("sasl",) else "mail"
+        yield from ("login", "disabled") if kinds[:1] == ("sasl",) else ("mail",)
     if table == ACCESS:
         yield "access"
     if table.type == "recipient" and table.name in _CONCEPT_OF:
@@ -394,19 +397,43 @@ async def _unseen(
     ]
     answers = await asyncio.gather(*map(directory.search, searches))
     return [
-        Fault(True, KEYS, concept, f"no entry with {' or '.join(names)}: none exists, or it may not be read")
+        Fault(True, KEYS, concept, f"no entry with {' or '.join(names)}{_UNSEEN}")
         for (concept, names), entries in zip(left.items(), answers, strict=True)
+        if not entries
+    ]
+
+
+async def _unseen_accounts(directory: Directory, where: Where, mapping: Mapping, asked: Names) -> list[Fault]:
+    """What tells that an account is disabled and cannot be seen: an error where every user has it.
+
+    Else a warning where the site named it, and no entry has it; what a profile names may be nowhere.
+    """
+    profile = type(mapping)()
+    every = [name for name in asked if name.lower() in HELD_BY_ALL]
+    named = [name for name in asked if name not in (*every, *profile.disabled) and name.lower() not in LOCKS]
+    users = And((Equality("objectClass", "user"), _either(mapping.login)))
+    look = Search(where.search_base, Scope.SUB, users, tuple(every), limit=FEW)
+    shown = await directory.search(look) if every and mapping.login else ()
+    found = [
+        Fault(True, KEYS, "disabled", f"{entry.dn} has no {name}: it may not be read")
+        for name in every
+        for entry in shown
+        if not entry.values(name)
+    ][:1]
+    searches = [Search(where.search_base, Scope.SUB, Present(name), _NOTHING, limit=1) for name in named]
+    answers = await asyncio.gather(*map(directory.search, searches))
+    return found + [
+        Fault(False, KEYS, "disabled", f"no entry with {name}{_UNSEEN}")
+        for name, entries in zip(named, answers, strict=True)
         if not entries
     ]
 
 
 async def unknown(directory: Directory, where: Where, mapping: Mapping) -> list[Fault]:
     """Attributes that the site named, and the server's schema does not have (RFC 4512 section 4.2)."""
+    profile = type(mapping)()
     named = [
-        (key, name)
-        for key, names in _mapped(mapping)
-        for name in names
-        if not any(name in getattr(profile, key) for profile in PROFILES.values())
+        (key, name) for key, names in _mapped(mapping) for name in names if name not in getattr(profile, key)
     ]
     known = await _schema(directory, where) if named else frozenset[str]()
     return [
@@ -459,12 +486,27 @@ async def _rights(
         ours = [name for name in keys if name.lower().startswith("smtpd")]
         hidden = [name for name in ours if any("r" not in may(entry, name) for entry in shown)]
         found += [Fault(True, KEYS, keys[name], f"the account may not read {name!r}") for name in hidden]
+    found += await _hidden_accounts(directory, where, mapping, account)
     user = next((entry.dn for entry in rules.entries if any(map(entry.values, mapping.login))), "")
     for entry in await _told(directory, Search(user, Scope.BASE, ANY, asked, rights_of=user)) if user else ():
         written = [name for name in keys if set("woWO").intersection(may(entry, name))]
         text = f"may be written by {user!r} on that entry itself: it makes policy"
         found += [Fault(True, KEYS, keys[name], f"{name!r} {text}") for name in written]
     return found
+
+
+async def _hidden_accounts(directory: Directory, where: Where, mapping: Mapping, account: str) -> list[Fault]:
+    """What tells that an account is disabled, where the account of the service may read it of nobody."""
+    if not (account and mapping.disabled and mapping.login):
+        return []
+    names = (*mapping.disabled, RIGHTS)
+    found = Search(where.search_base, Scope.SUB, _either(mapping.login), names, limit=FEW, rights_of=account)
+    shown = await _told(directory, found)
+    hidden = [name for name in mapping.disabled if not any("r" in may(entry, name) for entry in shown)]
+    text = "of no login: whoever is disabled counts as any other"
+    return [
+        Fault(True, KEYS, "disabled", f"the account may read {name!r} {text}") for name in hidden if shown
+    ]
 
 
 async def _told(directory: Directory, search: Search) -> tuple[Entry, ...]:

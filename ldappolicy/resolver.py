@@ -11,6 +11,7 @@ the stream is lost (`unvouch`), for its ttl from then on. Where there is a mirro
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -78,8 +79,8 @@ class _Hot(Memory[Lookup, Found | Absent]):
 class Resolver:
     """Answers lookups from its caches, else from the directory.
 
-    `clock` is monotonic seconds; the `at` of an outcome is on the same clock. `counters` count the answers
-    that are served though they are stale.
+    `clock` is monotonic seconds; the `at` of an outcome is on the same clock. `wall` is seconds since 1970,
+    for what directories give a date. `counters` count the answers that are served though they are stale.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Resolver:
         limits: Limits,
         clock: Callable[[], float],
         counters: Counters | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.directory = directory
         self.counters = counters or Counters()
@@ -99,6 +101,7 @@ class Resolver:
         self._links = frozenset(map(str.lower, planner.mapping.links))
         self._limits = limits
         self.clock = clock
+        self._wall = wall
         longest = max(limits.ttl, limits.negative_ttl, limits.max_stale)
         self._found: TTLCache[Lookup, Found | Absent] = TTLCache(limits.size, longest, clock, _units)
         self._absent: TTLCache[Lookup, Absent] = TTLCache(limits.size, longest, clock)
@@ -117,6 +120,7 @@ class Resolver:
         self.current_until = _NEVER
         """Until when `facts` need not be asked for: they are `current`, those of the last call."""
         self._recalled_at = _NEVER
+        self._wall_since = self._wall_until = FOREVER
         self._forget_hot()
 
     def facts(self, now: float | None = None) -> Facts:
@@ -130,10 +134,19 @@ class Resolver:
         if now >= self.current_until:
             # What is not vouched for is looked up in the caches now and then: unused, it would be let go of.
             is_over = self._trusted_until < FOREVER or self._hot.is_full
-            if is_over or self.directory.features != self._features:
+            wall = self._wall()
+            has_turned = not self._wall_since <= wall < self._wall_until  # or the clock was set
+            if is_over or has_turned or self.directory.features != self._features:
                 self._forget_hot()
-            self.current_until = now + min(HOT_SECONDS, self._limits.ttl / 10, self._limits.negative_ttl / 10)
+            seconds = (HOT_SECONDS, self._limits.ttl / 10, self._limits.negative_ttl / 10)
+            self.current_until = now + min(*seconds, self._wall_until - wall)
         return self.current
+
+    def _hold_until(self, instant: float) -> None:
+        """What has been concluded from `current` is otherwise from an instant on, in seconds since 1970."""
+        if instant < self._wall_until:
+            self._wall_until = instant
+            self.current_until = min(self.current_until, self.clock() + instant - self._wall())
 
     def _forget_hot(self) -> None:
         self._hot = _Hot(Bound(self._limits.size, self._limits.size * ANSWER_BYTES), self._heat)
@@ -141,7 +154,16 @@ class Resolver:
         features = self._features = self.directory.features
         chained = self._planner.mapping.in_chain and features.is_active_directory and self._mirror is None
         get, tells_apart = self._hot.__getitem__, features.has_matched_values
-        self.current = Facts(get, has_chain=chained, tells_apart=tells_apart, renamed=self._renamed)
+        self._wall_since = self._wall()
+        self._wall_until = FOREVER
+        self.current = Facts(
+            get,
+            has_chain=chained,
+            tells_apart=tells_apart,
+            renamed=self._renamed,
+            now=self._wall,
+            holds_until=self._hold_until,
+        )
 
     def known(self, lookup: Lookup) -> Outcome | None:
         """What the caches can answer now, without asking."""

@@ -345,15 +345,25 @@ _SUBJECTS: Mapping[str, Callable[[Evaluation], Subject | None]] = {
 _SKIPPED = frozenset(("sender", "recipient"))
 """Checks of an address that mostly come to nothing, by the attribute of the request that it is."""
 
+_OF_ACCOUNTS = frozenset(("ldap", "directory", "recipient"))
+"""Types of tables whose OK a login has by its entry, or by what stands in the directory about it."""
+
 _NOTHING = {"sasl": "no login", "helo": "no HELO name", "etrn": "no ETRN domain", "sender": "no sender yet"}
 
 
-def _check(kind: str, finder: Finder) -> Step:
+def _check(kind: str, finder: Finder, table: TableName) -> Step:
     """A `check_*_access` of that kind."""
     if kind == "recipient":
         return _recipient_check(finder)
     if kind == "ccert":
         return _certificate_check(finder)
+    step = _plain_check(kind, finder)
+    if kind == "reverse_client":
+        return _never_ok(step)
+    return _check_of_account(step) if kind == "sasl" and table.type in _OF_ACCOUNTS else step
+
+
+def _plain_check(kind: str, finder: Finder) -> Step:
     subject_of = _SUBJECTS[kind]
     about_address = kind == "sender"
 
@@ -369,7 +379,7 @@ def _check(kind: str, finder: Finder) -> Step:
             return DUNNO
         return evaluation.apply(action, about_address)
 
-    return _never_ok(step) if kind == "reverse_client" else step
+    return step
 
 
 def _never_ok(check: Step) -> Step:
@@ -418,15 +428,39 @@ def _check_recipient(evaluation: Evaluation, finder: Finder, form: str) -> int:
         return DUNNO
     left = len(evaluation.outcome.pieces)
     status = evaluation.apply(action, True)
+    if (status == OK or _can_permit(evaluation, left)) and _is_untrusted(evaluation, form):
+        return _without_permit(evaluation, status, left, "a recipient with routing in its local part")
+    return status
+
+
+def _check_of_account(check: Step) -> Step:
+    """An OK that the directory has for a login whose entry is disabled or expired is DUNNO."""
+
+    def step(evaluation: Evaluation) -> int:
+        left = len(evaluation.outcome.pieces)
+        status = check(evaluation)
+        if status != OK and not _can_permit(evaluation, left):
+            return status
+        try:
+            reason = identity.disabled_login(evaluation)
+        except MissedLookup as missed:
+            return evaluation.unavailable(missed)
+        if not reason:
+            return status
+        return _without_permit(evaluation, status, left, f"a login that is let in by nothing ({reason})")
+
+    return step
+
+
+def _without_permit(evaluation: Evaluation, status: int, left: int, whose: str) -> int:
+    """What a check came to that is not to permit; an error where that cannot be said to Postfix."""
     pieces = evaluation.outcome.pieces
-    if (status != OK and len(pieces) == left) or not _is_untrusted(evaluation, form):
-        return status
     while status == DUNNO and len(pieces) > left and pieces[-1].does is Residue.PERMITS:
         pieces.pop()
     if _can_permit(evaluation, left):
-        raise _unsaid(evaluation, left, "for a recipient with routing in its local part")
+        raise _unsaid(evaluation, left, f"for {whose}")
     if status == OK and not evaluation.outcome.discard:
-        evaluation.reason = "an OK for a recipient with routing in its local part is DUNNO"
+        evaluation.reason = f"an OK for {whose} is DUNNO"
         evaluation.undecided()
         return DUNNO
     return status
@@ -550,9 +584,9 @@ class Program:
     def _table_step(self, check: str, table: TableName) -> Step:
         if check:
             kind = vocabulary.CHECKS[check]
-            return _check(kind, tables.compile_table(table, self._policies, kind))
+            return _check(kind, tables.compile_table(table, self._policies, kind), table)
         by_list = {
-            stage: _check(kind, tables.compile_table(table, self._policies, kind))
+            stage: _check(kind, tables.compile_table(table, self._policies, kind), table)
             for stage, kind in vocabulary.DEFAULT_CHECKS.items()
         }
         problem = _failing(f"{table} needs a check_*_access before it in this list")

@@ -22,7 +22,7 @@ from ldappolicy.entry import Entry, normal_dn
 from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.evaluate import Choices, Decision, Evaluator, Lacking
 from ldappolicy.evaluation import SHOWN
-from ldappolicy.facts import Facts, Lookup, Missed, Outcome
+from ldappolicy.facts import Lookup, Missed, Outcome
 from ldappolicy.ldap_filter import And, Equality, Or, Present
 from ldappolicy.log import Limited, shortened
 from ldappolicy.mapping import Mapping as AttributeMapping
@@ -485,8 +485,7 @@ def _evaluate(
         return here.get(lookup) or resolver.known(lookup)
 
     known = resolver.facts()
-    around = Facts(get, has_chain=known.has_chain, tells_apart=known.tells_apart, renamed=known.renamed)
-    return evaluator.evaluate(request, around, trace)
+    return evaluator.evaluate(request, known.asking(get), trace)
 
 
 def _description(request: Request, decision: Decision) -> str:

@@ -544,7 +544,7 @@ _REJECT = parse_action("REJECT")
 
 
 def _find_nobody(evaluation: Evaluation, subject: Subject) -> Action | None:
-    """REJECT for a login without an entry, and for a sender address of ours without one."""
+    """REJECT for a login without an entry or disabled, and for a sender address of ours without an entry."""
     is_nobodys = _is_nobodys_login if subject.login else _is_nobodys_address
     found = is_nobodys(evaluation, subject) and not evaluation.lacking
     if found:
@@ -554,7 +554,11 @@ def _find_nobody(evaluation: Evaluation, subject: Subject) -> Action | None:
 
 
 def _is_nobodys_login(evaluation: Evaluation, subject: Subject) -> bool:
-    return identity.entry_of_login(evaluation) is None
+    login = identity.entry_of_login(evaluation)
+    reason = identity.disabled(evaluation, login) if login is not None else ""
+    if login is not None and reason:
+        evaluation.trace_note(NOBODY_TABLE, login.dn, reason)
+    return login is None or bool(reason)
 
 
 def _is_nobodys_address(evaluation: Evaluation, subject: Subject) -> bool:

@@ -14,7 +14,7 @@ FLOORS = [
         "vocabulary",
     },
     {"config", "ldif", "main_cf", "mapping", "member_urls", "request", "rewriting", "schema_files"},
-    {"facts", "learned", "log", "protocol"},
+    {"accounts", "facts", "learned", "log", "protocol"},
     {"policy", "revision"},
     {"evaluate", "evaluation", "identity", "residue", "restrictions", "tables"},
     {"decision_log", "directory", "invalidation", "ready", "resolver", "snapshot"},

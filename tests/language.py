@@ -57,6 +57,11 @@ def dn(name: str) -> str:
     return f"{name},{BASE}"
 
 
+def acting(action: str) -> str:
+    """A check that finds this action, whoever asks."""
+    return f"check_client_access static:{{{action}}}"
+
+
 def policy(name: str = "default", **settings: Values) -> Entry:
     """A smtpdPolicy: lists by their short names, everything else by its attribute.
 

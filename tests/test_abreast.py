@@ -12,20 +12,13 @@ from ldappolicy.directory.ldap import LdapDirectory, LdapSettings
 from ldappolicy.directory.ldap.abreast import MAX_SENTINELS, Sentinels
 from ldappolicy.ldap_filter import Present
 from tests.labs.faulty_ldap import FakeLdap, Proxy
+from tests.labs.server import tree_of
 from tests.labs.slapd import ROOT_PW, SUFFIX, Slapd, require_slapd, wait_until
 
 PEOPLE = f"ou=people,{SUFFIX}"
-TREE = f"""\
-dn: {SUFFIX}
-objectClass: dcObject
-objectClass: organization
-dc: example
-o: Example
-
-dn: {PEOPLE}
-objectClass: organizationalUnit
-ou: people
-
+TREE = (
+    tree_of("people")
+    + f"""\
 dn: uid=amy,{PEOPLE}
 objectClass: inetOrgPerson
 uid: amy
@@ -33,6 +26,7 @@ cn: amy
 sn: amy
 
 """
+)
 CHANGED = f"dn: uid=amy,{PEOPLE}\nchangetype: modify\nreplace: sn\nsn: changed\n"
 DELETED = f"dn: uid=amy,{PEOPLE}\nchangetype: delete\n"
 ANY = Present("objectClass")

@@ -22,6 +22,7 @@ from tests.conformance.pairs import Pair, Table
 from tests.conformance.report import UNSAID, combination
 from tests.conformance.runner import cannot_say
 from tests.labs.postfix import require_postfix
+from tests.language import acting
 from tests.readme import table
 
 U = "reject_unknown_sender_domain"
@@ -61,11 +62,6 @@ ROWS = dict(
 RESIDUE, TWO, FLAG, DISCARD, PERMITS, NO_OK, ROUTED = ROWS
 
 CERTAIN, POSSIBLE, UNSEEN = "error", "warning", ""
-
-
-def acting(action: str) -> str:
-    """A check that finds this action, whoever it is."""
-    return f"check_client_access static:{{{action}}}"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 from ldappolicy import __version__
 from ldappolicy.cli import EX_CONFIG, EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, cli, run
 from ldappolicy.protocol import TEXT_BYTES, encode_reply
+from tests.labs.server import tree_of
 from tests.labs.slapd import PLAIN, SUFFIX, Slapd, free_port, require_slapd
 
 ROOT = Path(__file__).parents[1]
@@ -324,10 +325,8 @@ def tree(tmp_path: Path) -> Path:
 
 def policy(*lines: str) -> str:
     """A directory with the policy `default`, with these restrictions."""
-    top = f"dn: {SUFFIX}\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: Example\n\n"
-    base = f"dn: ou=policy,{SUFFIX}\nobjectClass: organizationalUnit\nou: policy\n\n"
     default = f"dn: cn=default,ou=policy,{SUFFIX}\nobjectClass: smtpdPolicy\ncn: default\n"
-    return top + base + default + "".join(f"{line}\n" for line in lines)
+    return tree_of("policy") + default + "".join(f"{line}\n" for line in lines)
 
 
 def test_eval_server_configuration_error(terminal: Terminal, tree: Path) -> None:

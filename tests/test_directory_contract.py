@@ -78,9 +78,16 @@ class Site:
         assert [expected] * 3 == [self.ask(**asked) for _ in range(3)]
 
     def settle(self) -> None:
-        """Wait until what the service keeps of the directory is complete, where it keeps anything."""
+        """Wait until what the service keeps of the directory is complete, and what was changed is told."""
         if self.mode == "mirror":
             wait_until(lambda: "mirror complete" in self.service.log(MIRROR)[-1])
+        if self.mode == "streamed":
+            asked = {"recipient": OUTSIDE, "login": "gina"}
+            self.becomes(PASS, REJECT, DEFERRED, TEMPORARY, **asked)
+            self.change("gina", says={"smtpdSenderAccess": "local_only"})
+            self.becomes(REJECT, PASS, DEFERRED, TEMPORARY, **asked)
+            self.change("gina", says={})
+            self.becomes(PASS, REJECT, DEFERRED, TEMPORARY, **asked)
 
     def change(self, name: str, **attributes: Any) -> None:
         """A change in the directory."""
@@ -257,8 +264,8 @@ UNKNOWN = {"recipient": "quiet@my.domain"}
 @where_there_is_a_server
 def test_killed_and_restarted(site: Site) -> None:
     """What is known stays decided, what is not is deferred (a mirror knows it); then all is as before."""
-    site.becomes(REJECT, TEMPORARY, **KNOWN)
     site.settle()
+    site.becomes(REJECT, TEMPORARY, **KNOWN)
     site.world.kill()
     try:
         site.stays_refused(**KNOWN)
@@ -275,8 +282,8 @@ def test_killed_and_restarted(site: Site) -> None:
 def test_suspended_and_resumed(site: Site) -> None:
     """The same where the server keeps its connections and says nothing."""
     asked = {"recipient": "never.asked@my.domain"}
-    site.becomes(REJECT, DEFERRED, TEMPORARY, **KNOWN)
     site.settle()
+    site.becomes(REJECT, DEFERRED, TEMPORARY, **KNOWN)
     site.world.suspend()
     try:
         site.stays_refused(**KNOWN)

@@ -46,7 +46,7 @@ STAFF, INNER, BLOCKED = (dn(f"CN={name},OU=groups") for name in ("staff", "inner
 
 def user(name: str, **attributes: Values) -> Entry:
     """Somebody as Active Directory has it."""
-    mail = {"mail": f"{name}@my.domain", **attributes}
+    mail = {"mail": f"{name}@my.domain", "userAccountControl": "544", **attributes}
     return entry(f"CN={name},OU=people", sAMAccountName=name, **mail)
 
 

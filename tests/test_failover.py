@@ -19,25 +19,13 @@ from ldappolicy.errors import ConfigError, Unavailable
 from ldappolicy.ldap_filter import Equality, Present
 from tests.labs.clock import on_virtual_time
 from tests.labs.faulty_ldap import ACTIVE_DIRECTORY, FakeLdap, Proxy, nobody, stalled, well
+from tests.labs.server import tree_of
 from tests.labs.slapd import SUFFIX, Slapd, require_slapd
 
 PAGED_RESULTS = "1.2.840.113556.1.4.319"
 PEOPLE = f"ou=people,{SUFFIX}"
 AMY = f"uid=amy,{PEOPLE}"
 STAFF = [f"uid=u{number},{PEOPLE}" for number in range(8)]
-
-SKELETON = f"""\
-dn: {SUFFIX}
-objectClass: dcObject
-objectClass: organization
-dc: example
-o: Example
-
-dn: {PEOPLE}
-objectClass: organizationalUnit
-ou: people
-
-"""
 
 
 def person(dn: str) -> str:
@@ -46,7 +34,7 @@ def person(dn: str) -> str:
     return f"dn: {dn}\nobjectClass: inetOrgPerson\nuid: {uid}\ncn: {uid}\nsn: {uid}\n\n"
 
 
-TREE = SKELETON + person(AMY) + "".join(map(person, STAFF))
+TREE = tree_of("people") + person(AMY) + "".join(map(person, STAFF))
 
 HERE = Search(SUFFIX, Scope.BASE, Present("objectClass"), ("1.1",))
 WHO = Search(AMY, Scope.BASE, Present("objectClass"), ("uid",))
@@ -313,7 +301,7 @@ def test_nobody_returns_to_a_server_that_does_not_show_what_it_has_to(slapd: Sla
             replica.load(TREE if hidden == "the base" else "".join(map(person, [AMY, *STAFF])))
             await until(lambda: opened.describe() == replica.uri)
 
-    with Slapd(data="" if hidden == "the base" else SKELETON) as replica:
+    with Slapd(data="" if hidden == "the base" else tree_of("people")) as replica:
         run(story(replica))
 
 

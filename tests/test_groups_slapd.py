@@ -14,33 +14,14 @@ import pytest
 from ldappolicy.service import Service
 from tests.labs.deciding import deciding, rcpt
 from tests.labs.ldappolicy import Sections
+from tests.labs.server import tree_of
 from tests.labs.slapd import NESTED, PLAIN, STORED, SUFFIX, Slapd, require_slapd
 
 ZOE = f"cn=O\\27Brien\\, Zo\\C3\\AB,ou=people,{SUFFIX}"
 
-HEAD = f"""\
-dn: {SUFFIX}
-objectClass: dcObject
-objectClass: organization
-dc: example
-o: Example
-
-dn: ou=people,{SUFFIX}
-objectClass: organizationalUnit
-ou: people
-
-dn: ou=away,{SUFFIX}
-objectClass: organizationalUnit
-ou: away
-
-dn: ou=groups,{SUFFIX}
-objectClass: organizationalUnit
-ou: groups
-
-dn: ou=policy,{SUFFIX}
-objectClass: organizationalUnit
-ou: policy
-
+HEAD = (
+    tree_of("people", "away", "groups", "policy")
+    + f"""\
 dn: cn=default,ou=policy,{SUFFIX}
 objectClass: smtpdPolicy
 cn: default
@@ -59,6 +40,7 @@ uid: zoe
 mail: zoe@x.example
 
 """
+)
 
 BELONGS = {
     "amy": {"g1", "g2", "g3", "unique", "around-unique"},

@@ -9,7 +9,7 @@ the program.
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,13 +17,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ldappolicy import vocabulary
+from ldappolicy.entry import Entry
 from ldappolicy.protocol import encode_reply
+from ldappolicy.vocabulary import CHECKS, EVALUATED, LEFT_TO_POSTFIX, WITH_DOMAIN
 from tests.conformance import FOLDER
 from tests.conformance.answering import session
 from tests.conformance.generate import pairs
 from tests.conformance.inside import company, of_pair
 from tests.conformance.pairs import Pair, Table
 from tests.conftest import ROOT
+from tests.language import AMY, Site, acting, group, person, policy
 
 ERROR = "451 4.3.5 Server configuration error"
 LONGEST = 64 * 1024
@@ -256,6 +259,49 @@ def test_generated(pair: Pair) -> None:
     assert [] == [(action, wrong(action)) for _, action in of_pair(pair).answers(pair) if wrong(action)]
 
 
+EVERY_ITEM = [
+    *sorted(EVALUATED - {"warn_if_reject"}),
+    *(f"{name} 1" if name in WITH_DOMAIN else name for name in sorted(LEFT_TO_POSTFIX)),
+    *(f"{check} static:{{REJECT 5.7.1}}" for check in sorted(CHECKS)),
+    *(
+        f"{check} directory:access"
+        for check in ("check_sender_access", "check_recipient_access", "check_sasl_access")
+    ),
+    *map(
+        acting,
+        ("OK", "550", "HOLD", "DISCARD", "INFO x", "PREPEND X: y", "550 5.1.1", "DEFER_IF_PERMIT 4.7.1"),
+    ),
+]
+STRANGE = {
+    "sender": "nobody",
+    "helo_name": "a..b",
+    "login": "amy",
+    "ccert_fingerprint": "aa",
+    "etrn_domain": "x",
+    "recipient": "a%b@c d",
+}
+PEOPLE: Sequence[Entry] = [person("amy", smtpdSenderAccess="REJECT 5.7.1"), group("g", [AMY])]
+
+
+ONE_OF_EACH = [
+    *("permit", "reject", "defer_if_permit", "defer_if_reject", "reject_non_fqdn_sender"),
+    *("permit_inet_interfaces", "reject_unknown_sender_domain", "reject_rbl_client x.example"),
+    *("reject_sender_login_mismatch", "permit_auth_destination"),
+    *map(acting, ("OK", "HOLD", "550 5.1.1", "DEFER_IF_PERMIT 4.7.1")),
+]
+
+
+@pytest.mark.parametrize("first", EVERY_ITEM)
+def test_every_reply_is_taken(first: str) -> None:
+    """Whatever the lists are, the reply is one that Postfix does not answer with 451 4.3.5 by mistake."""
+    for second in ONE_OF_EACH:
+        one = policy("one", recipient=f"{first}, warn_if_reject {second}, {second}")
+        site = Site(one, policy("two", client=second, recipient=first), PEOPLE)
+        for context, request in itertools.product(("one", "two"), (STRANGE, {})):
+            action = site.action(policy_context=context, **request)
+            assert not wrong(action), (second, context, action)
+
+
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 WORDS = (
     *("REJECT", "DEFER", "550", "450 4.7.1", "5500", "HOLD", "PREPEND", "FILTER", "BCC", "REDIRECT", "OK,"),
@@ -291,9 +337,19 @@ def test_hostile(check: str, value: str, listed: str) -> None:
     assert [] == [(action, wrong(action)) for _, action in of_pair(pair).answers(pair) if wrong(action)]
 
 
-@pytest.mark.parametrize(
-    "action", ["reject", "REJECT 5.7.1", "nosuch, reject", "check_sender_access hash:x", "OK, reject"]
+NOT_TAKEN = (
+    *(" reject", "reject", "REJECT 5.7.1", "OK, reject", "DUNNO,reject", "{reject}", "nosuch, reject"),
+    *(
+        "permit_mynetworks; reject",
+        "check_sender_access",
+        "check_sender_access hash:/x",
+        "600 x",
+        "4.7.1 text",
+    ),
 )
+
+
+@pytest.mark.parametrize("action", NOT_TAKEN)
 def test_what_is_wrong(action: str) -> None:
     """The test of what is sent finds what must not be."""
     assert wrong(action)

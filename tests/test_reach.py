@@ -17,7 +17,7 @@ from ldappolicy.directory.plan import Where
 from ldappolicy.entry import Entry
 from ldappolicy.ldap_filter import parse
 from ldappolicy.lint import lint
-from ldappolicy.mapping import PROFILES, Mapping
+from ldappolicy.mapping import PROFILES, Mapping, Names, mapping_for
 from ldappolicy.policy import read_policies
 from ldappolicy.service import Settings
 from tests.language import BASE, POLICY_BASE, classes, entry, policy, table
@@ -38,6 +38,7 @@ BODIES = classes(
     ours="permit_sasl_authenticated, check_sasl_access recipient:members, reject",
 )
 KEYS = "error: [directory.attributes]: "
+WARNING = "warning: [directory.attributes]: "
 UNSEEN = ": none exists, or it may not be read"
 
 
@@ -202,6 +203,37 @@ def test_hidden_members_and_access() -> None:
     assert f"{KEYS}access: no entry with hidden{UNSEEN}" in found(mapping=hidden)
 
 
+CAL = "error: uid=cal,dc=example: shadowExpire: "
+HIDDEN = f"{KEYS}disabled: uid=cal,dc=example has no userAccountControl: it may not be read"
+USER = {"objectClass": "user"}
+ENDS = {"login": ("uid",), "member": ("member",), "disabled": ("shadowExpire",)}
+
+
+@pytest.mark.parametrize(
+    ("profile", "keys", "held", "expected"),
+    [
+        ("active_directory", {}, USER, [HIDDEN]),
+        ("active_directory", {}, {**USER, "userAccountControl": "512"}, []),
+        ("active_directory", {}, {}, []),
+        ("generic", {"disabled": ("nsAccountLock", "pwdAccountLockedTime")}, {}, []),
+        ("generic", ENDS, {}, [f"{WARNING}disabled: no entry with shadowExpire{UNSEEN}"]),
+        ("generic", ENDS, {"shadowExpire": "99999"}, []),
+        (
+            *("generic", ENDS, {"shadowExpire": "never"}),
+            [f"{CAL}'never' counts as disabled, expected days since 1970, or -1"],
+        ),
+    ],
+)
+def test_accounts(profile: str, keys: dict[str, Names], held: dict[str, str], expected: list[str]) -> None:
+    """What tells that a login is disabled: not to be seen, where that says something, or not to be read."""
+    mapping = mapping_for(profile, {"login": ("uid",), "member": ("member",), **keys})
+    assert expected == found(entry("uid=cal", uid="cal", mail="cal@my.domain", **held), mapping=mapping)
+    assert [] == found(mapping=mapping, recipient="permit")
+    no_login = entry("cn=cal", mail="cal@my.domain", **held)
+    told = found(no_login, mapping=mapping)
+    assert [one for one in expected if one.startswith(WARNING)] == told
+
+
 def test_compat_tree_of_freeipa() -> None:
     """It repeats every login; that is told once, with the base to be used."""
     again = entry("uid=amy,cn=users,cn=compat", uid="amy")
@@ -237,9 +269,13 @@ def test_unknown_to_the_schema() -> None:
         "dc=x": Entry("dc=x", {"subschemaSubentry": ["cn=subschema"]}),
         "cn=subschema": Entry("cn=subschema", {"attributeTypes": types}),
     }
-    mapping = Mapping(mail=("Email", "maill", "mailAlternateAddress"), login=("0.9.2",))
+    mail = ("Email", "maill", "mailAlternateAddress")
+    mapping = Mapping(mail=mail, login=("0.9.2",), disabled=("nsAccountLock",))  # another profile's
     told = asyncio.run(reach.unknown(Telling(answers, Features()), Where("dc=x"), mapping))
-    assert [f"{KEYS}mail: attribute 'maill' is unknown to the server's schema"] == [str(one) for one in told]
+    named = (("mail", "maill"), ("disabled", "nsAccountLock"))
+    assert [f"{KEYS}{key}: attribute '{name}' is unknown to the server's schema" for key, name in named] == [
+        str(one) for one in told
+    ]
 
 
 def test_profiles_are_known() -> None:

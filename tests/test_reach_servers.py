@@ -179,6 +179,9 @@ def test_one_list_that_may_not_be_read(
         )
         hide(server, account, "smtpdDeniedSender")
         cli.run(["-c", str(config), "lint"])
+        accounts_told = capsys.readouterr().out
+        hide(server, account, "nsAccountLock")
+        cli.run(["-c", str(config), "lint"])
         said = capsys.readouterr().out
         allowed = cli.run(["-c", str(config), "eval"])
         capsys.readouterr()
@@ -189,6 +192,8 @@ def test_one_list_that_may_not_be_read(
         "error: [directory.attributes]: denied_sender: the account may not read 'smtpdDeniedSender'" in said
     )
     assert "smtpdRecipientRestrictions: the account may not read it" in capsys.readouterr().err
+    unread = "error: [directory.attributes]: disabled: the account may read 'nsAccountLock' of no login"
+    assert (False, True) == (unread in accounts_told, unread in said)
 
 
 @needs_389ds

@@ -538,4 +538,5 @@ def test_postfix_complains_about_nothing(site: Site) -> None:
     """No reply of ours was one that Postfix warns about."""
     assert [] == site.postfix.log("warning:|error:|fatal:|panic:")
     told = site.service.log("^(warning|error|critical):|Traceback")
-    assert [] == [line for line in told if not line.endswith("belongs to nobody")]
+    # Not those about strangers who log in, nor about a server that a busy machine holds up.
+    assert [] == [line for line in told if not re.search("belongs to nobody$|^warning: slow search", line)]

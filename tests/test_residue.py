@@ -3,24 +3,21 @@
 `test_residue_model` holds replies to a model of smtpd(8); here stand the sentences of the page.
 """
 
-from collections.abc import Sequence
-from itertools import product
-
 import pytest
 
-from ldappolicy.action import Kind, parse_action, split_list
-from ldappolicy.entry import Entry
-from ldappolicy.vocabulary import BUILT_IN, CHECKS, EVALUATED, LEFT_TO_POSTFIX, WITH_DOMAIN
-from tests.language import AMY, CONFIGURATION_ERROR, Site, answer, classes, group, person, policy, tables
+from tests.language import (
+    CONFIGURATION_ERROR,
+    Site,
+    acting,
+    answer,
+    classes,
+    policy,
+    tables,
+)
 
 P, P2 = "permit_inet_interfaces", "permit_tls_clientcerts"
 R, R2 = "reject_unknown_sender_domain", "reject_unlisted_recipient"
 G = "reject_rbl_client x.example"
-
-
-def acting(action: str) -> str:
-    """A check that finds this action."""
-    return f"check_client_access static:{{{action}}}"
 
 
 # ---------------------------------------------------------------- what is sent
@@ -385,93 +382,3 @@ def test_one_list_at_a_time() -> None:
     site = Site(policy(client=f"{P}, {R}", recipient=f"{P2}, {R2}"))
     actions = [site.action(policy_context=f"default/{name}") for name in ("client", "recipient")]
     assert [f"{P}, {R}", f"{P2}, {R2}"] == actions
-
-
-# ---------------------------------------------------------------- replies that Postfix takes
-
-
-EVERY_ITEM = [
-    *sorted(EVALUATED - {"warn_if_reject"}),
-    *(f"{name} 1" if name in WITH_DOMAIN else name for name in sorted(LEFT_TO_POSTFIX)),
-    *(f"{check} static:{{REJECT 5.7.1}}" for check in sorted(CHECKS)),
-    *(
-        f"{check} directory:access"
-        for check in ("check_sender_access", "check_recipient_access", "check_sasl_access")
-    ),
-    *map(
-        acting,
-        ("OK", "550", "HOLD", "DISCARD", "INFO x", "PREPEND X: y", "550 5.1.1", "DEFER_IF_PERMIT 4.7.1"),
-    ),
-]
-STRANGE = {
-    "sender": "nobody",
-    "helo_name": "a..b",
-    "login": "amy",
-    "ccert_fingerprint": "aa",
-    "etrn_domain": "x",
-    "recipient": "a%b@c d",
-}
-PEOPLE: Sequence[Entry] = [person("amy", smtpdSenderAccess="REJECT 5.7.1"), group("g", [AMY])]
-
-
-def is_taken(action: str) -> bool:
-    """Whether smtpd takes the reply for an action, or a list of restrictions that it knows."""
-    if action in ("reject", "defer", "OK, reject") or not action.strip() or action != action.strip():
-        return False
-    parsed = parse_action(action)
-    if parsed.kind is not Kind.LIST:
-        return parsed.kind is not Kind.INVALID and not parsed.problem and not action.isdigit()
-    waiting = iter(split_list(action))
-    for name in waiting:
-        if name not in BUILT_IN or name in CHECKS:
-            return False
-        if name in WITH_DOMAIN:
-            next(waiting, "")
-    return True
-
-
-ONE_OF_EACH = [
-    *("permit", "reject", "defer_if_permit", "defer_if_reject", "reject_non_fqdn_sender", P, R, G),
-    *("reject_sender_login_mismatch", "permit_auth_destination"),
-    *map(acting, ("OK", "HOLD", "550 5.1.1", "DEFER_IF_PERMIT 4.7.1")),
-]
-
-
-@pytest.mark.parametrize("first", EVERY_ITEM)
-def test_every_reply_is_taken(first: str) -> None:
-    """Whatever the lists are, the reply is one that Postfix does not answer with 451 4.3.5 by mistake."""
-    for second in ONE_OF_EACH:
-        one = policy("one", recipient=f"{first}, warn_if_reject {second}, {second}")
-        site = Site(one, policy("two", client=second, recipient=first), PEOPLE)
-        for context, request in product(("one", "two"), (STRANGE, {})):
-            action = site.action(policy_context=context, **request)
-            assert action is not None
-            assert is_taken(action), (second, context, action)
-
-
-@pytest.mark.parametrize(
-    ("action", "taken"),
-    [
-        ("DUNNO", True),
-        ("reject,", True),
-        ("reject_rbl_client zen.example", True),
-        ("warn_if_reject reject_unknown_sender_domain", True),
-        ("", False),
-        (" reject", False),
-        ("550", False),
-        ("reject", False),
-        ("OK, reject", False),
-        ("DUNNO,reject", False),
-        ("permit_mynetworks; reject", False),
-        ("{reject}", False),
-        ("nosuch", False),
-        ("check_sender_access", False),
-        ("check_sender_access hash:/x", False),
-        ("600 x", False),
-        ("4.7.1 text", False),
-        ("451 4.3.5 Server configuration error", True),
-    ],
-)
-def test_the_test_of_replies(action: str, taken: bool) -> None:
-    """The test above knows the replies that real Postfix refused."""
-    assert taken == is_taken(action)

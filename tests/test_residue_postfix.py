@@ -24,6 +24,7 @@ from tests.conformance.covering import all_pairs, pairs
 from tests.conformance.pairs import Pair, Table
 from tests.conformance.runner import Difference, Outcome, Step
 from tests.labs.postfix import require_postfix
+from tests.language import acting
 
 U = "reject_unknown_sender_domain"
 C = "reject_unknown_client_hostname"
@@ -152,11 +153,6 @@ class Case:
 
 
 CLASS = f"{U}, {B}"
-
-
-def acting(action: str) -> str:
-    """A check that finds this action."""
-    return f"check_client_access static:{{{action}}}"
 
 
 NO, LATER = acting("550 5.7.9 no"), acting("450 4.7.9 later")

@@ -18,13 +18,14 @@ from ldappolicy.directory.loading import Attributes
 from ldappolicy.ldif import read_records
 from ldappolicy.schema_files import SCHEMA_FILES
 from tests.labs.desk import Desk
+from tests.labs.server import tree_of
 from tests.labs.slapd import PLAIN, SUFFIX, Slapd, require_slapd
 
 SCHEMA = Path(__file__).parents[1] / "schema"
 RULES = ["access_openldap", "access_389ds", "access_active_directory"]
 NAMES = ["openldap", "slapd", "389ds", "active_directory", "classes", "example", *RULES]
 
-TOP = f"dn: {SUFFIX}\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: Example\n\n"
+TOP = tree_of()
 
 
 @pytest.fixture

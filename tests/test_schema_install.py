@@ -19,6 +19,7 @@ from ldappolicy.ldif import read_records
 from tests.labs.desk import Desk
 from tests.labs.ds389 import DS389, needs_389ds
 from tests.labs.samba import ROOT_DN, Samba, needs_samba
+from tests.labs.server import tree_of
 from tests.labs.slapd import PLAIN, SUFFIX, Slapd, require_slapd
 
 pytestmark = pytest.mark.servers
@@ -79,9 +80,8 @@ class Site:
 
 
 TREE = (
-    f"dn: {SUFFIX}\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: Example\n\n"
-    f"dn: ou=people,{SUFFIX}\nobjectClass: organizationalUnit\nou: people\n\n"
-    f"dn: uid=amy,ou=people,{SUFFIX}\nobjectClass: inetOrgPerson\nuid: amy\ncn: Amy\nsn: Ander\n"
+    tree_of("people")
+    + f"dn: uid=amy,ou=people,{SUFFIX}\nobjectClass: inetOrgPerson\nuid: amy\ncn: Amy\nsn: Ander\n"
     "userPassword: Secret.123\n\n"
     f"dn: uid=paula,ou=people,{SUFFIX}\nobjectClass: inetOrgPerson\nuid: paula\ncn: Paula\nsn: Post\n"
     "userPassword: Secret.123\n\n"

@@ -1,14 +1,19 @@
 """What streams make of the messages of servers, without a server: every cut, every kind of message."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from typing import cast
 
 import pytest
 
-from ldappolicy.directory import Features
+from ldappolicy.directory import Features, Search
 from ldappolicy.directory.changes import Changed, Deleted, Event, Everything, Live, Members, Watched
-from ldappolicy.directory.ldap import ber, codec
+from ldappolicy.directory.ldap import ber, codec, requests
+from ldappolicy.directory.ldap.connection import Connection
 from ldappolicy.directory.ldap.streams import dirsync, offers, persistent_search, syncrepl
 from ldappolicy.directory.ldap.streams.covered import Covered, is_container
+from ldappolicy.directory.ldap.streams.following import Timing
 from ldappolicy.entry import Entry
 from ldappolicy.errors import Unavailable
 
@@ -155,6 +160,100 @@ def test_what_was_missed_is_told_before_the_stream_is_live() -> None:
         REFRESH_DELETE,
     ]
     assert fed(machine, missed) == [Changed(BOB, told("cn=bob")), Deleted(AMY), LIVE]
+
+
+class Scripted:
+    """A connection on which each search hears what is written for it, and then nothing more."""
+
+    uri = "ldap://scripted"
+
+    def __init__(self, *answers: Iterable[codec.Body]) -> None:
+        self.answers = list(answers)
+        self.asked: list[bytes] = []
+        self.is_done = asyncio.Event()
+        """Set with the first result of a search."""
+
+    async def search(self, search: Search) -> list[Entry]:
+        """Nothing says how far its content has come."""
+        return []
+
+    async def listen(
+        self, search: Search, controls: Sequence[requests.Control]
+    ) -> AsyncGenerator[codec.Body, None]:
+        """As `Connection.listen`."""
+        [control] = controls
+        self.asked.append(control.value or b"")
+        for body in self.answers.pop(0):
+            if isinstance(body, codec.Result):
+                self.is_done.set()
+                yield body
+                return
+            yield body
+        await asyncio.Event().wait()
+
+
+DONE, REQUIRED = codec.Result(codec.SUCCESS, ""), codec.Result(4096, "")
+AGAIN: dict[str, tuple[Iterable[codec.Body], list[Event]]] = {
+    "something": ([state(ADD, BOB, entry("cn=bob")), DONE], [Changed(BOB, told("cn=bob"))]),
+    "a deletion": (
+        [state(DELETE, AMY, codec.EntryBody(f"cn=amy,{BASE}", {})), DONE],
+        [Deleted(AMY, f"cn=amy,{BASE}")],
+    ),
+    "nothing": ([DONE], []),
+    "a cookie that it does not take": (
+        [REQUIRED],
+        [Everything("what was written while the search began is not told")],
+    ),
+}
+
+
+@pytest.mark.parametrize(("answer", "expected"), AGAIN.values(), ids=AGAIN)
+def test_389ds_is_asked_again_for_what_was_written_while_it_began(
+    answer: Iterable[codec.Body], expected: list[Event]
+) -> None:
+    """By the cookie of the start, in a search that does not follow; what comes meanwhile is told, too."""
+    connection = Scripted([*FIRST, state(ADD, OU, entry("cn=new"), "c3")], answer)
+
+    followed = syncrepl.SyncFollowing(covered(), Timing(settling=0.01))
+    heard: list[Event] = []
+
+    async def listen() -> None:
+        async for event in followed.events(cast("Connection", connection)):
+            heard.append(event)  # noqa: PERF401 - what came before it is cancelled counts
+
+    async def story() -> None:
+        listening = asyncio.ensure_future(listen())
+        async with asyncio.timeout(60):
+            await connection.is_done.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not listening.done()
+        listening.cancel()
+        await asyncio.wait((listening,))
+
+    asyncio.run(story())
+    new = Changed(OU, told("cn=new"), is_new=True)
+    assert (heard, followed.machine.cookie) == ([Live("syncrepl", Scripted.uri), new, *expected], b"c3")
+    assert [b"c2" in control for control in connection.asked] == [False, True]
+
+
+def test_openldap_is_not_asked_again() -> None:
+    """It tells everything, and its cookies say that it is it."""
+    connection = Scripted([REFRESH_DELETE])
+
+    async def story() -> None:
+        followed = syncrepl.SyncFollowing(covered(), Timing(settling=0.0))
+        followed.machine = syncrepl.Syncrepl(
+            covered(), b"rid=000,csn=20261201000000.000000Z#000000#000#000000"
+        )
+        async with aclosing(followed.events(cast("Connection", connection))) as events:
+            assert await anext(events) == Live("syncrepl", Scripted.uri)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await anext(events)
+
+    asyncio.run(story())
+    assert len(connection.asked) == 1
 
 
 def test_a_refresh_that_names_what_is_present_is_everything() -> None:

@@ -21,6 +21,7 @@ from ldappolicy.errors import Unavailable
 from ldappolicy.ldap_filter import Equality, Filter, Present, Substring
 from tests.labs.clock import on_virtual_time
 from tests.labs.faulty_ldap import FakeLdap, Proxy, delayed, stalled
+from tests.labs.server import tree_of
 from tests.labs.slapd import SUFFIX, Slapd, require_slapd
 
 ANY = Present("objectClass")
@@ -58,9 +59,8 @@ async def pages(connection: Connection, wanted: Search) -> list[list[Entry]]:
 
 def people(count: int) -> str:
     """A tree of so many entries below its base."""
-    top = f"dn: {SUFFIX}\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: Example\n\n"
     person = "dn: cn=p{0},{1}\nobjectClass: person\ncn: p{0}\nsn: x\ndescription: a{0}\ndescription: b{0}\n\n"
-    return top + "".join(person.format(number, SUFFIX) for number in range(count))
+    return tree_of() + "".join(person.format(number, SUFFIX) for number in range(count))
 
 
 # --- controls -------------------------------------------------------------------------------------

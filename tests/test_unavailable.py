@@ -13,6 +13,7 @@ from tests.language import (
     LOOKUP_FAILURE,
     Site,
     about,
+    acting,
     asked,
     classes,
     every,
@@ -34,11 +35,6 @@ def down(lists: Mapping[str, str], on_unavailable: str = "defer") -> Site:
     """A site whose directory answers no lookup."""
     entries = classes(c=f"{ASK}, reject", d="reject")
     return Site(policy(**lists), entries, missed=every, on_unavailable=on_unavailable)
-
-
-def acting(action: str) -> str:
-    """A check that finds this action."""
-    return f"check_client_access static:{{{action}}}"
 
 
 @pytest.mark.parametrize(

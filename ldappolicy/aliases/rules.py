@@ -10,7 +10,7 @@ from typing import Any
 
 from ldappolicy.action import Kind, parse_action
 from ldappolicy.evaluate import Choices, Evaluator, Lacking
-from ldappolicy.facts import Facts, Lookup, Missed, Outcome
+from ldappolicy.facts import Lookup, Missed, Outcome
 from ldappolicy.foresight import kinds_of
 from ldappolicy.mapping import Mapping as AttributeMapping
 from ldappolicy.policy import Item, Policy, PolicySet, RestrictionClass, Table
@@ -98,12 +98,7 @@ class RecipientRules:
                 here |= dict.fromkeys(lacking, Missed("groups are nested too deep"))
 
     def _evaluate(self, address: str, here: Mapping[Lookup, Outcome], trace: list[dict[str, Any]]) -> Any:
-        known = self._resolver.facts()
-        facts = Facts(
-            lambda lookup: here.get(lookup) or self._resolver.known(lookup),
-            has_chain=known.has_chain,
-            tells_apart=known.tells_apart,
-        )
+        facts = self._resolver.facts().asking(lambda lookup: here.get(lookup) or self._resolver.known(lookup))
         request = Request.from_attributes({"protocol_state": "RCPT", "recipient": address})
         return self._evaluator.evaluate(request, facts, trace)
 

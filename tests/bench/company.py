@@ -162,7 +162,8 @@ class Company:
         name = f"user{number}"
         access: Attributes = {"smtpdSenderAccess": "local_only"} if number % 10 == 1 else {}
         if self.is_ad:
-            return {"objectClass": "user", "sAMAccountName": name, "mail": self.address(name), **access}
+            account: Attributes = {"sAMAccountName": name, "userAccountControl": "544"}
+            return {"objectClass": "user", **account, "mail": self.address(name), **access}
         classes = ["inetOrgPerson", "smtpdAccessControl"]
         names: Attributes = {"objectClass": classes, "uid": name, "cn": name, "sn": name}
         return {**names, "mail": self.address(name), **access}

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from tests.labs.ds389 import DS389, needs_389ds
 from tests.labs.ldappolicy import Sections
 from tests.labs.samba import Samba, needs_samba
-from tests.labs.server import Server
+from tests.labs.server import Server, folder, tree_of
 from tests.labs.slapd import STORED, SUFFIX, Slapd
 
 SCHEMA = Path(__file__).parents[2] / "schema"
@@ -259,8 +259,7 @@ class Inet(World):
 
     def tree(self) -> str:
         """The suffix, and a folder for each kind."""
-        head = f"dn: {SUFFIX}\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: Example\n\n"
-        return head + "".join(folder(name) for name in ("people", "lists", "domains"))
+        return tree_of("people", "lists", "domains")
 
     def lines(self, thing: Thing) -> Iterator[Line]:
         """The structural class of its kind, and ours."""
@@ -414,6 +413,7 @@ class ActiveDirectory(Served):
             yield "sAMAccountName", thing.name
             if thing.kind == "person":
                 yield "userPrincipalName", f"{thing.name}@corp.example"
+                yield "userAccountControl", "544"  # enabled, and no password is required
             yield from (("mail", address) for address in thing.addresses[:1])
             for number, address in enumerate(thing.addresses):
                 yield "proxyAddresses", ("smtp:" if number else "SMTP:") + address
@@ -428,11 +428,6 @@ def replacements(before: list[Line], after: list[Line]) -> Iterator[str]:
         values = [text for other, text in after if other == name]
         if values != [text for other, text in before if other == name]:
             yield from (f"replace: {name}", *(f"{name}: {text}" for text in values), "-")
-
-
-def folder(name: str) -> str:
-    """An organizational unit in the suffix."""
-    return f"dn: ou={name},{SUFFIX}\nobjectClass: organizationalUnit\nou: {name}\n\n"
 
 
 def policy() -> str:

@@ -18,6 +18,19 @@ from typing import Self
 from urllib.parse import quote
 
 SUFFIX = "dc=example,dc=com"
+
+
+def tree_of(*units: str) -> str:
+    """LDIF of the suffix and of these organizational units below it."""
+    top = f"dn: {SUFFIX}\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: Example\n\n"
+    return top + "".join(map(folder, units))
+
+
+def folder(name: str) -> str:
+    """LDIF of an organizational unit below the suffix."""
+    return f"dn: ou={name},{SUFFIX}\nobjectClass: organizationalUnit\nou: {name}\n\n"
+
+
 SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", "/usr/libexec"))
 
 

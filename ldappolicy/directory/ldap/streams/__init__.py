@@ -153,7 +153,7 @@ class _Streams:
     def _made(self, kind: str, features: Features) -> Following:
         match kind:
             case syncrepl.KIND:
-                return syncrepl.SyncFollowing(self._covered)
+                return syncrepl.SyncFollowing(self._covered, self._timing)
             case persistent_search.KIND:
                 return persistent_search.PersistentFollowing(self._covered, self._timing)
             case dirsync.KIND:

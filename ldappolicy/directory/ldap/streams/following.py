@@ -65,6 +65,29 @@ def refused(connection: Connection, what: str, result: Result) -> Refused:
     return Refused(f"{connection.uri}: {what}: {result}")
 
 
+async def beside(
+    events: AsyncGenerator[Event, None], more: asyncio.Future[list[Event]]
+) -> AsyncGenerator[Event, None]:
+    """Events as they come, and those that a piece of work brings as soon as it does."""
+    following = asyncio.ensure_future(anext(events))
+    try:
+        while not more.done():
+            await asyncio.wait((following, more), return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                yield following.result()
+                following = asyncio.ensure_future(anext(events))
+        for event in more.result():
+            yield event
+        yield await following
+    finally:
+        following.cancel()
+        await asyncio.wait((following,))
+        if not following.cancelled():
+            following.exception()
+    async for event in events:
+        yield event
+
+
 @asynccontextmanager
 async def attended(work: Awaitable[T]) -> AsyncIterator[asyncio.Future[T]]:
     """What is done meanwhile; at the end it is over, however that came."""

@@ -11,8 +11,12 @@ With a cookie of the server's the refresh is what was missed. Deletions are then
 (refreshDelete), or, when the server does not remember them (olcSpSessionlog), by naming what is still there
 (refreshPresent): who would understand that has to keep the identity of every entry, so it is `Everything`
 here. A cookie that the server does not take is dropped, and the next start is a first one with `Everything`.
+
+389-ds now and then tells nothing of what is written while a search goes from refresh to persist (2.3.1: some
+5 of 150 starts amid writes). A moment later it is asked once more for what came since the start's cookie.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
@@ -21,7 +25,7 @@ from ldappolicy.directory.changes import Event, Everything, Live
 from ldappolicy.directory.ldap import ber, codec, requests
 from ldappolicy.directory.ldap.connection import Connection
 from ldappolicy.directory.ldap.streams.covered import ANY, SUBORDINATES, Covered, naming_context, whole
-from ldappolicy.directory.ldap.streams.following import refused
+from ldappolicy.directory.ldap.streams.following import Timing, attended, beside, refused
 from ldappolicy.errors import Unavailable
 
 KIND = "syncrepl"
@@ -29,10 +33,12 @@ REQUEST = "1.3.6.1.4.1.4203.1.9.1.1"
 STATE = "1.3.6.1.4.1.4203.1.9.1.2"
 INFO = "1.3.6.1.4.1.4203.1.9.1.4"
 
-_REFRESH_AND_PERSIST = 3
+_REFRESH_ONLY, _REFRESH_AND_PERSIST = 1, 3
 _PRESENT, _ADD, _MODIFY, _DELETE = range(4)
 _NEW_COOKIE, _REFRESH_DELETE, _REFRESH_PRESENT, _ID_SET = 0x80, 0xA1, 0xA2, 0xA3
 _UUID_LENGTH = 16
+_OPENLDAP = b"csn="
+"""What is in its cookies."""
 
 _REFRESH_REQUIRED = 4096  # e-syncRefreshRequired, RFC 4533 section 2.5
 _UNWILLING = 53  # what slapd says to a cookie that is newer than its content
@@ -41,11 +47,11 @@ _UNWILLING = 53  # what slapd says to a cookie that is newer than its content
 class Syncrepl:
     """One content; `cookie` is where to go on, empty when that is the beginning."""
 
-    def __init__(self, covered: Covered) -> None:
-        self.cookie = b""
+    def __init__(self, covered: Covered, cookie: bytes = b"") -> None:
+        self.cookie = cookie
         self.is_live = False
         self._covered = covered
-        self._was_live = False
+        self._was_live = bool(cookie)
         self._is_resuming = False
         self._why_everything = ""
 
@@ -54,7 +60,7 @@ class Syncrepl:
         """Whether there is a cookie from which on everything was told."""
         return self._was_live and bool(self.cookie)
 
-    def begin(self, start: bytes = b"") -> requests.Control:
+    def begin(self, start: bytes = b"", mode: int = _REFRESH_AND_PERSIST) -> requests.Control:
         """What to ask with; `start` is a cookie for where there is nothing to go on from."""
         self.is_live = False
         self._is_resuming = self.can_resume
@@ -62,7 +68,7 @@ class Syncrepl:
             self._why_everything = "there is no cookie"  # until it is told, however often this is begun
         if not self._is_resuming:
             self.cookie = start  # slapd does not send it back when nothing has happened
-        parts = [ber.integer(_REFRESH_AND_PERSIST, ber.ENUMERATED)]
+        parts = [ber.integer(mode, ber.ENUMERATED)]
         parts += [ber.element(ber.OCTETS, self.cookie)] if self.cookie else []
         return requests.Control(REQUEST, True, ber.element(ber.SEQUENCE, *parts))
 
@@ -141,6 +147,7 @@ class Syncrepl:
             self._why_everything = ""
         if not self.is_live:
             self.is_live = self._was_live = True
+            self._keep(parts)
             yield Live("", "")
 
     def _keep(self, parts: list[tuple[int, bytes]]) -> None:
@@ -150,8 +157,10 @@ class Syncrepl:
 class SyncFollowing:
     """A `Following` by RFC 4533."""
 
-    def __init__(self, covered: Covered) -> None:
+    def __init__(self, covered: Covered, timing: Timing) -> None:
         self._covered = covered
+        self._search = covered.search(*SUBORDINATES)
+        self._settling = timing.settling
         self.machine = Syncrepl(covered)
 
     async def events(self, connection: Connection) -> AsyncGenerator[Event, None]:
@@ -159,8 +168,21 @@ class SyncFollowing:
         machine = self.machine
         start = b"" if machine.can_resume else await _position(connection, self._covered.base)
         control = machine.begin(start)
-        search = self._covered.search(*SUBORDINATES)
-        async with aclosing(connection.listen(search, [control])) as bodies:
+        begun_with = machine.cookie
+        async with aclosing(self._told(connection, control)) as events:
+            async for event in events:
+                yield event
+                if isinstance(event, Live):
+                    break
+            since = begun_with or machine.cookie
+            again = self._since(connection, since) if _OPENLDAP not in since else _nothing()
+            async with attended(again) as more, aclosing(beside(events, more)) as both:
+                async for event in both:
+                    yield event
+
+    async def _told(self, connection: Connection, control: requests.Control) -> AsyncGenerator[Event, None]:
+        machine = self.machine
+        async with aclosing(connection.listen(self._search, [control])) as bodies:
             async for body in bodies:
                 if isinstance(body, codec.Result):
                     machine.ended(body)
@@ -172,6 +194,24 @@ class SyncFollowing:
                 except codec.Garbage as error:
                     machine.cookie = b""
                     raise Unavailable(f"{connection.uri}: {KIND}: {error}") from error
+
+    async def _since(self, connection: Connection, cookie: bytes) -> list[Event]:
+        """What has changed since a cookie, by a search that does not follow."""
+        await asyncio.sleep(self._settling)
+        machine = Syncrepl(self._covered, cookie)
+        control = machine.begin(mode=_REFRESH_ONLY)
+        told: list[Event] = []
+        async with aclosing(connection.listen(self._search, [control])) as bodies:
+            async for body in bodies:
+                if not isinstance(body, codec.Result):
+                    told += machine.feed(body)
+                elif body.code != codec.SUCCESS:
+                    return [Everything("what was written while the search began is not told")]
+        return told
+
+
+async def _nothing() -> list[Event]:
+    return []
 
 
 async def _position(connection: Connection, base: str) -> bytes:

@@ -77,6 +77,10 @@ class Renamed:
     key: str
 
 
+def _conclusions() -> Memory[object, object]:
+    return Memory(BOUNDS["conclusions"])
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What an evaluation asks: `get` gives the outcome of a lookup, or None while nobody has looked it up.
@@ -89,7 +93,7 @@ class Facts:
     """
 
     get: Callable[[Lookup], Outcome | None]
-    derived: Memory[object, object] = field(default_factory=lambda: Memory(BOUNDS["conclusions"]))
+    derived: Memory[object, object] = field(default_factory=_conclusions)
     has_chain: bool = False
     tells_apart: bool = False
     renamed: Mapping[str, Renamed] = field(default_factory=dict)
@@ -98,7 +102,7 @@ class Facts:
 
     def asking(self, get: Callable[[Lookup], Outcome | None]) -> "Facts":
         """The same where others are asked; nothing has been concluded from them yet."""
-        return replace(self, get=get, derived={})
+        return replace(self, get=get, derived=_conclusions())
 
 
 def mail(address: str) -> Lookup:

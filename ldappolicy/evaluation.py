@@ -7,7 +7,7 @@ socket or a log; what is worth a log line is left in `notes`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 from ldappolicy.action import Action, Kind
 from ldappolicy.address import fold, is_routed, strip_dot
@@ -46,6 +46,9 @@ _RESTORED = (
 )
 """What a step in shadow leaves as it was."""
 
+_S = TypeVar("_S")
+_A = TypeVar("_A")
+
 DUNNO, OK, REFUSE, END = 0, 1, 2, 3
 """What a step returns; all but DUNNO end the list and every list around it."""
 
@@ -57,6 +60,9 @@ MAX_STEPS = 10_000
 
 Depth that is bounded is no work that is bounded: a list that leads to itself twice doubles at each level.
 """
+
+FEW_STEPS_LEFT = MAX_STEPS - 500
+"""From here on it is remembered what tables told: they may have been asked for 250 keys each time."""
 
 OUT_OF_STEPS = f"more than {MAX_STEPS} restrictions and tables in one evaluation"
 
@@ -221,6 +227,7 @@ class Evaluation:
         if trace is not None:
             self._traced: set[str] = set()
         self.lacking: dict[Lookup, None] = {}
+        self._consulted: dict[object, tuple[object, str]] = {}
         self.effects: list[str] = []
         self.flags: set[Residue | Flag] = set()
         # The names that led here: of the list, of the steps around this one.
@@ -319,10 +326,33 @@ class Evaluation:
         return status
 
     def spend_step(self) -> None:
-        """One table more is consulted; raises OutOfBudget."""
+        """One restriction or table more; raises OutOfBudget."""
         self.steps_left -= 1
         if self.steps_left < 0:
             raise OutOfBudget(OUT_OF_STEPS)
+
+    def consult(
+        self, find: Callable[["Evaluation", _S], _A | None], about: Callable[..., _S | None], *given: str
+    ) -> _A | None:
+        """What a table has for a subject, which `about` makes of the evaluation and what is given.
+
+        Raises OutOfBudget, MissedLookup. Keys are no steps: a list that asks a thousand times is told what it
+        was told before.
+        """
+        self.steps_left -= 1
+        if self.steps_left < 0:
+            raise OutOfBudget(OUT_OF_STEPS)
+        if self.steps_left > FEW_STEPS_LEFT or self.trace is not None:
+            subject = about(self, *given)
+            return None if subject is None else find(self, subject)
+        key = (self.stage, self.form, find, about, given)
+        if key not in self._consulted:
+            self.origin = ""
+            subject = about(self, *given)
+            action = None if subject is None else find(self, subject)
+            self._consulted[key] = action, self.origin
+        known, self.origin = cast(tuple[_A | None, str], self._consulted[key])
+        return known
 
     def undecided(self) -> None:
         """What decided did not decide: its OK does not count."""

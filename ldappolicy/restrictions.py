@@ -14,7 +14,6 @@ from ldappolicy.address import (
     is_hostname,
     is_routed,
     is_unicode_hostname,
-    single_key,
     split_address,
     strip_dot,
 )
@@ -253,8 +252,7 @@ class LocalDomains:
         """Whether the table has the domain; raises MissedLookup."""
         if self._name.type == "fail":
             raise ServerConfigurationError(f"smtpdLocalDomains names {self._name}, a table that failed")
-        evaluation.spend_step()
-        return self._finder(evaluation, tables.local_domain_subject(domain)) is not None
+        return evaluation.consult(self._finder, tables.local_domain_subject, domain) is not None
 
 
 def _destination(
@@ -369,13 +367,12 @@ def _plain_check(kind: str, finder: Finder) -> Step:
 
     def step(evaluation: Evaluation) -> int:
         try:
-            evaluation.spend_step()
-            subject = subject_of(evaluation)
-            action = None if subject is None else finder(evaluation, subject)
+            action = evaluation.consult(finder, subject_of)
         except MissedLookup as missed:
             return evaluation.unavailable(missed)
         if action is None:
-            evaluation.reason = _NOTHING[kind] if subject is None else "no key found"
+            is_nothing = evaluation.trace is not None and subject_of(evaluation) is None
+            evaluation.reason = _NOTHING[kind] if is_nothing else "no key found"
             return DUNNO
         return evaluation.apply(action, about_address)
 
@@ -421,8 +418,7 @@ def _recipient_check(finder: Finder) -> Step:
 
 
 def _check_recipient(evaluation: Evaluation, finder: Finder, form: str) -> int:
-    evaluation.spend_step()
-    action = finder(evaluation, tables.address_subject(evaluation, form))
+    action = evaluation.consult(finder, tables.address_subject, form)
     if action is None:
         evaluation.reason = "no key found"
         return DUNNO
@@ -492,10 +488,8 @@ def _certificate_check(finder: Finder) -> Step:
         request = evaluation.request
         for print_ in (request.ccert_fingerprint, request.ccert_pubkey_fingerprint):
             if print_:
-                key = print_.casefold()
-                evaluation.spend_step()
                 try:
-                    action = finder(evaluation, Subject((key,), single_key(key)))
+                    action = evaluation.consult(finder, tables.print_subject, print_)
                 except MissedLookup as missed:
                     return evaluation.unavailable(missed)
                 status = DUNNO if action is None else evaluation.apply(action, False)

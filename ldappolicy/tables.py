@@ -151,7 +151,13 @@ def _domain_subject(evaluation: Evaluation, name: str) -> Subject | None:
     return Subject((folded,), domain_keys(folded, evaluation.around.parents)) if name else None
 
 
-def local_domain_subject(domain: str) -> Subject:
+def print_subject(evaluation: Evaluation, value: str) -> Subject:
+    """A fingerprint, as one key."""
+    key = value.casefold()
+    return Subject((key,), single_key(key))
+
+
+def local_domain_subject(evaluation: Evaluation, domain: str) -> Subject:
     """A domain alone, as smtpdLocalDomains is asked for it."""
     return Subject((domain,), local_domain_keys(domain))
 

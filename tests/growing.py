@@ -8,7 +8,8 @@ GROWING = {
     "ends with the request, the evaluation, the search or the change": """
         directory.ldap.codec.EntryBody.controls directory.ldap.codec.Result.controls
         directory.ldap.connection._Listener.bodies directory.ldap.connection._Operation.bodies
-        evaluation.Evaluation._traced evaluation.Evaluation.effects evaluation.Evaluation.flags
+        evaluation.Evaluation._consulted evaluation.Evaluation._traced
+        evaluation.Evaluation.effects evaluation.Evaluation.flags
         evaluation.Evaluation.lacking evaluation.Evaluation.path evaluation.ServerConfigurationError.path
         identity.Closure.doubtful learned.NotedRequest.looks protocol.RequestReader._attributes
         residue.ListOutcome.pieces resolver.Resolver._queued resolver.Resolver._under_way

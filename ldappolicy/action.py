@@ -9,9 +9,9 @@ upper case, never a status code without a text (older Postfix leaks bytes of an 
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
-from functools import lru_cache
 
 from ldappolicy.errors import InputError
+from ldappolicy.memories import remembered
 
 ACTION_WORDS = frozenset(
     (
@@ -113,7 +113,7 @@ def split_places(text: str) -> tuple[tuple[int, str], ...]:
     return (*places, (start + 1, text[start:])) if inside else tuple(places)
 
 
-@lru_cache(maxsize=16384)
+@remembered("actions", 36)
 def parse_action(value: str) -> Action:
     """The action that a right-hand side asks for; never raises."""
     value = value.strip(" \t\r\n")

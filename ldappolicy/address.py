@@ -10,8 +10,9 @@ import ipaddress
 import re
 import unicodedata
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import NamedTuple
+
+from ldappolicy.memories import BOUNDS, Memory, size_of
 
 NULL_SENDER_KEY = "<>"
 """smtpd_null_access_lookup_key."""
@@ -188,14 +189,15 @@ def local_domain_keys(domain: str) -> tuple[str, ...]:
 
 def parent_domains(domain: str) -> tuple[str, ...]:
     """The domain itself, then its parents down to the top."""
-    return (_remembered_parents if len(domain) <= REMEMBERED else _parent_domains)(domain)
+    known = _PARENTS.get(domain)
+    if known is None:
+        known = tuple(_parents(domain, with_dot=False))
+        if len(domain) <= REMEMBERED:
+            _PARENTS.keep(domain, known, size_of(*known))
+    return known
 
 
-def _parent_domains(domain: str) -> tuple[str, ...]:
-    return tuple(_parents(domain, with_dot=False))
-
-
-_remembered_parents = lru_cache(maxsize=4096)(_parent_domains)
+_PARENTS: Memory[str, tuple[str, ...]] = Memory(BOUNDS["parent domains"])
 
 
 def strip_dot(address: str) -> str:

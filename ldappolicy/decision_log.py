@@ -24,13 +24,14 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import count
 from json.encoder import encode_basestring_ascii
 from operator import attrgetter
 
 from ldappolicy.evaluate import Decision
 from ldappolicy.log import LEFT, LONGEST_VALUE, Lines, shortened
+from ldappolicy.memories import BOUNDS, Memory, size_of
 from ldappolicy.protocol import SHOWN, TEXT_BYTES, cut
 from ldappolicy.request import Request
 
@@ -126,10 +127,17 @@ def _text_alike(request: Request, decision: Decision, is_shadow: bool) -> str:
     return f"{line} shadowed={'; '.join(decision.shadowed)!r} shadowed_by={'; '.join(decision.shadowed_by)!r}"
 
 
-@lru_cache(maxsize=1024)
-def _text_why(action: str, restriction: str, dn: str) -> str:
-    """What decided: of these there are few, of a few kilobytes, and most of the work of a line is here."""
-    return f"action={action!r} restriction={restriction!r} dn={dn!r}"
+_REASONS: Memory[tuple[str, ...], str] = Memory(BOUNDS["reasons in the log"])
+
+
+def _text_why(*what: str) -> str:
+    """What decided: action, restriction, DN. There are few, and most of the work of a line is here."""
+    known = _REASONS.get(what)
+    if known is None:
+        action, restriction, dn = what
+        known = f"action={action!r} restriction={restriction!r} dn={dn!r}"
+        _REASONS.keep(what, known, size_of(*what, known))
+    return known
 
 
 _are_bare = re.compile(r"[!#-&(-~]*").fullmatch

@@ -20,11 +20,13 @@ BUGS: every attribute type is compared as a directory string, since there is no 
 import re
 import sys
 import unicodedata
-from collections.abc import ItemsView, Iterable, Mapping
-from functools import lru_cache
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from itertools import chain
+from sys import getsizeof
 from typing import NoReturn, final
 
 from ldappolicy.errors import InputError
+from ldappolicy.memories import BOUNDS, Memory, remembered, size_of
 
 # RFC 4519 and RFC 2985 names that stand for one type; the shortest is the normal one.
 _ALIASES = {
@@ -78,12 +80,6 @@ _SPACES = re.compile(" {2,}")
 _STRING_TAGS = frozenset((0x04, 0x0C, 0x12, 0x13, 0x14, 0x16, 0x1A))
 
 
-@lru_cache(maxsize=65536)
-def normal_dn(dn: str) -> str:
-    """The key under which a DN is compared; raises InputError for what is not a DN."""
-    return _normalise(dn)
-
-
 def key_of_dn(dn: str) -> str:
     """The normal form of a DN; empty for what is none, which names nothing."""
     try:
@@ -100,6 +96,12 @@ def without_uid(value: str) -> str:
     return _UNIQUE_SUFFIX.sub("", value)
 
 
+def ancestors(normal: str) -> Iterator[str]:
+    """The DNs above a normal one, the nearest first; without the empty one."""
+    while normal := normal.partition(",")[2]:
+        yield normal
+
+
 def is_below(normal: str, base: str) -> bool:
     """Whether a normal DN is equal to, or somewhere under, a normal base."""
     return not base or normal == base or normal.endswith("," + base)
@@ -109,7 +111,12 @@ MOST_RDNS = 500
 """Names in one DN; every name above an entry is counted, and trees are ten deep."""
 
 
-def _normalise(dn: str) -> str:
+@remembered("names", 8)
+def normal_dn(dn: str) -> str:
+    """The key under which a DN is compared; raises InputError for what is not a DN.
+
+    `normal_dn.once` does not remember: DNs by the thousand would only sweep the memory.
+    """
     if dn.count(",") > MOST_RDNS:
         raise InputError(f"not a DN: {dn[:100]!r}..., expected at most {MOST_RDNS} names")
     low = dn.lower()
@@ -190,10 +197,18 @@ def _normal_value(value: str) -> str:
     return _SPECIAL.sub(lambda found: f"\\{ord(found[0]):02x}", squashed)
 
 
-@lru_cache(maxsize=4096)
+_STORED_NAMES: Memory[str, str] = Memory(BOUNDS["attribute names"])
+
+
 def _stored_name(name: str) -> str:
     """In lower case and without options; one string for all the entries that have it."""
-    return sys.intern(name.partition(";")[0].lower())
+    stored = sys.intern(name.partition(";")[0].lower())
+    _STORED_NAMES.keep(name, stored, size_of(name, stored))
+    return stored
+
+
+_BARE = 200
+"""Bytes of an entry without attributes, and of an attribute without values."""
 
 
 @final
@@ -214,11 +229,11 @@ class Entry:
         stored: dict[str, tuple[str, ...]] = {}
         for name, given in attributes.items():
             if values := tuple(given):
-                name = _stored_name(name)
+                name = _STORED_NAMES.get(name) or _stored_name(name)
                 stored[name] = stored[name] + values if name in stored else values
         put = object.__setattr__
         put(self, "dn", dn)
-        put(self, "key", _normalise(dn))  # not normal_dn: loading a tree would only sweep its cache
+        put(self, "key", normal_dn.once(dn))  # loading a tree would only sweep the memory
         put(self, "_attributes", stored)
 
     def values(self, name: str) -> tuple[str, ...]:
@@ -232,6 +247,12 @@ class Entry:
     def items(self) -> ItemsView[str, tuple[str, ...]]:
         """The attributes that have values: name in lower case, values."""
         return self._attributes.items()
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory, nearly."""
+        values = self._attributes.values()
+        return _BARE * (1 + len(values)) + sum(map(getsizeof, chain.from_iterable(values)))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Entry):

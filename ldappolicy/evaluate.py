@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ldappolicy.evaluation import EARLY_STATES, Evaluation, Naming, OutOfBudget, Steps
-from ldappolicy.facts import MAX_DERIVED, Facts, Lookup
+from ldappolicy.facts import Facts, Lookup
 from ldappolicy.learned import Learned, Values, ValuesOf
 from ldappolicy.mapping import Mapping as AttributeMapping
+from ldappolicy.memories import BOUNDS, Memory, size_of
 from ldappolicy.policy import LISTS, Broken, Policy, PolicySet
 from ldappolicy.request import Request
 from ldappolicy.residue import (
@@ -102,6 +103,8 @@ class Evaluator:
             if isinstance(policy, Policy)
         }
         self._plans: dict[tuple[str, str], _Plan] = {}
+        self._answers: Memory[tuple[_Plan, str | None, Decider, bool], Decision] = Memory(BOUNDS["decisions"])
+        """By what decided, and whether the login is unknown: one object for all requests like it."""
         self.looks: set[str] = set()
         """The names of the request attributes that any evaluation without a trace has looked at."""
 
@@ -152,8 +155,6 @@ class Evaluator:
             _run(evaluation, begun, self._learned if trace is None else _traced)
         except OutOfBudget as spent:
             problem = str(spent)
-        if len(facts.derived) > MAX_DERIVED:
-            facts.derived.clear()
         if evaluation.lacking:
             return Lacking(tuple(evaluation.lacking))
         if problem:
@@ -191,8 +192,8 @@ class Evaluator:
         by = reply.by or (outcomes[-1].by if outcomes else NOBODY)
         told = evaluation.notes or evaluation.outages or evaluation.shadowed
         is_plain = not (told or reply.error or reply.unavailable or reply.lost or evaluation.is_passing)
-        key = (reply.action, by, evaluation.is_unknown_login)
-        known = plan.answers.get(key) if is_plain else None
+        key = (plan, reply.action, by, evaluation.is_unknown_login)
+        known = self._answers.get(key) if is_plain else None
         if known is not None:
             return known
         error = reply.error and next(
@@ -213,8 +214,10 @@ class Evaluator:
             evaluation.shadowed_by,
             plan.program.revision,
         )
-        if is_plain and len(plan.answers) < _MAX_ANSWERS:
-            plan.answers[key] = decision
+        if is_plain:
+            self._answers.keep(
+                key, decision, size_of(reply.action or "", decision.restriction, *by[0], by[1])
+            )
         return decision
 
     def _plan(self, context: str, state: str) -> "_Plan | Decision":
@@ -252,9 +255,6 @@ _WHO_TO_WHOM = frozenset(("sender", "recipient"))
 So it is learned once for each first value, which tells that the list goes on there (`Learned.goes_on`).
 """
 
-_MAX_ANSWERS = 10_000
-"""Of each plan: texts come from the directory, and so do the entries that decided."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _List:
@@ -272,8 +272,7 @@ class _List:
 class _Plan:
     """The lists to run in a protocol state, in order; `alone` when the context names one.
 
-    `answers` are ready-made ones, by the action, what decided, and whether the login is unknown; `ran_out` is
-    that of lists that run out.
+    `ran_out` is the decision where all of them run out.
     """
 
     program: Program
@@ -283,11 +282,11 @@ class _Plan:
     ran_out: Decision = field(init=False)
     is_simple: bool = field(init=False)
     """Whether every list is run for every request, and there always is a sender, be it the null sender."""
-    answers: dict[tuple[str | None, Decider, bool], Decision] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ran_out", Decision("DUNNO", self.program.policy.name))
-        self.answers["DUNNO", NOBODY, False] = self.ran_out
+        object.__setattr__(
+            self, "ran_out", Decision("DUNNO", self.program.policy.name, revision=self.program.revision)
+        )
         is_simple = self.state not in EARLY_STATES and "helo" not in (part.name for part in self.lists)
         object.__setattr__(self, "is_simple", is_simple)
 
@@ -319,15 +318,15 @@ def _configuration_error(policy: str, problem: str) -> Decision:
     return Decision(SERVER_CONFIGURATION_ERROR, policy, error=problem)
 
 
-def _memory(part: _List, sender: bool, derived: dict[object, object]) -> Learned[ListOutcome]:
+def _memory(part: _List, sender: bool, derived: Memory[object, object]) -> Learned[ListOutcome]:
     """What is known of a list, with or without a sender."""
     memory = derived.get((part, sender))
     if memory is None:
-        memory = derived[part, sender] = Learned()
+        memory = derived[part, sender] = Learned(derived)
     return memory  # type: ignore[return-value]  # a cast would cost as much as the look
 
 
-def _memories(plan: _Plan, derived: dict[object, object]) -> tuple[tuple[_List, Learned[ListOutcome]], ...]:
+def _memories(plan: _Plan, derived: Memory[object, object]) -> tuple[tuple[_List, Learned[ListOutcome]], ...]:
     """What is known of each list of a plan, with a sender: one look for all."""
     memories = derived.get(plan)
     if memories is None:

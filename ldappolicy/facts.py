@@ -31,6 +31,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ldappolicy.entry import Entry
+from ldappolicy.memories import BOUNDS, Memory
 
 Lookup = tuple[str, ...]
 
@@ -76,8 +77,8 @@ class Renamed:
     key: str
 
 
-MAX_DERIVED = 100_000
-"""Conclusions that are kept; then all of them go, since clients choose whom they are about."""
+def _conclusions() -> Memory[object, object]:
+    return Memory(BOUNDS["conclusions"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Facts:
     """
 
     get: Callable[[Lookup], Outcome | None]
-    derived: dict[object, object] = field(default_factory=dict)
+    derived: Memory[object, object] = field(default_factory=_conclusions)
     has_chain: bool = False
     tells_apart: bool = False
     renamed: Mapping[str, Renamed] = field(default_factory=dict)
@@ -101,7 +102,7 @@ class Facts:
 
     def asking(self, get: Callable[[Lookup], Outcome | None]) -> "Facts":
         """The same where others are asked; nothing has been concluded from them yet."""
-        return replace(self, get=get, derived={})
+        return replace(self, get=get, derived=_conclusions())
 
 
 def mail(address: str) -> Lookup:

@@ -74,6 +74,11 @@ class Closure(dict[str, Entry | None]):
 NO_GROUPS = Closure()
 
 
+def _size(closure: Closure) -> int:
+    """Bytes in memory; the groups themselves belong to the answers that they came in."""
+    return 120 * (len(closure) + len(closure.doubtful))
+
+
 def entries_of_address(
     evaluation: Evaluation, exact: Sequence[str], *, catch_all: bool = False
 ) -> tuple[Entry, ...]:
@@ -213,7 +218,7 @@ def groups_around(evaluation: Evaluation, entry: Entry) -> Closure:
         return cast(Closure, known)
     closure = _climb(evaluation, [entry], Closure())
     if evaluation.is_lasting:
-        evaluation.derived[key] = closure
+        evaluation.derived.keep(key, closure, _size(closure))
     return closure
 
 
@@ -392,7 +397,8 @@ def _dynamic(evaluation: Evaluation, entry: Entry, closure: Closure) -> list[Ent
         return []
     known = evaluation.derived.get(_DYNAMIC)
     if known is None:
-        known = evaluation.derived[_DYNAMIC] = dynamic_groups(entries, evaluation.around.bases)
+        known = dynamic_groups(entries, evaluation.around.bases)
+        evaluation.derived.keep(_DYNAMIC, known, 0)
     found = []
     for group, urls in cast(tuple[DynamicGroup, ...], known):
         covering = [_covers(evaluation, url, entry) for url in urls]
@@ -444,7 +450,7 @@ def is_inside(evaluation: Evaluation, entry: Entry, dns: frozenset[str]) -> bool
     if evaluation.lacking:
         return not dns.isdisjoint(closure)
     if dns.isdisjoint(closure) and evaluation.is_lasting:
-        evaluation.derived["groups", entry.key] = closure  # it went all the way
+        evaluation.derived.keep(("groups", entry.key), closure, _size(closure))  # it went all the way
     return closure.holds(dns)
 
 

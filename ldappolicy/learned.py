@@ -14,12 +14,13 @@ object of facts.
 from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar, cast
 
+from ldappolicy.memories import Memory
 from ldappolicy.request import Request
 
 _T = TypeVar("_T")
 
-MOST = 65_536
-"""Outcomes that are kept; then all of them go, since clients choose the values."""
+PLACE_BYTES = 800
+"""Of one place of a tree, or one leaf, with the value that leads there."""
 
 LONGEST = 128
 """A value of more bytes is not kept, as in `address.REMEMBERED`."""
@@ -84,13 +85,13 @@ class _Place:
 
 
 class Learned(Generic[_T]):
-    """What one list came to."""
+    """What one list came to; it counts as part of a memory, and ends with what is `among` it."""
 
-    __slots__ = ("_count", "_root")
+    __slots__ = ("_among", "_root")
 
-    def __init__(self) -> None:
+    def __init__(self, among: Memory[object, object]) -> None:
         self._root: object = None
-        self._count = 0
+        self._among = among
 
     def recall(self, values: Values) -> _T | None:
         """What it came to for such a request; None: nobody knows."""
@@ -112,19 +113,22 @@ class Learned(Generic[_T]):
 
     def learn(self, looks: Sequence[str], values: Values, outcome: _T) -> None:
         """Keeps what it came to after these looks; what looked elsewhere in its place gives way."""
-        if self._count >= MOST:
-            self._root, self._count = None, 0
-        self._count += 1
+        among = self._among
+        if among.used >= among.size:
+            among.clear()
+            self._root = None
         place: _Place | None = None
         value = b""
         for name in looks:
             deeper = self._root if place is None else place.branches.get(value)
             if not isinstance(deeper, _Place) or deeper.name != name:
                 deeper = _Place(name)
+                among.used += PLACE_BYTES
                 self._put(place, value, deeper)
             place, value = deeper, values[name]
             if len(value) > LONGEST:
                 return
+        among.used += PLACE_BYTES
         self._put(place, value, outcome)
 
     def _put(self, place: _Place | None, value: bytes, what: object) -> None:

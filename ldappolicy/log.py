@@ -21,7 +21,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+
+from ldappolicy.memories import BOUNDS, Memory, size_of
 
 MOST_WAITING = 4 * 1024 * 1024
 """Characters that wait to be written; at 20,000 lines a second most of a second."""
@@ -210,12 +211,16 @@ def is_journal(descriptor: int) -> bool:
 
 def _stamp(seconds: float) -> str:
     whole, part = divmod(int(seconds * 1000), 1000)
-    return f"{_second(whole)}.{part:03}Z"
+    return f"{_SECONDS.get(whole) or _second(whole)}.{part:03}Z"
 
 
-@lru_cache(maxsize=1)
+_SECONDS: Memory[int, str] = Memory(BOUNDS["seconds"])
+
+
 def _second(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    written = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    _SECONDS.keep(seconds, written, size_of(written))
+    return written
 
 
 def _cut(text: str) -> str:
@@ -300,7 +305,7 @@ class Limited:
         self._most = most
         self._seconds = seconds
         self._clock = clock
-        self._kinds: dict[str, _Kind] = {}
+        self._kinds: Memory[str, _Kind] = Memory(BOUNDS["kinds of lines"])
 
     def log(self, level: int, text: str, key: str = "") -> None:
         """Logs the text, unless there were too many with its key (by default, the text itself)."""
@@ -308,9 +313,8 @@ class Limited:
         key = (key or text)[:LONGEST_TEXT]
         kind = self._kinds.get(key)
         if kind is None:
-            if len(self._kinds) >= MOST_KINDS:
-                self._kinds.clear()
-            kind = self._kinds[key] = _Kind(now)
+            kind = _Kind(now)
+            self._kinds.keep(key, kind, size_of(key))
         left_out = 0
         if now - kind.since >= self._seconds:
             left_out = max(0, kind.seen - self._most)
@@ -327,7 +331,3 @@ class _Kind:
 
     since: float
     seen: int = 0
-
-
-MOST_KINDS = 1000
-"""Kinds that are told apart; texts may come from outside."""

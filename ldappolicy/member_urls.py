@@ -4,12 +4,13 @@ Whoever may write a memberURL writes what is looked at for everybody else. What 
 the bounds, covers nobody knows whom, and says why; whom that concerns is for `identity` to tell.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 from ldappolicy.entry import Entry, is_below, normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.ldap_filter import parse_url
+from ldappolicy.memories import BOUNDS, Memory, size_of
 
 MAX_URLS = 100
 """memberURLs of one group; each in whose scope an entry is means a search for that entry."""
@@ -46,10 +47,24 @@ class MemberUrl:
 DynamicGroup = tuple[Entry, tuple[MemberUrl, ...]]
 
 
-@lru_cache(maxsize=4)
+DYNAMIC_GROUPS: Memory[tuple[tuple[Entry, ...], tuple[str, ...]], tuple[DynamicGroup, ...]] = Memory(
+    BOUNDS["dynamic groups"]
+)
+URL_BYTES = 500
+"""Of one URL that was read, without its text; the groups belong to the answer that they came in."""
+
+
 def dynamic_groups(groups: tuple[Entry, ...], bases: tuple[str, ...]) -> tuple[DynamicGroup, ...]:
     """The groups, each with its URLs; `bases` are the normal DNs below which these may search."""
-    found: list[DynamicGroup] = []
+    known = DYNAMIC_GROUPS.get((groups, bases))
+    if known is None:
+        known = tuple(_read(groups, bases))
+        texts = [url.text for _, urls in known for url in urls]
+        DYNAMIC_GROUPS.keep((groups, bases), known, URL_BYTES * len(texts) + size_of(*texts))
+    return known
+
+
+def _read(groups: tuple[Entry, ...], bases: tuple[str, ...]) -> Iterator[DynamicGroup]:
     left, letters = MAX_URLS_IN_ALL, MAX_LETTERS_IN_ALL
     for group in sorted(groups, key=_letters):
         texts = group.values("memberURL")
@@ -60,8 +75,7 @@ def dynamic_groups(groups: tuple[Entry, ...], bases: tuple[str, ...]) -> tuple[D
         elif min(left, letters) < 0:
             reason = f"{group.dn}: there are too many values of memberURL in all"
         urls = (MemberUrl("", reason=reason),) if reason else tuple(_read_url(text, bases) for text in texts)
-        found.append((group, urls))
-    return tuple(found)
+        yield group, urls
 
 
 def _letters(group: Entry) -> int:

@@ -14,11 +14,11 @@ is empty, one over the limit. The server closes; nothing here knows of sockets, 
 
 import re
 from collections.abc import Callable, Container
-from functools import lru_cache
 from operator import itemgetter
 
 from ldappolicy.action import ACTION_WORDS
 from ldappolicy.errors import ProtocolError
+from ldappolicy.memories import remembered
 from ldappolicy.request import Request
 
 EXCERPT_BYTES = 80
@@ -257,7 +257,7 @@ _WORDS_WITH_TEXT = ACTION_WORDS - {"FILTER", "REDIRECT", "BCC"}
 _STATUS_CODE = re.compile(r"[45][0-9]{2}")
 
 
-@lru_cache(maxsize=256)
+@remembered("encoded replies", 8)
 def encode_reply(action: str) -> bytes:
     """The reply that asks for `action`.
 

@@ -13,16 +13,14 @@ from dataclasses import dataclass
 
 from ldappolicy.counters import Tally
 from ldappolicy.facts import Facts
+from ldappolicy.memories import BOUNDS, Memory
 from ldappolicy.protocol import Glance
 
 ALWAYS = frozenset(("protocol_state", "sender", "recipient", "sasl_username", "policy_context"))
 """What the key begins with: what hardly any decision does without."""
 
-MOST = 65_536
-"""Replies that are kept; then all of them go, since clients choose the keys."""
-
 LONGEST = 1536
-"""A request of more bytes, those of its line in the log included, is not kept: MOST are 100 MB then."""
+"""A request of more bytes, those of its line in the log included, is not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class ReadyReplies:
 
     def __init__(self) -> None:
         self.facts: Facts | None = None
-        self.replies: dict[bytes, Ready] = {}
+        self.replies: Memory[bytes, Ready] = Memory(BOUNDS["ready replies"])
         self._use(ALWAYS)
 
     def _use(self, fields: frozenset[str]) -> None:
@@ -63,10 +61,10 @@ class ReadyReplies:
         if not looks <= self._fields:
             self.replies.clear()
             self._use(self._fields | looks)
-        elif size + _size(ready.line) <= LONGEST:
-            if len(self.replies) >= MOST:
-                self.replies.clear()
-            self.replies[key] = ready
+            return
+        size += _size(ready.line)
+        if size <= LONGEST:
+            self.replies.keep(key, ready, size + len(ready.reply))
 
 
 def _size(line: str) -> int:

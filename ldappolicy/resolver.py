@@ -26,6 +26,7 @@ from ldappolicy.entry import Entry, key_of_dn
 from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.facts import FOREVER, Absent, Facts, Found, Lookup, Missed, Outcome, Renamed
 from ldappolicy.invalidation import Dependencies
+from ldappolicy.memories import ANSWER_BYTES, Bound, Memory
 
 _Asked = dict[Lookup, asyncio.Future[Outcome]]
 
@@ -64,10 +65,11 @@ Remembered = tuple[Lookup, tuple[Entry, ...], float]
 """A lookup, its entries (none: absent), and how old the answer is in seconds."""
 
 
-class _Hot(dict[Lookup, Found | Absent]):
+class _Hot(Memory[Lookup, Found | Absent]):
     """Outcomes that were seen to be fresh a moment ago; what is not among them is looked for elsewhere."""
 
-    def __init__(self, heat: Callable[[Lookup], Outcome | None]) -> None:
+    def __init__(self, bound: Bound, heat: Callable[[Lookup], Outcome | None]) -> None:
+        super().__init__(bound)
         self._heat = heat
 
     def __missing__(self, lookup: Lookup) -> Outcome | None:
@@ -101,7 +103,7 @@ class Resolver:
         self.clock = clock
         self._wall = wall
         longest = max(limits.ttl, limits.negative_ttl, limits.max_stale)
-        self._found: TTLCache[Lookup, Found | Absent] = TTLCache(limits.size, longest, clock)
+        self._found: TTLCache[Lookup, Found | Absent] = TTLCache(limits.size, longest, clock, _units)
         self._absent: TTLCache[Lookup, Absent] = TTLCache(limits.size, longest, clock)
         self._dependencies = Dependencies(planner.mapping)
         self._most_dependencies = DEPENDENCIES * limits.size
@@ -131,7 +133,7 @@ class Resolver:
             now = self.clock()
         if now >= self.current_until:
             # What is not vouched for is looked up in the caches now and then: unused, it would be let go of.
-            is_over = self._trusted_until < FOREVER or len(self._hot) > self._limits.size
+            is_over = self._trusted_until < FOREVER or self._hot.is_full
             wall = self._wall()
             has_turned = not self._wall_since <= wall < self._wall_until  # or the clock was set
             if is_over or has_turned or self.directory.features != self._features:
@@ -147,7 +149,7 @@ class Resolver:
             self.current_until = min(self.current_until, self.clock() + instant - self._wall())
 
     def _forget_hot(self) -> None:
-        self._hot = _Hot(self._heat)
+        self._hot = _Hot(Bound(self._limits.size, self._limits.size * ANSWER_BYTES), self._heat)
         self._trusted_until = self._oldest = FOREVER
         features = self._features = self.directory.features
         chained = self._planner.mapping.in_chain and features.is_active_directory and self._mirror is None
@@ -193,9 +195,12 @@ class Resolver:
         return outcome
 
     def _keep_hot(self, lookup: Lookup, outcome: Found | Absent) -> None:
-        self._hot[lookup] = outcome
-        if len(self._hot) > self._limits.size:
-            self.current_until = _NEVER
+        hot = self._hot
+        hot[lookup] = outcome
+        for entry in outcome.entries:
+            hot.used += entry.size
+        if len(hot) > hot.most or hot.used > hot.size:
+            self.current_until = _NEVER  # evaluations go on until then
 
     def _ttl(self, outcome: Found | Absent) -> float:
         return self._limits.ttl if isinstance(outcome, Found) else self._limits.negative_ttl
@@ -479,23 +484,28 @@ class Resolver:
             self._settle(asked, lookup, outcome)
 
     def _remember(self, lookup: Lookup, outcome: Found | Absent) -> None:
-        """Writes an answer to its cache."""
+        """Writes an answer to its cache, unless it takes a good part of that."""
+        self._found.pop(lookup, None)
+        self._absent.pop(lookup, None)
         if isinstance(outcome, Absent) and lookup[0] in _CHOSEN:
-            self._found.pop(lookup, None)
             self._absent[lookup] = outcome
+        elif _units(outcome) > max(1, self._limits.size // 8):
+            return
         else:
-            self._absent.pop(lookup, None)
             self._found[lookup] = outcome
         self._dependencies.add(lookup, outcome.entries)
         if self._dependencies.size > self._most_dependencies:
             self._count_dependencies()
 
     def _count_dependencies(self) -> None:
-        """Anew, of what is still remembered."""
+        """Anew, of what is still remembered; where that is too much, the oldest answers go."""
         self._dependencies.clear()
-        for lookup, outcome in self._outcomes():
-            self._dependencies.add(lookup, outcome.entries)
-        self._most_dependencies = max(self._most_dependencies, 2 * self._dependencies.size)
+        for lookup, outcome in reversed(self._outcomes()):
+            if 2 * self._dependencies.size < self._most_dependencies:
+                self._dependencies.add(lookup, outcome.entries)
+            else:
+                self._found.pop(lookup, None)
+                self._absent.pop(lookup, None)
 
     def _outcomes(self) -> list[tuple[Lookup, Found | Absent]]:
         return [*self._found.items(), *self._absent.items()]
@@ -542,6 +552,11 @@ class Resolver:
             if lookup not in self._found and lookup not in self._absent:
                 self._remember(lookup, Found(entries, now - age) if entries else Absent(now - age))
         self._forget_hot()
+
+
+def _units(outcome: Found | Absent) -> int:
+    """For how many answers one counts."""
+    return 1 + sum(entry.size for entry in outcome.entries) // ANSWER_BYTES
 
 
 def _of_name(dn: str) -> Entry | None:

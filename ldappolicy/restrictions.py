@@ -5,7 +5,6 @@ Postfix. A built-in that refuses here is handed back by its name, so that code a
 """
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 
 from ldappolicy import identity, tables, vocabulary
 from ldappolicy.address import (
@@ -32,6 +31,7 @@ from ldappolicy.evaluation import (
     Step,
     Steps,
 )
+from ldappolicy.memories import BOUNDS, Memory, size_of
 from ldappolicy.network import match_client
 from ldappolicy.policy import (
     Broken,
@@ -214,15 +214,24 @@ def _login_mismatch(*, authenticated: bool, unauthenticated: bool, known_only: b
 # ---------------------------------------------------------------- networks and destinations
 
 
+STEP_BYTES = 2048
+"""Of one restriction that is compiled, nearly: functions with what they close over."""
+
+
 def _permit_mynetworks(mynetworks: Mynetworks | None) -> Step:
     if mynetworks is None:
         return _leaving("permit_mynetworks", Residue.PERMITS)
     patterns = mynetworks.patterns
-    matches = lru_cache(maxsize=4096)(lambda name, address: match_client(patterns, name, address))
+    known: Memory[tuple[str, str], bool | None] = Memory(BOUNDS["clients in networks"])
 
     def step(evaluation: Evaluation) -> int:
         request = evaluation.request
-        found = matches(request.client_name.casefold(), request.client_address)
+        client = request.client_name.casefold(), request.client_address.casefold()
+        if client in known:
+            found = known[client]
+        else:
+            found = match_client(patterns, *client)
+            known.keep(client, found, size_of(*client))
         if found:
             return OK
         if found is None:
@@ -523,15 +532,20 @@ class Program:
             self._local = LocalDomains(policy.local_domains, finder)
         self.knows_local_domains = self._local is not None
         self._built_in = _built_in(policy, self._local)
-        self.right_hand_side = lru_cache(maxsize=4096)(self._compile_right_hand_side)
+        self._right_hand_sides: Memory[tuple[str, ...], Steps] = Memory(BOUNDS["right-hand sides"])
         self.lists = {name: self._compile(items) for name, items in policy.lists.items()}
 
     def is_local(self, evaluation: Evaluation, domain: str) -> bool:
         """Whether a domain stands in smtpdLocalDomains; any does when the policy has none."""
         return self._local is None or self._local.holds(evaluation, domain)
 
-    def _compile_right_hand_side(self, tokens: tuple[str, ...]) -> Steps:
-        return self._compile(parse_right_hand_side(tokens))
+    def right_hand_side(self, tokens: tuple[str, ...]) -> Steps:
+        """The compiled form of a list that a table or an attribute holds."""
+        known = self._right_hand_sides.get(tokens)
+        if known is None:
+            known = self._compile(parse_right_hand_side(tokens))
+            self._right_hand_sides.keep(tokens, known, size_of(*tokens) + STEP_BYTES * len(tokens))
+        return known
 
     def _compile(self, items: tuple[Item, ...]) -> Steps:
         steps: list[tuple[Step, str]] = []

@@ -26,6 +26,7 @@ from ldappolicy.facts import Lookup, Missed, Outcome
 from ldappolicy.ldap_filter import And, Equality, Or, Present
 from ldappolicy.log import Limited, shortened
 from ldappolicy.mapping import Mapping as AttributeMapping
+from ldappolicy.memories import BOUNDS, Memory, size_of
 from ldappolicy.policy import (
     LISTS,
     POLICY_ATTRIBUTES,
@@ -46,9 +47,6 @@ from ldappolicy.revision import held_back
 
 MAX_ROUNDS = 200
 """Every round of lookups goes one level of nesting deeper; no sane directory nests as far."""
-
-MOST_SHARED = 10_000
-"""Decisions that are shared by many requests; there are a few for each policy, and for who decided."""
 
 RIGHTS = "attributeLevelRights"
 """What an account may do with each attribute, as `name:rsc, name:none` (see `Search.rights_of`)."""
@@ -85,7 +83,7 @@ class Service:
         self.policy_entries: Sequence[Entry] = ()
         self._is_recalled = False
         self._ready = ReadyReplies()
-        self._shared: dict[int, _Shared] = {}
+        self._shared: Memory[int, _Shared] = Memory(BOUNDS["shared replies"])
         """By the identity of the decision, which is kept alive there: no other has the same."""
         self._durations = self.counters.request_durations
         self._hits = self.counters.cache["hit"]
@@ -166,9 +164,10 @@ class Service:
             assert concluded.action is not None
             ready = Ready(encode_reply(concluded.action), concluded.tally, concluded.line)
             is_alike = concluded.is_lasting and not decision.unknown_login  # of those the log names some
-            if is_alike and len(self._shared) < MOST_SHARED:
-                alike = Ready(ready.reply, ready.tally)
-                self._shared[id(decision)] = _Shared(decision, alike, is_logged=bool(ready.line))
+            if is_alike:
+                alike = _Shared(decision, Ready(ready.reply, ready.tally), is_logged=bool(ready.line))
+                size = size_of(decision.action or "", decision.restriction, decision.dn)
+                self._shared.keep(id(decision), alike, size + len(ready.reply))
             return ready, concluded.is_lasting
         ready = shared.ready
         seconds = self._count(ready, began)

@@ -7,7 +7,7 @@ a URL. A lookup that is lacking counts as "not found", while all else that could
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple, cast
 
 from ldappolicy import facts, identity
@@ -30,6 +30,7 @@ from ldappolicy.evaluation import SHOWN, Evaluation, MissedLookup, ServerConfigu
 from ldappolicy.facts import FOREVER, Absent, Facts, Found, Lookup
 from ldappolicy.learned import Values
 from ldappolicy.mapping import Mapping as AttributeMapping
+from ldappolicy.memories import BOUNDS, Memory, size_of
 from ldappolicy.network import parse_client_address
 from ldappolicy.policy import (
     ALLOWED_SENDERS,
@@ -70,8 +71,14 @@ class Subject(NamedTuple):
         """All keys in order."""
         if self.made or not self.exact:
             return self.made
-        make = _remembered_keys if len(self.exact[0]) <= REMEMBERED else _address_keys
-        return make(self.exact[0], self.delimiter, self.parents)
+        address = self.exact[0]
+        key = address, self.delimiter, self.parents
+        known = _KEYS.get(key)
+        if known is None:
+            known = address_keys(*key).keys
+            if len(address) <= REMEMBERED:
+                _KEYS.keep(key, known, size_of(*known))
+        return known
 
     @property
     def first(self) -> str:
@@ -79,11 +86,7 @@ class Subject(NamedTuple):
         return next(iter(self.keys), "")
 
 
-def _address_keys(address: str, delimiter: str, parents: bool) -> tuple[str, ...]:
-    return address_keys(address, delimiter, parents).keys
-
-
-_remembered_keys = lru_cache(maxsize=16384)(_address_keys)
+_KEYS: Memory[tuple[str, str, bool], tuple[str, ...]] = Memory(BOUNDS["address keys"])
 
 
 Finder = Callable[[Evaluation, Subject], Action | None]
@@ -309,7 +312,7 @@ def _find_access(evaluation: Evaluation, subject: Subject, *, recipient: bool) -
     is_told = bool(subject.login) and evaluation.is_unknown_login  # each time
     is_kept = evaluation.is_lasting and not is_told
     if is_kept and len(exact[0] if exact else subject.login) <= REMEMBERED:
-        evaluation.derived[key] = (action, evaluation.origin)
+        evaluation.derived.keep(key, (action, evaluation.origin), size_of(login, *exact))
     return action
 
 
@@ -519,7 +522,7 @@ def _access_of_domain(evaluation: Evaluation, domain: str, recipient: bool) -> _
         # Somebody without an entry may be a member of what carries something.
         is_plain = is_plain and _stays_absent(evaluation.facts, _CARRYING)
     if is_plain and _stays_absent(evaluation.facts, facts.mail(f"@{domain}")):
-        evaluation.derived["no access", domain, recipient] = True
+        evaluation.derived.keep(("no access", domain, recipient), True, size_of(domain))
     return answer
 
 

@@ -1,7 +1,18 @@
 """On which floor each module of the package lives: README.md shows it, tests/test_house.py holds it."""
 
 FLOORS = [
-    {"", "action", "address", "counters", "entry", "errors", "ldap_filter", "network", "vocabulary"},
+    {
+        "",
+        "action",
+        "address",
+        "counters",
+        "entry",
+        "errors",
+        "ldap_filter",
+        "memories",
+        "network",
+        "vocabulary",
+    },
     {"config", "ldif", "main_cf", "mapping", "member_urls", "request", "rewriting", "schema_files"},
     {"accounts", "facts", "learned", "log", "protocol"},
     {"policy", "revision"},

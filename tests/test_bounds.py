@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ldappolicy import evaluate, log, member_urls, rewriting
+from ldappolicy import log, member_urls, rewriting
 from ldappolicy.entry import Entry
 from ldappolicy.errors import InputError
 from ldappolicy.evaluate import Decision, Lacking
@@ -16,6 +16,7 @@ from ldappolicy.evaluation import MAX_LEFT, MAX_STEPS, MAX_TOLD, OUT_OF_STEPS
 from ldappolicy.ldap_filter import LdapUrl, parse_url
 from ldappolicy.log import shortened
 from ldappolicy.member_urls import MAX_URLS
+from ldappolicy.memories import BOUNDS, Bound
 from tests.labs.deciding import Kept, deciding, rcpt
 from tests.labs.ldappolicy import Sections, merged
 from tests.language import (
@@ -393,7 +394,7 @@ def test_member_urls_are_read_once_and_not_without_number(monkeypatch: pytest.Mo
         return parse_url(text)
 
     monkeypatch.setattr(member_urls, "parse_url", counted)
-    member_urls.dynamic_groups.cache_clear()
+    member_urls.DYNAMIC_GROUPS.clear()
     people = [person(f"p{n}") for n in range(50)]
     site = Site(about("static"), people, dynamic("many", *urls(5000)), dynamic("some", *urls(MAX_URLS)))
     for n in range(50):
@@ -496,7 +497,7 @@ def test_no_event_is_longer_than_a_line_should_be() -> None:
 
 def test_conclusions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A login's spellings are one, and no flood of logins or senders keeps more than so much."""
-    monkeypatch.setattr(evaluate, "MAX_DERIVED", 50)
+    monkeypatch.setitem(BOUNDS, "conclusions", Bound(50, 2**20))
     site = Site(
         policy(sender="check_sasl_access directory:access, check_sender_access directory:access"),
         person("amy"),

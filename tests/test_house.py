@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from ldappolicy.memories import BOUNDS
 from tests.floors import FLOORS
+from tests.growing import GROWING
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ldappolicy"
@@ -278,3 +280,88 @@ def test_no_paths_of_one_machine() -> None:
         if word in path.read_text(encoding="utf-8", errors="replace")
     ]
     assert [] == found
+
+
+# ---------------------------------------------------------------- what is remembered
+
+ENDS = ("foresight", "oracle")
+"""Rooms in which a cache ends with the command, or with what it is about."""
+
+
+def test_caches_are_in_the_list() -> None:
+    """Who remembers what clients send or directories hold has a bound in `memories`."""
+    caches = {"functools.lru_cache", "functools.cache"}
+    found = {module for module in MODULES if caches & imports_of(module)}
+    assert {"memories"} == {module for module in found if module.split(".")[0] not in ENDS}
+
+
+def test_every_bound_is_of_one_memory() -> None:
+    """A name stands in the list once, and for one place that remembers."""
+    others = [module for module in MODULES if module != "memories"]
+    used = [name for module in others for node in nodes_of(module) for name in bound_named(node)]
+    assert sorted(BOUNDS) == sorted(used)
+
+
+def bound_named(node: ast.AST) -> Iterator[str]:
+    """The bound that is asked for here: `BOUNDS["name"]` or `remembered("name", ...)`."""
+    if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "BOUNDS":
+        asked: ast.expr = node.slice
+    elif isinstance(node, ast.Call) and ast.unparse(node.func) == "remembered":
+        asked = node.args[0]
+    else:
+        return
+    yield ast.literal_eval(asked)
+
+
+def test_what_grows_has_a_bound_or_a_reason() -> None:
+    """A class of the service that begins with an empty dict, set or list says why it is no `Memory`."""
+    expected = [name for names in GROWING.values() for name in names.split()]
+    found = {name for module in serving() for name in begun_empty(module)}
+    assert sorted(expected) == sorted(found)
+
+
+@cache
+def serving() -> frozenset[str]:
+    """The modules that `serve` imports."""
+    found, waiting = set[str](), ["daemon", "supervisor", "workers"]
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting += rooms_of(module)
+    return frozenset(found)
+
+
+GROWS = {"dict", "set", "list", "defaultdict", "deque", "OrderedDict", "Counter", "TTLCache", "LRUCache"}
+
+
+def begun_empty(module: str) -> Iterator[str]:
+    """What a class, or the module itself, begins with that is empty and grows."""
+    yield from (f"{module}.{name}" for name in assigned_empty(tree_of(module).body))
+    for node in nodes_of(module):
+        if isinstance(node, ast.ClassDef):
+            of_self = [one for one in ast.walk(node) if isinstance(one, ast.Assign | ast.AnnAssign)]
+            names = (*assigned_empty(node.body), *assigned_empty(of_self, of="self."))
+            yield from (f"{module}.{node.name}.{name}" for name in names)
+
+
+def assigned_empty(nodes: Iterable[ast.AST], of: str = "") -> Iterator[str]:
+    """The names, or with `of` the attributes, that get what is empty and grows."""
+    for node in nodes:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None and grows(node.value):
+            target = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+            if target.startswith(of) and target.removeprefix(of).isidentifier():
+                yield target.removeprefix(of)
+
+
+def grows(value: ast.expr) -> bool:
+    """Whether it is empty, and of a kind that grows."""
+    if isinstance(value, ast.Dict | ast.List):
+        return not (value.keys if isinstance(value, ast.Dict) else value.elts)
+    if not isinstance(value, ast.Call):
+        return False
+    made = value.func.value if isinstance(value.func, ast.Subscript) else value.func
+    kind = ast.unparse(made).rpartition(".")[2]
+    if kind == "field":
+        return any(one.arg == "default_factory" and ast.unparse(one.value) in GROWS for one in value.keywords)
+    return kind in GROWS and (not value.args or kind.endswith("Cache"))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldappolicy import learned
-from ldappolicy.learned import LONGEST, Learned, NotedRequest, ValuesOf
+from ldappolicy.learned import LONGEST, PLACE_BYTES, Learned, NotedRequest, ValuesOf
+from ldappolicy.memories import BOUNDS, Bound, Memory
 from ldappolicy.request import Request
 
 NAMES = ("sender", "recipient", "sasl_username", "client_name")
@@ -50,14 +50,14 @@ def ask(memory: Learned[str], decide: Decide, request: Request) -> str:
 @given(decisions(), st.lists(requests(), max_size=40))
 def test_what_is_recalled_is_what_would_be_decided(decide: Decide, asked: list[Request]) -> None:
     """Whatever was asked before."""
-    memory: Learned[str] = Learned()
+    memory: Learned[str] = Learned(Memory(BOUNDS["conclusions"]))
     assert [ask(memory, decide, request) for request in asked] == [decide(request) for request in asked]
 
 
 @given(decisions(), decisions(), st.lists(requests(), max_size=40))
 def test_another_order_of_looking_does_no_harm(one: Decide, other: Decide, asked: list[Request]) -> None:
     """A cache inside a list may change the order; here two parts of it take turns."""
-    memory: Learned[tuple[str, str]] = Learned()
+    memory: Learned[tuple[str, str]] = Learned(Memory(BOUNDS["conclusions"]))
     for number, request in enumerate(asked):
         known = memory.recall(ValuesOf(request))
         if known is None:
@@ -89,14 +89,14 @@ def test_what_is_no_attribute() -> None:
 
 def test_a_list_that_looks_at_nothing() -> None:
     """Comes to the same for everybody."""
-    memory: Learned[str] = Learned()
+    memory: Learned[str] = Learned(Memory(BOUNDS["conclusions"]))
     memory.learn([], ValuesOf(Request()), "reject")
     assert memory.recall(ValuesOf(Request(sender="anybody"))) == "reject"
 
 
 def test_an_attribute_that_is_not_at_hand() -> None:
     """Whoever has only some of them does not know."""
-    memory: Learned[str] = Learned()
+    memory: Learned[str] = Learned(Memory(BOUNDS["conclusions"]))
     memory.learn(["sender"], ValuesOf(Request(sender="a")), "reject")
     match = re.match(b"(?P<recipient>b)", b"b")
     assert match is not None
@@ -105,7 +105,7 @@ def test_an_attribute_that_is_not_at_hand() -> None:
 
 def test_whether_it_looks_at_more() -> None:
     """It is known of the value that it was seen with."""
-    memory: Learned[str] = Learned()
+    memory: Learned[str] = Learned(Memory(BOUNDS["conclusions"]))
     assert not memory.goes_on(ValuesOf(Request(sender="a")))
     memory.learn(["sender", "recipient"], ValuesOf(Request(sender="a", recipient="b")), "reject")
     memory.learn(["sender"], ValuesOf(Request(sender="c")), "OK")
@@ -116,18 +116,20 @@ def test_whether_it_looks_at_more() -> None:
 def test_long_values_are_not_kept(size: int, known: str | None) -> None:
     """Clients choose them; wherever in the tree they come."""
     for looks in (["sender"], ["recipient", "sender"], ["sender", "recipient"]):
-        memory: Learned[str] = Learned()
+        memory: Learned[str] = Learned(Memory(BOUNDS["conclusions"]))
         values = ValuesOf(Request(sender="x" * size, recipient="y"))
         memory.learn(looks, values, "OK")
         assert memory.recall(values) == known
 
 
-def test_how_many_are_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond that all of them go."""
-    monkeypatch.setattr(learned, "MOST", 3)
-    memory: Learned[str] = Learned()
+def test_how_many_are_kept_is_bounded() -> None:
+    """Beyond that all of them go, and what else is among them."""
+    among: Memory[object, object] = Memory(Bound(10, 4 * PLACE_BYTES))
+    among["else"] = True
+    memory: Learned[str] = Learned(among)
     known = []
     for number in range(4):
         memory.learn(["sender"], ValuesOf(Request(sender=str(number))), "OK")
         known.append(sum(memory.recall(ValuesOf(Request(sender=str(one)))) is not None for one in range(4)))
     assert known == [1, 2, 3, 1]
+    assert not among

@@ -16,6 +16,7 @@ from ldappolicy.entry import Entry
 from ldappolicy.evaluate import Choices
 from ldappolicy.evaluation import Evaluation, Steps
 from ldappolicy.mapping import PROFILES
+from ldappolicy.memories import BOUNDS, Bound
 from ldappolicy.ready import ALWAYS, LONGEST, ReadyReplies
 from ldappolicy.request import Request
 from ldappolicy.residue import ListOutcome
@@ -333,7 +334,7 @@ def test_long_requests_are_not_kept(size: int, kept: int) -> None:
 
 def test_how_many_are_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients choose the keys."""
-    monkeypatch.setattr(ready, "MOST", 3)
+    monkeypatch.setitem(BOUNDS, "ready replies", Bound(3, 2**20))
     stage = Stage(policy(sender="permit"))
     for number in range(10):
         assert stage.ask(sender=f"s{number}@x", recipient="a@x") == DUNNO
@@ -446,9 +447,9 @@ def test_every_decision_is_logged() -> None:
 
 
 def test_how_many_decisions_are_shared_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their texts come from the directory; what is beyond is concluded each time."""
-    monkeypatch.setattr("ldappolicy.service.MOST_SHARED", 2)
-    monkeypatch.setattr("ldappolicy.evaluate._MAX_ANSWERS", 2)
+    """Their texts come from the directory; beyond that all of them go."""
+    for name in ("shared replies", "decisions"):
+        monkeypatch.setitem(BOUNDS, name, Bound(2, 2**20))
     people = [person(name, smtpdSenderAccess=f"REJECT not {name}") for name in "abcd"]
     stage = Stage(policy(sender=plain("sender")), *people)
     for number in range(3):

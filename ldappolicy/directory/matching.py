@@ -91,7 +91,7 @@ _PAIR_ENDS = re.compile("[,+]")  # in a normal DN these are nothing else
 def key_of(attr: str, *, cached: bool = True) -> Key:
     """How the values of an attribute (its name in lower case) are compared.
 
-    Not `cached` for values by the thousand, which would only sweep the cache of `normal_dn`.
+    Not `cached` for values by the thousand, which would only sweep the memory of `normal_dn`.
     """
     if attr == "uniquemember":
         return _unique_key if cached else _unique_key_once
@@ -124,7 +124,7 @@ def dn_key(value: str) -> str | None:
 
 def _dn_key_once(value: str) -> str | None:
     try:
-        return normal_dn.__wrapped__(value)
+        return normal_dn.once(value)
     except InputError:
         return None
 

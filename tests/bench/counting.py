@@ -25,7 +25,7 @@ from typing import Any
 import uvloop
 
 import ldappolicy
-from ldappolicy.daemon import Daemon
+from ldappolicy import daemon
 from ldappolicy.evaluate import Lacking
 from ldappolicy.protocol import RequestReader
 from ldappolicy.request import Request
@@ -178,6 +178,11 @@ class Bench:
             assert not isinstance(decision, Lacking)
 
 
+def _is_looking_over(task: asyncio.Task[Any]) -> bool:
+    """Whether it is what a start looks at besides, which is no request's."""
+    return getattr(task.get_coro(), "__name__", "") == daemon.look_over.__name__
+
+
 @asynccontextmanager
 async def bench() -> AsyncIterator[Bench]:
     """Over an LDIF file, everything of a request's way as `serve` has it."""
@@ -185,13 +190,14 @@ async def bench() -> AsyncIterator[Bench]:
         tree, socket = Path(folder) / "tree.ldif", Path(folder) / "socket"
         tree.write_text("".join(COMPANY.ldif()))
         more: Sections = {"server": {"listen": [f"unix:{socket}"]}, "log": {"decisions": "rejects"}}
-        daemon = Daemon(configuration(f"ldif:{tree}", more))
+        served = daemon.Daemon(configuration(f"ldif:{tree}", more))
         started = asyncio.Event()
-        serving = asyncio.create_task(daemon.run(lambda _: started.set()))
+        serving = asyncio.create_task(served.run(lambda _: started.set()))
         waiting = asyncio.create_task(started.wait())
         await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             serving.result()
+        await asyncio.gather(*filter(_is_looking_over, asyncio.all_tasks()))
         reader, writer = await asyncio.open_unix_connection(socket)
 
         async def ask(text: bytes) -> bytes:
@@ -199,9 +205,9 @@ async def bench() -> AsyncIterator[Bench]:
             return await reader.readuntil(b"\n\n")
 
         requests = texts()
-        yield Bench(daemon.service, ask, requests, [RequestReader().feed(text)[0] for text in requests])
+        yield Bench(served.service, ask, requests, [RequestReader().feed(text)[0] for text in requests])
         writer.close()
-        daemon.stop()
+        served.stop()
         await serving
 
 

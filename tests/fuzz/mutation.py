@@ -252,8 +252,8 @@ def growth_fault(target: Target, growth: Growth, clock: Clock = time.process_tim
 def _seconds(target: Target, data: bytes, tries: int, clock: Clock) -> float:
     best = math.inf
     for _ in range(tries):
-        for cached in (parse_action, encode_reply, normal_dn):
-            cached.cache_clear()
+        for remembered in (parse_action, encode_reply, normal_dn):
+            remembered.forget()
         start = clock()
         with limited(4 * PATIENCE):
             target.run(data)

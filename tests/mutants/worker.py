@@ -18,7 +18,7 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import IO, Any
@@ -45,7 +45,7 @@ class Server:
         self._session: pytest.Session
         self._items: dict[str, pytest.Item] = {}
         self._functions: dict[_Place, list[FunctionType]] = {}
-        self._caches: list[Any] = []
+        self._forget: list[Callable[[], None]] = []
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A module that cannot be imported fails."""
@@ -75,7 +75,9 @@ class Server:
             if isinstance(each, FunctionType) and each.__code__.co_filename.startswith(PACKAGE):
                 self._functions.setdefault(_place(each.__code__), []).append(each)
             elif isinstance(each, CACHE) and each.__module__.startswith("ldappolicy."):
-                self._caches.append(each)
+                self._forget.append(each.cache_clear)
+            elif (type(each).__module__, type(each).__name__) == ("ldappolicy.memories", "Memory"):
+                self._forget.append(each.clear)
 
     def _say(self, answer: object) -> None:
         self._answers.write(json.dumps(answer) + "\n")
@@ -108,8 +110,8 @@ class Server:
         for path, text in job["texts"].items():
             if not self._replace(str(Path(path).resolve()), text):
                 return None
-        for cache in self._caches:
-            cache.cache_clear()
+        for forget in self._forget:
+            forget()
         if job["stop"]:
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))  # servers reserve more
         self._session.items = [self._items[name] for name in job["tests"] if name in self._items]

@@ -20,7 +20,7 @@ BUGS: every attribute type is compared as a directory string, since there is no 
 import re
 import sys
 import unicodedata
-from collections.abc import ItemsView, Iterable, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from itertools import chain
 from sys import getsizeof
 from typing import NoReturn, final
@@ -94,6 +94,12 @@ _UNIQUE_SUFFIX = re.compile(r"#'[01]*'B$")
 def without_uid(value: str) -> str:
     """The DN in a value of Name and Optional UID (RFC 4517 section 3.3.21)."""
     return _UNIQUE_SUFFIX.sub("", value)
+
+
+def ancestors(normal: str) -> Iterator[str]:
+    """The DNs above a normal one, the nearest first; without the empty one."""
+    while normal := normal.partition(",")[2]:
+        yield normal
 
 
 def is_below(normal: str, base: str) -> bool:

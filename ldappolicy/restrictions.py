@@ -443,7 +443,7 @@ def _check_of_account(check: Step) -> Step:
             return evaluation.unavailable(missed)
         if not reason:
             return status
-        return _without_permit(evaluation, status, left, f"a login that is let in by nothing ({reason})")
+        return _without_permit(evaluation, status, left, f"a disabled login ({reason})")
 
     return step
 

@@ -551,23 +551,26 @@ _REJECT = parse_action("REJECT")
 
 def _find_nobody(evaluation: Evaluation, subject: Subject) -> Action | None:
     """REJECT for a login without an entry or disabled, and for a sender address of ours without an entry."""
-    is_nobodys = _is_nobodys_login if subject.login else _is_nobodys_address
-    found = is_nobodys(evaluation, subject) and not evaluation.lacking
-    if found:
-        return _traced(evaluation, NOBODY_TABLE, subject.first, _REJECT)
+    find = _nobodys_login if subject.login else _nobodys_address
+    found, dn = find(evaluation, subject)
+    if found and not evaluation.lacking:
+        return _traced(evaluation, NOBODY_TABLE, subject.first, _REJECT, dn)
     evaluation.trace_key(NOBODY_TABLE, subject.first, None)
     return None
 
 
-def _is_nobodys_login(evaluation: Evaluation, subject: Subject) -> bool:
+def _nobodys_login(evaluation: Evaluation, subject: Subject) -> tuple[bool, str]:
+    """Whether no entry is behind the login, or that one is disabled: then its DN as well."""
     login = identity.entry_of_login(evaluation)
-    reason = identity.disabled(evaluation, login) if login is not None else ""
-    if login is not None and reason:
+    if login is None:
+        return True, ""
+    reason = identity.disabled(evaluation, login)
+    if reason:
         evaluation.trace_note(NOBODY_TABLE, login.dn, reason)
-    return login is None or bool(reason)
+    return bool(reason), login.dn
 
 
-def _is_nobodys_address(evaluation: Evaluation, subject: Subject) -> bool:
+def _nobodys_address(evaluation: Evaluation, subject: Subject) -> tuple[bool, str]:
     """Addresses in domains that the directory is not asked for are not known to be nobody's."""
     around = evaluation.around
     if not around.knows_local_domains:
@@ -576,9 +579,9 @@ def _is_nobodys_address(evaluation: Evaluation, subject: Subject) -> bool:
         )
     domain = split_address(subject.exact[0])[1] if subject.exact else ""
     if not domain or not around.naming.is_asked_for(domain):
-        return False
+        return False, ""
     entries = identity.entries_of_address(evaluation, subject.exact, catch_all=True)
-    return around.is_local(evaluation, domain) and not entries
+    return around.is_local(evaluation, domain) and not entries, ""
 
 
 # ---------------------------------------------------------------- the recipient: tables

@@ -1,6 +1,8 @@
 """An account that ends at an instant ends there, whatever is remembered and though nothing changes."""
 
 import asyncio
+import random
+from datetime import UTC, datetime
 
 import pytest
 
@@ -14,7 +16,7 @@ from ldappolicy.request import Request
 from ldappolicy.resolver import HOT_SECONDS, Limits, Resolver
 from ldappolicy.service import Service, Settings
 from tests.labs.clock import on_virtual_time
-from tests.language import AMY, BASE, entry, group, person, policy
+from tests.language import AMY, BASE, dn, entry, group, person, policy, table
 
 MAPPING = mapping_for("generic", {"disabled": ("krbPrincipalExpiration", "shadowExpire")})
 MIDNIGHT = 1_796_083_200.0  # 2026-12-01, a day as shadowExpire counts
@@ -154,3 +156,60 @@ def test_an_end_while_a_request_waits() -> None:
         return await stage.ask(sasl_username="amy")
 
     assert "REJECT" == on_virtual_time(story())
+
+
+EVERYTHING = ", ".join(
+    (
+        "check_sasl_access directory:nobody",
+        "check_sasl_access ldap:friends",
+        "check_sasl_access recipient:members",
+        "reject_authenticated_sender_login_mismatch",
+        "check_sasl_access recipient:allowed",
+        "reject",
+    )
+)
+
+
+def drawn(dice: random.Random) -> list[Entry]:
+    """People whose accounts end within a minute, or never, in groups; lists of theirs."""
+    names = [f"p{number}" for number in range(6)]
+    ends = [datetime.fromtimestamp(MIDNIGHT + dice.randint(-30, 30), UTC) for _ in names]
+    people = [
+        person(
+            name,
+            krbPrincipalExpiration=end.strftime("%Y%m%d%H%M%SZ") if dice.random() < 0.7 else [],
+            shadowExpire=dice.choice(["-1", DAY, "99999", []]),
+            smtpdSendAs=[dn(f"uid={dice.choice(names)},ou=people")] if dice.random() < 0.5 else [],
+        )
+        for name, end in zip(names, ends, strict=True)
+    ]
+    some = [[one.dn for one in dice.sample(people, 3)] for _ in range(3)]
+    inner = group("inner", some[0])
+    everybody = group("all", [inner.dn, *some[1][:1]], mail=ALL, smtpdAllowedSenderDN=some[2])
+    return [*people, inner, everybody, table("friends", smtpdAccessMember=some[1][1:])]
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["in memory", "on demand"])
+@pytest.mark.parametrize("seed", range(3))
+def test_as_if_nothing_were_remembered(seed: int, *, held: bool) -> None:
+    """Whoever asks whenever: a service that has been asked all the time says what a new one says."""
+
+    async def story() -> None:
+        dice = random.Random(seed)
+        entries = drawn(dice)
+        stage = Stage(*entries, held=held, ahead=30.0, items=EVERYTHING)
+        await stage.service.reload()
+        seen = set()
+        for _ in range(150):
+            await asyncio.sleep(dice.choice((0.0, 0.1, 0.3, 0.5, 1.0)))
+            one, other = dice.randrange(6), dice.randrange(2)
+            asked = {"sasl_username": f"p{one}", "sender": f"p{other}@my.domain"}
+            fresh = Stage(*entries, held=held, ahead=30.0, items=EVERYTHING)
+            await fresh.service.reload()
+            expected = await fresh.ask(**asked)
+            assert expected == await stage.ask(**asked)
+            assert expected == await stage.ask(**asked)
+            seen.add(expected)
+        assert len(seen) > 1
+
+    on_virtual_time(story())

@@ -169,7 +169,7 @@ def test_a_value_that_cannot_be_read_is_told() -> None:
     around = site(person("amy", shadowExpire="never"), sender="check_sasl_access directory:nobody")
     decision = around.decide(login="amy")
     expected = f"{AMY}: shadowExpire: 'never' counts as disabled, expected days since 1970, or -1"
-    assert ((expected,), False) == (decision.notes, decision.unknown_login)
+    assert ((expected,), False, AMY) == (decision.notes, decision.unknown_login, decision.dn)
 
 
 LISTS = {

@@ -229,3 +229,50 @@ def _with(tree: str, name: str, lines: Sequence[str]) -> str:
             kept = [line for line in record.splitlines() if not line.startswith(f"{name}:")]
             records[number] = "\n".join([*kept, *lines])
     return "\n\n".join(records)
+
+
+PPOLICY = f"""\
+dn: cn=module{{0}},cn=config
+changetype: modify
+add: olcModuleLoad
+olcModuleLoad: ppolicy
+-
+
+dn: olcOverlay=ppolicy,olcDatabase={{1}}mdb,cn=config
+objectClass: olcOverlayConfig
+objectClass: olcPPolicyConfig
+olcOverlay: ppolicy
+olcPPolicyDefault: cn=passwords,{SUFFIX}
+"""
+PASSWORDS = f"""\
+dn: cn=passwords,{SUFFIX}
+objectClass: device
+objectClass: pwdPolicy
+cn: passwords
+pwdAttribute: userPassword
+pwdLockout: TRUE
+pwdMaxFailure: 1
+"""
+
+
+@pytest.mark.parametrize("mode", ["on_demand", "mirror"])
+def test_a_lock_that_the_server_makes(mode: str, tmp_path: Path) -> None:
+    """slapo-ppolicy(5) locks an account after a wrong password; the stream tells of it, and of the end."""
+
+    async def story(server: Slapd) -> None:
+        named: Sections = {"directory.attributes": {"disabled": ["pwdAccountLockedTime"]}}
+        sections = merged(SLAPD.sections(server, tmp_path), {"cache": {"mode": mode}}, named)
+        config = configuration(server.uri, sections)
+        async with deciding(server.uri, sections) as service, following(service, config):
+            assert ENABLED == await answers(service)
+            with pytest.raises(RuntimeError, match="Invalid credentials"):
+                server.load("dn: dc=x\nobjectClass: domain\n", bind_dn=AMY, bind_pw="wrong")
+            await become(service, DISABLED)
+            change(server, ("pwdAccountLockedTime", ""))
+            await become(service, ENABLED)
+
+    with slapd() as server:
+        server.configure(PPOLICY)
+        server.load(SLAPD.tree() + PASSWORDS)
+        change(server, ("userPassword", "right"))
+        asyncio.run(story(server))

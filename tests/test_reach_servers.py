@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 from tests.labs.deciding import configuration
 from tests.labs.ds389 import DS389, ROOT_PW, needs_389ds, spoken
 from tests.labs.samba import SUFFIX, Samba, needs_samba
+from tests.labs.server import run
 from tests.labs.slapd import Slapd
 
 pytestmark = pytest.mark.servers
@@ -147,6 +148,39 @@ def test_mapping_of_what_users_write(domain: Samba, tmp_path: Path) -> None:
 
     said = asyncio.run(told())
     assert sorted(written) == sorted(text.split("'")[1] for text in said)
+
+
+USER_ACCOUNT_CONTROL = "bf967a68-0de6-11d0-a285-00aa003049e2"
+"""Its schemaIDGUID (MS-ADA3)."""
+
+
+@needs_samba
+def test_accounts_that_may_not_be_read(
+    domain: Samba, tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What tells that a login is disabled is read by all unless it is hidden, and no user writes his own."""
+    assert [] == [name for name in ("userAccountControl", "accountExpires") if writes(domain, name)]
+    bob = f"CN=bob,CN=Users,{SUFFIX}"
+    domain.user(bob, "bob", PASSWORD)
+    (tmp_path / "password").write_text(PASSWORD)
+    domain.load(f"dn: OU=policy,{SUFFIX}\nobjectClass: organizationalUnit\n")
+    policy = f"dn: CN=default,OU=policy,{SUFFIX}\nobjectClass: smtpdPolicy\ncn: default\n"
+    domain.load(f"{policy}smtpdSenderRestrictions: check_sasl_access directory:nobody\n")
+    config.write_text(
+        f'[directory]\nuri = ["{domain.uri}"]\nsearch_base = "{SUFFIX}"\npolicy_base = "OU=policy,{SUFFIX}"\n'
+        f'bind = "simple"\nbind_dn = "{AMY}"\nbind_pw_file = "password"\n'
+    )
+    told = []
+    for hides in (False, True):
+        if hides:
+            deny = f"(OD;;RP;{USER_ACCOUNT_CONTROL};;AU)"
+            who = [f"--simple-bind-dn={domain.root_dn}", f"--password={domain.root_pw}"]
+            command = ["samba-tool", "dsacl", "set", "-H", domain.uri, "--objectdn", bob]
+            run([*command, "--sddl", deny, *who], "")
+        cli.run(["-c", str(config), "lint"])
+        told.append(capsys.readouterr().out)
+    said = f"error: [directory.attributes]: disabled: {bob} has no userAccountControl: it may not be read\n"
+    assert [False, True] == [said in one for one in told], told
 
 
 # ---------------------------------------------------------------- 389 Directory Server tells rights

@@ -34,12 +34,16 @@ PATIENCE = 300.0
 @click.pass_obj
 def command(context: Context, strict: bool, main_cf: Path | None) -> int:
     """Looks for faults in configuration, policies and directory."""
-    config = context.load()
-    patient = replace(config.directory, timeout=max(PATIENCE, config.directory.timeout))
-    faults = asyncio.run(_faults(replace(config, directory=patient), main_cf))
+    faults = asyncio.run(_faults(patient(context.load()), main_cf))
     for fault in faults:
         click.echo(_printable(str(fault)))
     return int(any(fault.error or strict for fault in faults))
+
+
+def patient(config: Config) -> Config:
+    """With time for searches that bring everything."""
+    directory = replace(config.directory, timeout=max(PATIENCE, config.directory.timeout))
+    return replace(config, directory=directory)
 
 
 async def _faults(config: Config, main_cf: Path | None) -> tuple[Fault, ...]:

@@ -6,7 +6,7 @@ exactly the record's. Content is all of the user attributes: names without case,
 the octets of two values differ, the server is asked whether it takes them for one (compare, RFC 4511
 section 4.10), so that the case of a name or the spaces in a DN are no difference.
 
-The other change records are carried out as they stand: who sends the same `add: mail` twice hears of it.
+The other change records are carried out as they stand, but for values to be added that are there already.
 
 BUGS: attributes under another of their names (`commonName`), and what a server adds to an entry of its
 own accord (389 Directory Server: the superior object classes), count as other content, as does a
@@ -15,13 +15,16 @@ rules, entries below one that is deleted, the naming attribute after a renaming.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from ldappolicy.entry import is_below, normal_dn
+from ldappolicy.entry import Entry, ancestors, is_below, key_of_dn, normal_dn
 from ldappolicy.errors import InputError
 from ldappolicy.ldif import Modification, Record
+from ldappolicy.mapping import Mapping as AttributeMapping
+from ldappolicy.policy import POLICY_ATTRIBUTES
 
 Attributes = Mapping[str, tuple[str, ...]]
 
@@ -38,6 +41,15 @@ class Outcome(Enum):
     MODIFIED = "modified"
     RENAMED = "renamed"
     DELETED = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a record, and what an entry that was replaced lost (-) and gained (+)."""
+
+    outcome: Outcome
+    values: tuple[tuple[str, str, str], ...] = ()
+    """-, + or nothing, an attribute, a value."""
 
 
 class Target(Protocol):
@@ -68,39 +80,73 @@ class Target(Protocol):
         ...
 
 
-def carry_out(record: Record, target: Target, replace: bool) -> Outcome:
+def carry_out(record: Record, target: Target, replace: bool) -> Done:
     """Do what one record says; raises InputError or Unavailable that begin with the DN."""
     normal_dn(record.dn)
     match record.changetype:
         case None | "add":
             return _bring_in(record, target, replace)
         case "modify":
-            if not record.modifications:
-                return Outcome.UNCHANGED
-            target.modify(record.dn, record.modifications)
-            return Outcome.MODIFIED
+            lacking = _lacking(record, target)
+            if not lacking:
+                return Done(Outcome.UNCHANGED)
+            target.modify(record.dn, lacking)
+            return Done(Outcome.MODIFIED)
         case "delete":
             target.delete(record.dn)
-            return Outcome.DELETED
+            return Done(Outcome.DELETED)
         case _:
             target.rename(record.dn, record.new_rdn, record.delete_old_rdn, record.new_superior)
-            return Outcome.RENAMED
+            return Done(Outcome.RENAMED)
 
 
-def _bring_in(record: Record, target: Target, replace: bool) -> Outcome:
+def _lacking(record: Record, target: Target) -> list[Modification]:
+    """The modifications without the values to be added that are there already."""
+    stored = (
+        (target.read(record.dn) or {}) if any(kind == "add" for kind, _, _ in record.modifications) else {}
+    )
+    present = {name.lower(): frozenset(values) for name, values in stored.items()}
+    lacking: list[Modification] = []
+    touched: set[str] = set()
+    for kind, name, values in record.modifications:
+        there = present.get(name.lower(), frozenset()) if name.lower() not in touched else frozenset[str]()
+        folded = {value.casefold() for value in there}
+        touched.add(name.lower())
+        left = tuple(
+            value
+            for value in values
+            if value not in there
+            and not (value.casefold() in folded and target.holds(record.dn, name, value))
+        )
+        if kind != "add":
+            lacking.append((kind, name, values))
+        elif left:
+            lacking.append((kind, name, left))
+    return lacking
+
+
+def _bring_in(record: Record, target: Target, replace: bool) -> Done:
     if target.add(record.dn, record.attributes):
-        return Outcome.ADDED
+        return Done(Outcome.ADDED)
     stored = target.read(record.dn)
     if stored is None:
         raise InputError(f"{record.dn}: is there, but is not shown to whom the configuration binds as")
     changes = list(_differences(record, stored, target))
     if not changes:
-        return Outcome.UNCHANGED
+        return Done(Outcome.UNCHANGED)
     if not replace:
         names = ", ".join(name for _, name, _ in changes)
         raise InputError(f"{record.dn}: is there with other content ({names}), which only --replace changes")
     target.modify(record.dn, changes)
-    return Outcome.REPLACED
+    return Done(Outcome.REPLACED, tuple(_lost_and_gained(changes, stored)))
+
+
+def _lost_and_gained(changes: Iterable[Modification], stored: Attributes) -> Iterator[tuple[str, str, str]]:
+    present = {name.lower(): values for name, values in stored.items()}
+    for _, name, wanted in changes:
+        there = present.get(name.lower(), ())
+        yield from (("-", name, value) for value in there if value not in wanted)
+        yield from (("+", name, value) for value in wanted if value not in there)
 
 
 def _differences(record: Record, stored: Attributes, target: Target) -> Iterator[Modification]:
@@ -130,13 +176,28 @@ class Rehearsal:
         self._target = target
         self._suffixes = frozenset(map(normal_dn, suffixes))
         self._changed: dict[str, dict[str, tuple[str, ...]] | None] = {}
+        self._names: dict[str, str] = {}
+        self.added: set[str] = set()
+        """Normal DNs of entries that the other target has not got."""
+
+    def changed(self) -> dict[str, Entry | None]:
+        """The entries that are other than they were, by normal DN; None for one that is gone."""
+        return {
+            key: None if content is None else Entry(self._names[key], content)
+            for key, content in self._changed.items()
+        }
+
+    def _change(self, dn: str, content: dict[str, tuple[str, ...]] | None) -> None:
+        key = normal_dn(dn)
+        self._changed[key] = content
+        self._names[key] = dn
 
     def read(self, dn: str) -> Attributes | None:
         """See Target."""
         key = normal_dn(dn)
         if key in self._changed:
             return self._changed[key]
-        if any(above in self._changed and self._changed[above] is None for above in _ancestors(key)):
+        if any(above in self._changed and self._changed[above] is None for above in ancestors(key)):
             return None
         return self._target.read(dn)
 
@@ -156,7 +217,9 @@ class Rehearsal:
             raise InputError(f"{dn}: is below none of the suffixes of the server")
         if self._suffixes and key not in self._suffixes and self.read(_parent(dn)) is None:
             raise InputError(f"{dn}: the entry above it is not there")
-        self._changed[key] = dict(attributes)
+        if key not in self._changed:
+            self.added.add(key)
+        self._change(dn, dict(attributes))
         return True
 
     def modify(self, dn: str, modifications: Sequence[Modification]) -> None:
@@ -175,7 +238,7 @@ class Rehearsal:
                     after = present
             if after:
                 content[name.lower()] = after
-        self._changed[normal_dn(dn)] = content
+        self._change(dn, content)
 
     def rename(self, dn: str, new_rdn: str, delete_old_rdn: bool, new_superior: str | None) -> None:
         """See Target."""
@@ -184,13 +247,13 @@ class Rehearsal:
         new = f"{new_rdn},{above}"
         if self.read(new) is not None and normal_dn(new) != normal_dn(dn):
             raise InputError(f"{dn}: {new!r} is there already")
-        self._changed[normal_dn(dn)] = None
-        self._changed[normal_dn(new)] = content
+        self._change(dn, None)
+        self._change(new, content)
 
     def delete(self, dn: str) -> None:
         """See Target."""
         self._there(dn)
-        self._changed[normal_dn(dn)] = None
+        self._change(dn, None)
 
     def _there(self, dn: str) -> Attributes:
         content = self.read(dn)
@@ -204,6 +267,37 @@ def _parent(dn: str) -> str:
     return _FIRST_RDN.sub("", dn, count=1)
 
 
-def _ancestors(normal: str) -> Iterator[str]:
-    while normal := normal.partition(",")[2]:
-        yield normal
+_T = TypeVar("_T", bound=tuple[str, Record])
+
+_TABLE, _CLASS, _RULE, _POLICY, _DELETION = range(1, 6)
+_RANKS = {
+    **{name.lower(): _POLICY for name in POLICY_ATTRIBUTES[2:]},
+    **{name.lower(): _TABLE for name in POLICY_ATTRIBUTES if name.startswith("smtpdAccess")},
+    "smtpdrestrictions": _CLASS,
+    **dict.fromkeys(AttributeMapping().rules, _RULE),
+}
+"""When what carries an attribute is brought in; whatever has none of them comes first."""
+
+
+def in_order(records: Sequence[_T]) -> list[_T]:
+    """So that nothing is named before it is there: what names nothing, tables, classes, rules, policies.
+
+    Deletions are last, in the order in which they stand. Where an entry is spoken of twice, or renamed, all
+    is left in its order.
+    """
+    keys = [key_of_dn(record.dn) for _, record in records]
+    if len({*keys, ""}) <= len(keys) or any(
+        record.changetype in ("modrdn", "moddn") for _, record in records
+    ):
+        return list(records)
+    ranks = {key: _rank(record) for key, (_, record) in zip(keys, records, strict=True)}
+    # An entry stands behind those above it.
+    behind = {key: max((ranks[key], *(ranks.get(above, 0) for above in ancestors(key)))) for key in keys}
+    return [one for _, one in sorted(zip(keys, records, strict=True), key=lambda pair: behind[pair[0]])]
+
+
+def _rank(record: Record) -> int:
+    if record.changetype == "delete":
+        return _DELETION
+    names = (*record.attributes, *(name for _, name, _ in record.modifications))
+    return max((_RANKS.get(name.lower(), 0) for name in names), default=0)

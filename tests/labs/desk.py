@@ -1,4 +1,4 @@
-"""Where `ldappolicy schema` is given its commands: a configuration, and what was said."""
+"""Where commands are given: a configuration, and what was said."""
 
 from pathlib import Path
 
@@ -18,7 +18,11 @@ class Desk:
 
     def schema(self, *arguments: str) -> Said:
         """Runs `schema`: exit status, the lines of standard output, standard error."""
-        status = run(["-c", str(self.configuration), "schema", *arguments])
+        return self.run("schema", *arguments)
+
+    def run(self, *arguments: str) -> Said:
+        """Runs any command: exit status, the lines of standard output, standard error."""
+        status = run(["-c", str(self.configuration), *arguments])
         said = self._capsys.readouterr()
         return status, said.out.splitlines(), said.err.rstrip("\n")
 

@@ -111,7 +111,7 @@ MOST_RDNS = 500
 """Names in one DN; every name above an entry is counted, and trees are ten deep."""
 
 
-@remembered("names", 8)
+@remembered("names", 12)
 def normal_dn(dn: str) -> str:
     """The key under which a DN is compared; raises InputError for what is not a DN.
 

@@ -36,7 +36,7 @@ BOUNDS: dict[str, Bound] = {
     "conclusions": Bound(200_000, 96 * _MIB),
     "shared replies": Bound(10_000, 8 * _MIB),
     "decisions": Bound(10_000, 8 * _MIB),
-    "names": Bound(32_768, 64 * _MIB),
+    "names": Bound(32_768, 96 * _MIB),
     "attribute names": Bound(4096, _MIB),
     "actions": Bound(4096, 40 * _MIB),
     "address keys": Bound(16_384, 16 * _MIB),

@@ -708,6 +708,23 @@ def test_what_is_noted_of_dependencies_is_bounded() -> None:
     run(story)
 
 
+def test_answers_that_depend_on_much_make_room_for_others() -> None:
+    """The oldest go; whoever asks for one again is told by the directory."""
+
+    async def story() -> None:
+        stage = Stage(limits=Limits(size=10))
+        stage.resolver.vouch()
+        for n in range(50):
+            around = [f"cn=g{n}-{at},{BASE}" for at in range(30)]
+            stage.directory.entries = (Entry(f"uid=u{n},{BASE}", {"mail": [f"u{n}@x"], "memberOf": around}),)
+            assert isinstance(await stage.ask(facts.mail(f"u{n}@x")), Found)
+            assert stage.resolver.dependencies <= 8 * 10
+            assert stage.resolver.known(facts.mail(f"u{n}@x")) is not None
+        assert 1 <= stage.resolver.entries < 10
+
+    run(story)
+
+
 # --- the mirror, and what is known from another time ----------------------------------------------
 
 

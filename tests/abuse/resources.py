@@ -320,8 +320,9 @@ def clock_steps(folder: Path) -> Row:
                 clock.set(step)
                 slowest = max(slowest, others(service, 20).worst)
                 assert _is_ruled_by(service, step)
-                # Nothing expires at once by a step ahead, and everything in its time after one back.
-                assert slapd.searches() - asked <= 8
+                # Nothing expires at once by a step ahead, or each of the 20 requests would have searched, and
+                # everything in its time after one back. The start of serve looks over the directory meanwhile.
+                assert slapd.searches() - asked < 20
                 until(partial(_searches_more_than, slapd, asked, service))
             assert share(service, 0.3) < 30
             assert service.stop() == 0

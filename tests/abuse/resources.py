@@ -321,7 +321,7 @@ def clock_steps(folder: Path) -> Row:
                 slowest = max(slowest, others(service, 20).worst)
                 assert _is_ruled_by(service, step)
                 # Nothing expires at once by a step ahead, or each of the 20 requests would have searched, and
-                # everything in its time after one back. The start of serve looks over the directory meanwhile.
+                # everything in its time after one back. The start of serve looks it over meanwhile.
                 assert slapd.searches() - asked < 20
                 until(partial(_searches_more_than, slapd, asked, service))
             assert share(service, 0.3) < 30

@@ -13,7 +13,6 @@ values can be seen is taken for all.
 """
 
 import asyncio
-import re
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
@@ -23,6 +22,7 @@ from ldappolicy.accounts import HELD_BY_ALL, LOCKS
 from ldappolicy.action import parse_action
 from ldappolicy.address import split_address
 from ldappolicy.directory import Directory, Scope, Search
+from ldappolicy.directory.attribute_types import names_in
 from ldappolicy.directory.plan import ANY, Where
 from ldappolicy.entry import Entry, is_below, key_of_dn, normal_dn
 from ldappolicy.errors import InputError, Unavailable
@@ -47,8 +47,6 @@ FEW = 20
 
 _NOTHING = ("1.1",)
 _UNSEEN = ": none exists, or it may not be read"
-_NAME = re.compile(r"\bNAME\s+(?:'([^']+)'|\(([^)]*)\))")
-_OID = re.compile(r"\(\s*([0-9.]+)")
 
 _SELF_WRITTEN = {
     "77b5b886-944a-11d1-aebd-0000f80367c1": "Personal-Information",
@@ -107,6 +105,7 @@ async def faults(
     found += await _unseen_accounts(directory, where, mapping, asked.pop("disabled", ()))
     found += await _unseen(directory, where, mapping, asked, rules)
     found += await unknown(directory, where, mapping)
+    found += with_case(directory, mapping)
     if not at_start:
         found += await _not_amended(directory, policies, rules, mapping)
     found += await _rights(directory, where, mapping, settings.account, rules)
@@ -443,6 +442,24 @@ async def unknown(directory: Directory, where: Where, mapping: Mapping) -> list[
     ]
 
 
+def with_case(directory: Directory, mapping: Mapping) -> list[Fault]:
+    """Attributes that the site named, and the server compares with case: lookups of them take long."""
+    rules = dict(directory.features.exact)
+    profile = type(mapping)()
+    return [
+        Fault(
+            False,
+            KEYS,
+            key,
+            f"{name!r} is compared with case by the server: it is asked for by {rules[name.lower()]}, "
+            "which no index serves",
+        )
+        for key, names in _mapped(mapping)
+        for name in names
+        if name.lower() in rules and name not in getattr(profile, key)
+    ]
+
+
 async def _not_amended(
     directory: Directory, policies: PolicySet, rules: Rules, mapping: Mapping
 ) -> list[Fault]:
@@ -532,18 +549,10 @@ async def _schema(directory: Directory, where: Where) -> frozenset[str]:
             subschema = Search(dn, Scope.BASE, ANY, ("attributeTypes",))
             for entry in await directory.search(subschema):
                 for text in entry.values("attributeTypes"):
-                    known.update(_names_in(text))
+                    known.update(names_in(text))
     except Unavailable:
         return frozenset()
     return frozenset(known)
-
-
-def _names_in(definition: str) -> Iterator[str]:
-    """Names and OID of an AttributeTypeDescription, RFC 4512 section 4.1.2."""
-    if oid := _OID.match(definition):
-        yield oid[1]
-    if found := _NAME.search(definition):
-        yield from (found[1] or found[2]).replace("'", "").lower().split()
 
 
 async def self_written(directory: Directory, mapping: Mapping) -> list[Fault]:

@@ -85,26 +85,33 @@ def _look_ahead(
         raise InputError(f"refused: it would bring {count}, which only --force brings in")
 
 
+_NO_POLICY = ("", "", "")
+"""Under which the one error is that nothing can be looked at."""
+
+
 async def _new_errors(config: Config, rehearsal: Rehearsal) -> list[Fault]:
     """Those that the directory has not got without the change, whoever may see what."""
     live = LdapDirectory(assembly.ldap_settings(config))
     try:
         settled = await assembly.settled(config, live)
         before = await _errors(settled, Overlay(live, {}))
-        after = await _errors(settled, Overlay(live, rehearsal.changed(), frozenset(rehearsal.added)))
+        changed = rehearsal.changed()
+        after = await _errors(settled, Overlay(live, changed, frozenset(rehearsal.added)))
     finally:
         await live.close()
+    if _NO_POLICY in before:  # what was wrong before cannot be said
+        return [fault for key, fault in after.items() if key[0] in changed]
     return [fault for key, fault in after.items() if key not in before]
 
 
-async def _errors(config: Config, directory: Overlay) -> dict[tuple[str, ...], Fault]:
+async def _errors(config: Config, directory: Overlay) -> dict[tuple[str, str, str], Fault]:
     """Each under what makes it the same; one for all where there is no policy to be read."""
     service = assembly.build_service(config, directory)
     try:
         _, policies = await service.read_policies()
         found = await lint(policies, directory, service.settings, assembly.where_of(config))
     except (ConfigError, Unavailable) as problem:
-        return {(): Fault(True, config.directory.policy_base, "policies", str(problem))}
+        return {_NO_POLICY: Fault(True, config.directory.policy_base, "policies", str(problem))}
     return {
         (key_of_dn(fault.dn) or fault.dn, fault.attribute.lower(), fault.text): fault
         for fault in found

@@ -59,6 +59,8 @@ class Features:
     """supportedCapabilities (Active Directory) and supportedFeatures: object identifiers."""
     profile: str = ""
     """The profile of the configuration that suits it; empty where it does not say what it is."""
+    exact: frozenset[tuple[str, str]] = frozenset()
+    """Attributes (in lower case) that are compared with case, and the rule of their syntax that does not."""
 
     @property
     def has_matched_values(self) -> bool:

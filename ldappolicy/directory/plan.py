@@ -23,7 +23,7 @@ from ldappolicy.errors import InputError, Unavailable
 from ldappolicy.facts import Lookup
 from ldappolicy.ldap_filter import And, Equality, Extensible, Filter, LdapUrl, Or, Present, parse_url
 from ldappolicy.log import Limited, shortened
-from ldappolicy.mapping import PREFIX, Mapping, address_term, addresses_in, is_prefixed
+from ldappolicy.mapping import PREFIX, Mapping, addresses_in, is_prefixed
 
 OR_TERMS = 50
 """Equalities in one search: slapd's time grows faster than their number beyond."""
@@ -257,6 +257,8 @@ class Planner:
             "domain": mapping.domain,
             "addressed": mapping.member_address,
         }
+        self._exact: dict[str, str] = {}
+        """Attributes that the server asked now compares with case, and the rule that does not."""
         self._wide = Wide(self._resembles)
         self._base = _key(where.search_base)
         self._mail, self._member_addresses = map(_prefixes, (mapping.mail, mapping.member_address))
@@ -288,6 +290,7 @@ class Planner:
         by_kind: dict[str, list[Lookup]] = {}
         for lookup in lookups:
             by_kind.setdefault(lookup[0], []).append(lookup)
+        self._exact = dict(features.exact)
         batches: list[Batch] = []
         batches += self._identities(by_kind)
         batches += self._groups(by_kind.get("groups", []), features)
@@ -370,8 +373,17 @@ class Planner:
         kind, value = lookup[0], lookup[1]
         if kind in ("mail", "addressed"):
             forms = tuple(dict.fromkeys((value, quoted(value, always=True))))
-            return [address_term(name, form) for name in self._names[kind] for form in forms]
-        return [Equality(name, form) for name in self._names[kind] for form in lookup[1:]]
+            return [self._address(name, form) for name in self._names[kind] for form in forms]
+        return [self._equal(name, form) for name in self._names[kind] for form in lookup[1:]]
+
+    def _address(self, name: str, form: str) -> Filter:
+        """What finds an address, in one written form of it, in one attribute."""
+        return self._equal(name, PREFIX + form if is_prefixed(name) else form)
+
+    def _equal(self, name: str, value: str) -> Filter:
+        """Without case, whatever the attribute's own rule is."""
+        rule = self._exact.get(name.lower())
+        return Extensible(rule, name, value) if rule else Equality(name, value)
 
     def _has_value(self, entry: Entry, lookup: Lookup) -> bool:
         kind, wanted = lookup[0], lookup[1]
@@ -413,7 +425,10 @@ class Planner:
 
     def _groups(self, lookups: list[Lookup], features: Features) -> list[Batch]:
         parts = [
-            self._below_base(_either(self._group_terms(lookup)), (lookup,), _every) for lookup in lookups
+            self._below_base(
+                _either(tuple(map(self._narrowed, self._group_terms(lookup)))), (lookup,), _every
+            )
+            for lookup in lookups
         ]
         batches: list[Batch] = []
         for chunk in _chunks(parts, lambda part: len(self._group_terms(part.lookups[0]))):
@@ -452,7 +467,14 @@ class Planner:
         _, dn, *logins = lookup
         mapping = self.mapping
         by_dn = [Equality(name, dn) for name in mapping.member_dns]
-        return (*by_dn, *(Equality(name, login) for name in mapping.member_logins for login in logins))
+        return (*by_dn, *(self._equal(name, login) for name in mapping.member_logins for login in logins))
+
+    def _narrowed(self, term: Filter) -> Filter:
+        """A member's login by a rule that no index serves: of groups of RFC 2307; elsewhere as it is."""
+        if not isinstance(term, Extensible) or term.attr is None or term.attr.lower() != "memberuid":
+            return term
+        is_group = Equality("objectClass", "posixGroup")
+        return Or((Equality(term.attr, term.value), And((is_group, term))))
 
     def _dynamic(self, lookup: Lookup) -> Batch:
         search = Search(
@@ -533,7 +555,7 @@ class Planner:
     def _url(self, url: LdapUrl, lookups: Sequence[Lookup]) -> Batch:
         """The key is tested in the filter; the values that match are all that is looked at."""
         keys = dict.fromkeys(form for lookup in lookups for form in (lookup[2], quoted(lookup[2])))
-        has_key = _either(tuple(address_term(name, key) for name in url.attributes for key in keys))
+        has_key = _either(tuple(self._address(name, key) for name in url.attributes for key in keys))
 
         def has(entry: Entry, lookup: Lookup) -> bool:
             return any(fold(lookup[2]) in addresses_in(entry, name) for name in url.attributes)

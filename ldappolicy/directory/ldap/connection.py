@@ -32,6 +32,7 @@ from typing import Protocol, cast
 
 from ldappolicy.counters import Counters
 from ldappolicy.directory import Features, Scope, Search
+from ldappolicy.directory.attribute_types import exact_in
 from ldappolicy.directory.ldap import codec, family, gssapi, requests
 from ldappolicy.directory.ldap.refusals import INVALID_CREDENTIALS, Refusals, RefusedSecret, in_words
 from ldappolicy.directory.ldap.settings import Endpoint, LdapSettings, credentials
@@ -72,7 +73,8 @@ class Dropped(Unavailable):
 
 
 _RANGE = re.compile(r"(?P<name>.+);range=[0-9]+-(?P<last>[0-9]{1,10}|\*)", re.IGNORECASE)
-_FEATURES = ("supportedControl", "supportedFeatures", *family.ATTRIBUTES)
+_SUBSCHEMA = Present("objectClass")
+_FEATURES = ("supportedControl", "supportedFeatures", "subschemaSubentry", *family.ATTRIBUTES)
 
 
 class _Waiter(Protocol):
@@ -161,6 +163,7 @@ class Connection(asyncio.Protocol):
         self.counters = counters or Counters()
         self.ended = ""
         self.features = Features()
+        self._exact: frozenset[tuple[str, str]] | None = None
         self.on_fault: Callable[[str], None] | None = None
         self.on_slow: Callable[[Search, float], None] | None = None
         self._transport: asyncio.Transport | None = None
@@ -259,8 +262,24 @@ class Connection(asyncio.Protocol):
             frozenset(root.get(name, ()))
             for name in ("supportedcontrol", "supportedcapabilities", "supportedfeatures")
         )
-        self.features = Features(controls, capabilities | features, family.profile_of(root))
+        profile = family.profile_of(root)
+        if self._exact is None and profile != "active_directory":
+            self._exact = await self._read_exact(root.get("subschemasubentry", ()))
+        self.features = Features(controls, capabilities | features, profile, self._exact or frozenset())
         return self.features
+
+    async def _read_exact(self, subschemas: Sequence[str]) -> frozenset[tuple[str, str]]:
+        """See `Features.exact`; none where the schema may not be read."""
+        found: list[str] = []
+        for dn in subschemas[:1]:
+            try:
+                entries = await self.search(Search(dn, Scope.BASE, _SUBSCHEMA, ("attributeTypes",)))
+            except Unavailable:
+                if self.ended:
+                    raise
+                continue
+            found += (text for entry in entries for text in entry.values("attributeTypes"))
+        return exact_in(found)
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
         """From clear text to TLS, RFC 4511 section 4.14."""

@@ -257,7 +257,7 @@ class Planner:
             "domain": mapping.domain,
             "addressed": mapping.member_address,
         }
-        self._exact: dict[str, str] = {}
+        self._exact = dict(NO_FEATURES.exact)
         """Attributes that the server asked now compares with case, and the rule that does not."""
         self._wide = Wide(self._resembles)
         self._base = _key(where.search_base)

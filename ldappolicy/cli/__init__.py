@@ -123,5 +123,7 @@ def _usage(problem: click.ClickException) -> str:
 
 
 def _say(text: str, status: int) -> int:
+    for handler in logging.getLogger("ldappolicy").handlers:
+        handler.flush()  # what led to it comes first
     click.echo(f"ldappolicy: {text}", err=True)
     return status

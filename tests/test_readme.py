@@ -22,8 +22,10 @@ from ldappolicy.vocabulary import Residue
 from tests.abuse.__main__ import SCENES
 from tests.conftest import ROOT
 from tests.floors import FLOORS
+from tests.labs.ds389 import DS389, needs_389ds
 from tests.labs.ldappolicy import Ldappolicy, program
 from tests.labs.postfix import Postfix, require_postfix
+from tests.labs.server import tree_of
 from tests.labs.slapd import CONFIG_DN, PLAIN, ROOT_PW, SUFFIX, Slapd, require_slapd
 from tests.readme import README, WALK, block, blocks, quoted, section, table
 
@@ -475,12 +477,39 @@ def test_limits(slapd: Slapd) -> None:
 
 
 def account() -> str:
-    """The service's own entry, and another one."""
-    return "".join(
-        f"dn: cn={name},dc=example,dc=com\nobjectClass: organizationalRole\n"
-        f"objectClass: simpleSecurityObject\ncn: {name}\nuserPassword: secret\n\n"
-        for name in ("ldappolicy", "other")
+    """The service's own entry, as it is told, and another one."""
+    own = block("account").replace("{SSHA}...", "secret")
+    return f"{own}\n{own.replace('cn=ldappolicy', 'cn=other').replace('cn: ldappolicy', 'cn: other')}\n"
+
+
+@pytest.mark.servers
+@needs_389ds
+def test_account_of_389ds() -> None:
+    """The same entry is one to bind with there."""
+    with DS389() as server:
+        server.load(tree_of() + account())
+        command = ["ldapwhoami", "-x", "-H", server.uri, "-D", f"cn=ldappolicy,{SUFFIX}", "-w", "secret"]
+        assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("check", "key"), [("sender", "mail"), ("sasl", "uid")])
+def test_a_directory_as_it_is(example_ldif: Path, tmp_path: Path, check: str, key: str) -> None:
+    """Whom the filter of a table finds has its class, by the address or by the login; others have not."""
+    asked = f"check_{check}_access ldap:interns"
+    people = example_ldif.read_text("utf-8").replace("uid: joe\n", "uid: joe\nemployeeType: intern\n")
+    policy = f"dn: cn=interns,ou=policy,{SUFFIX}\nobjectClass: smtpdPolicy\ncn: interns\n"
+    table_ = block("as it is").replace("?mail?", f"?{key}?")
+    text = f"{people}\n{table_}\n{policy}smtpdSenderRestrictions: {asked}\n"
+    (tmp_path / "tree.ldif").write_text(text, "utf-8")
+    (tmp_path / "config.toml").write_text(
+        f"[directory]\nuri = ['ldif:{tmp_path}/tree.ldif']\n[policy]\nname = 'interns'\n", "utf-8"
     )
+
+    def action(who: str) -> str:
+        words = [f"sasl_username={who}", f"sender={who}@my.domain", "recipient=friend@elsewhere.example"]
+        return ran(["-c", str(tmp_path / "config.toml"), "eval", *words]).strip()
+
+    assert [action("joe"), action("mia")] == ["action=reject,", "action=DUNNO"]
 
 
 def people(count: int) -> Iterator[str]:

@@ -4,17 +4,23 @@ Each server is a lax one, where users write their own entries as far as their di
 or by a rule that many sites have: what they are refused afterwards is the work of the access rules.
 """
 
+import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import pytest
 
-from ldappolicy.cli import EX_DATAERR, EX_USAGE, run
+from ldappolicy.cli import EX_CONFIG, EX_DATAERR, EX_USAGE, run
+from ldappolicy.directory import Scope
+from ldappolicy.directory.ldap.installing import active_directory as active_directory_schema
+from ldappolicy.directory.ldap.writing import Writer
+from ldappolicy.directory.loading import Attributes
+from ldappolicy.errors import ConfigError
 from ldappolicy.ldif import read_records
 from tests.labs.desk import Desk
 from tests.labs.ds389 import DS389, needs_389ds
@@ -171,11 +177,17 @@ def site(request: pytest.FixtureRequest, desk: Desk) -> Iterator[Site]:
 
 @pytest.mark.parametrize("site", EVERY, indirect=True)
 def test_install_twice(site: Site) -> None:
-    """By the root DSE: what was missing is named, the second time nothing is changed."""
+    """By the root DSE: what was missing is named, the second time nothing is changed; rehearsed before."""
+    status, rehearsed, error = site.desk.schema("install", "--dry-run")
+    assert (0, "", "dry run, nothing was changed") == (status, error, rehearsed.pop())
+    assert rehearsed == site.desk.schema("install", "--dry-run")[1][:-1]
+
     status, lines, error = site.desk.schema("install")
 
     assert (0, "") == (status, error)
     assert lines
+    # cn=schema,cn=config numbers the entry that it is given.
+    assert rehearsed == [f"would be {re.sub('cn={[0-9]+}ldap', 'cn=ldap', line)}" for line in lines]
     assert all(line.startswith(("added: ", "replaced: ", "modified: ")) for line in lines)
     assert NOTHING == site.desk.schema("install")
     site.server.load(modify(site.amy, *allowed(site), "add: smtpdSenderAccess", "smtpdSenderAccess: reject"))
@@ -428,6 +440,62 @@ def test_who_may_not(desk: Desk) -> None:
         status, lines, error = desk.schema("install")
         assert (EX_DATAERR, []) == (status, lines)
         assert error.startswith(f"ldappolicy: cn=schema: modify refused by {server.uri}: ")
+
+
+@needs_samba
+def test_who_may_not_in_active_directory(desk: Desk) -> None:
+    """Before anything is written, since nothing could be taken back: by the account, and by the server."""
+    with Samba() as server:
+        server.load("dn: OU=people,DC=example,DC=com\nobjectClass: organizationalUnit\n")
+        server.user(AMY_AD, "amy", "Secret.123")
+        (desk.configuration.parent / "amy").write_text("Secret.123")
+        by_amy = ("bind = 'simple'", f"bind_dn = '{AMY_AD}'", "bind_pw_file = 'amy'", "timeout = '20s'")
+        schema = "CN=Schema,CN=Configuration,DC=example,DC=com"
+        desk.configure(server.ldapi_uri, *by_amy)
+        said = (
+            f"ldappolicy: {server.ldapi_uri}: {schema}: nothing may be added there, expected a Schema Admin"
+        )
+        assert (EX_CONFIG, [], said) == desk.schema("install")
+        desk.configure(server.ldapi_uri, *by_root(desk, server))
+        assert desk.schema("install", "--dry-run")[0] == 0
+
+
+class Told:
+    """What a domain controller shows of itself, and of its schema naming context."""
+
+    uri = "ldap://dc2"
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.changed: list[str] = []
+
+    def modify(self, dn: str, _: object) -> None:
+        """Whatever it is."""
+        self.changed.append(dn)
+
+    def root_dse(self) -> Attributes:
+        """It is DC2."""
+        return {"schemanamingcontext": ("CN=Schema",), "dsservicename": ("CN=NTDS Settings,CN=DC2",)}
+
+    def read(self, dn: str) -> Attributes | None:
+        """The schema is there, and nothing in it."""
+        return {} if dn == "CN=Schema" else None
+
+    def search(self, base: str, scope: Scope, names: Sequence[str]) -> list[tuple[str, Attributes]]:
+        """Whoever asks may do everything."""
+        may = ("attributeSchema", "classSchema")
+        return [(base, {"fSMORoleOwner": (self.owner,), "allowedChildClassesEffective": may})]
+
+
+def test_only_the_schema_master_takes_a_schema() -> None:
+    """Another server is told from it before the first write: a lab has one server alone."""
+    master, other = Told("CN=ntds settings,cn=dc2"), Told("CN=NTDS Settings,CN=DC1")
+    assert len(active_directory_schema.install(cast("Writer", master), [])) == 1
+    assert master.changed == ["CN=associatedDomain,CN=Schema", ""]
+    said = "ldap://dc2 is CN=NTDS Settings,CN=DC2, expected the schema master, CN=NTDS Settings,CN=DC1"
+    with pytest.raises(ConfigError, match=said):
+        active_directory_schema.install(cast("Writer", other), [])
+    assert other.changed == []
 
 
 @needs_samba

@@ -10,7 +10,7 @@ from ldappolicy.cli import Context
 from ldappolicy.cli.load import Sourced, bring_in, refuse_ldif, sources
 from ldappolicy.directory.ldap.family import profile_of
 from ldappolicy.directory.ldap.installing import LEFT, Access, active_directory, ds389, openldap
-from ldappolicy.directory.ldap.writing import Writer, connect
+from ldappolicy.directory.ldap.writing import Reader, Writer, connect
 from ldappolicy.directory.loading import Attributes
 from ldappolicy.entry import normal_dn
 from ldappolicy.errors import InputError
@@ -51,8 +51,9 @@ def show(name: str) -> None:
 @click.argument("name", type=INSTALLED, metavar="[NAME]", required=False)
 @click.option("--postmasters", default="", metavar="DN", help="The group that may write policy attributes.")
 @click.option("--no-access", is_flag=True, help="Bring in no access rules with the schema.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 @click.pass_obj
-def install(context: Context, name: str | None, postmasters: str, no_access: bool) -> None:
+def install(context: Context, name: str | None, postmasters: str, no_access: bool, dry_run: bool) -> None:
     """Imports a shipped file over LDAP into the configured server.
 
     Without NAME it is the schema of the kind of server that answers. It comes with access rules: without
@@ -72,12 +73,14 @@ def install(context: Context, name: str | None, postmasters: str, no_access: boo
         if name in SCHEMAS:
             bases = dict.fromkeys((config.directory.search_base, config.directory.policy_base))
             access = None if no_access else Access(tuple(bases), postmasters)
-            _say(_install_schema(name, [record for _, record in records], writer, access))
+            target = Reader(writer) if dry_run else writer
+            lines = _install_schema(name, [record for _, record in records], target, access)
+            _say(lines, is_done=not dry_run)
         elif name == "classes":
             moved = list(_below(config.directory.policy_base, records, writer, shipped))
-            bring_in(moved, writer, replace=False, dry_run=False)
+            bring_in(moved, writer, replace=False, dry_run=dry_run)
         else:
-            bring_in(records, writer, replace=False, dry_run=False)
+            bring_in(records, writer, replace=False, dry_run=dry_run)
 
 
 def _refuse(name: str | None) -> None:
@@ -105,11 +108,13 @@ def _install_schema(name: str, records: list[Record], writer: Writer, access: Ac
     return ds389.install(writer, shipped, access)
 
 
-def _say(lines: list[str]) -> None:
+def _say(lines: list[str], *, is_done: bool) -> None:
     for line in lines:
-        click.echo(escaped(line))
+        click.echo(("" if is_done or line.startswith(LEFT) else "would be ") + escaped(line))
     if all(line.startswith(LEFT) for line in lines):
         click.echo("nothing to do")
+    elif not is_done:
+        click.echo("dry run, nothing was changed")
 
 
 def _below(base: str, records: list[Sourced], writer: Writer, shipped: SchemaFile) -> Iterator[Sourced]:

@@ -74,6 +74,7 @@ _ROOT_DSE = (
     "configContext",
     "vendorName",
     "rootDomainNamingContext",
+    "dsServiceName",
     "schemaNamingContext",
     "namingContexts",
 )
@@ -195,6 +196,26 @@ class Writer:
             return
         refused = f"{dn}: {what} refused by {self.uri}: {result}"
         raise Unavailable(refused) if result.code in _CANNOT_ANSWER else InputError(refused)
+
+
+class Reader(Writer):
+    """A Writer that reads, and does as if it wrote."""
+
+    def __init__(self, writer: Writer) -> None:
+        super().__init__(writer.uri, writer._connection, writer._timeout)  # noqa: SLF001
+
+    def add(self, dn: str, attributes: Attributes) -> bool:
+        """Whether it could be added."""
+        return self.read(dn) is None
+
+    def modify(self, dn: str, modifications: Sequence[Modification]) -> None:
+        """Nothing."""
+
+    def rename(self, dn: str, new_rdn: str, delete_old_rdn: bool, new_superior: str | None) -> None:
+        """Nothing."""
+
+    def delete(self, dn: str) -> None:
+        """Nothing."""
 
 
 def connect(settings: LdapSettings, write_timeout: float = WRITE_TIMEOUT) -> Writer:

@@ -6,7 +6,8 @@ number, its syntax) is not as shipped: nothing that once was in this schema can 
 each round of additions the server is told to read its schema again (schemaUpdateNow), or it would not
 know the names that the next one uses. associatedDomain is given an index at the end.
 
-The server has to be the schema master, its schema writable, and the identity a Schema Admin.
+The server has to be the schema master, and the identity a Schema Admin: that is looked at first, since what
+is written half could not be taken back (MS-ADTS sections 6.1.5.1 and 3.1.1.4.5.22).
 
 There are no access rules to bring in: what users may write on their own objects stands in property sets,
 none of ours is in one, and the classes come with security descriptors of their own (access-ad.md).
@@ -14,9 +15,11 @@ none of ours is in one, and the classes come with security descriptors of their 
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from ldappolicy.directory import Scope
 from ldappolicy.directory.ldap.installing import LEFT, values_of
 from ldappolicy.directory.ldap.writing import Writer
 from ldappolicy.directory.loading import Attributes
+from ldappolicy.entry import normal_dn
 from ldappolicy.errors import ConfigError
 from ldappolicy.ldif import Record
 
@@ -34,6 +37,7 @@ def install(writer: Writer, shipped: Iterable[Record]) -> list[str]:
     (base,) = writer.root_dse().get("schemanamingcontext", ("",))
     if not base or writer.read(base) is None:
         raise ConfigError(f"{writer.uri} does not show its schema, expected an identity that may write it")
+    _require_rights(writer, base)
     lines: list[str] = []
     unread = False
     for record in shipped:
@@ -44,6 +48,18 @@ def install(writer: Writer, shipped: Iterable[Record]) -> list[str]:
         unread = unread or any(not line.startswith(LEFT) for line in done)
         lines += done
     return [*lines, *_index(writer, f"CN={_SEARCHED},{base}")]
+
+
+def _require_rights(writer: Writer, base: str) -> None:
+    """Raises ConfigError for a server that is not the schema master, and for who may add nothing there."""
+    ((_, held),) = writer.search(base, Scope.BASE, ("fSMORoleOwner", "allowedChildClassesEffective"))
+    (owner,) = values_of(held, "fSMORoleOwner") or ("",)
+    (server,) = writer.root_dse().get("dsservicename", ("",))
+    if owner and server and normal_dn(owner) != normal_dn(server):
+        raise ConfigError(f"{writer.uri} is {server}, expected the schema master, {owner}")
+    allowed = {name.lower() for name in values_of(held, "allowedChildClassesEffective")}
+    if not {"attributeschema", "classschema"} <= allowed:
+        raise ConfigError(f"{writer.uri}: {base}: nothing may be added there, expected a Schema Admin")
 
 
 def _index(writer: Writer, dn: str) -> Iterator[str]:

@@ -59,7 +59,7 @@ def _install_schema(writer: Writer, shipped: Record, base: str) -> list[str]:
 def _add_entry(writer: Writer, shipped: Record, base: str) -> str:
     writer.add(f"{shipped.dn.partition(',')[0]},{base}", shipped.attributes)
     types, classes = (len(shipped.attributes[attribute]) for attribute in KINDS)
-    home = _home(_schemas(writer, base), shipped)
+    home = _home(_schemas(writer, base), shipped) or f"{shipped.dn.partition(',')[0]},{base}"
     return f"added: {home}: {types} attribute types, {classes} object classes"
 
 

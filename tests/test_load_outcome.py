@@ -218,6 +218,24 @@ def test_replacements_are_shown(slapd: Slapd, desk: Desk) -> None:
 
 
 @pytest.mark.servers
+def test_a_server_that_gives_no_more(desk: Desk, example_ldif: Path) -> None:
+    """Where a limit ends what lint reads, that is said, and the change is made."""
+    require_slapd()
+    kinds = "objectClass: organizationalRole\nobjectClass: simpleSecurityObject\n"
+    writer = f"\ndn: cn=writer,{SUFFIX}\n{kinds}cn: writer\nuserPassword: secret\n"
+    access = (f'to * by dn.exact="cn=writer,{SUFFIX}" write by * read',)
+    data = example_ldif.read_text("utf-8") + writer
+    with Slapd(schema="ldappolicy", data=data, size_limit="5", access=access) as server:
+        secret = desk.configuration.with_name("password")
+        secret.write_text("secret")
+        by = f"bind = 'simple'\nbind_dn = 'cn=writer,{SUFFIX}'\nbind_pw_file = '{secret}'"
+        desk.configure(server.uri, by)
+        status, lines, error = given(desk, table("few", "x@y OK"))
+    assert (0, "1 added") == (status, lines[-1])
+    assert error.startswith("ldappolicy: warning: what comes of the change is not looked at: ")
+
+
+@pytest.mark.servers
 @pytest.mark.parametrize(
     "make",
     [

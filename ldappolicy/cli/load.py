@@ -20,7 +20,7 @@ from ldappolicy.directory.ldap.writing import Writer, connect
 from ldappolicy.directory.loading import Outcome, Rehearsal, Target, carry_out, in_order
 from ldappolicy.directory.overlay import Overlay
 from ldappolicy.entry import key_of_dn
-from ldappolicy.errors import ConfigError, InputError, Unavailable
+from ldappolicy.errors import ConfigError, InputError, LimitExceeded, Unavailable
 from ldappolicy.ldif import Record, read_records
 from ldappolicy.lint import lint
 from ldappolicy.log import escaped, shortened
@@ -111,6 +111,8 @@ async def _errors(config: Config, directory: Overlay) -> dict[tuple[str, str, st
         _, policies = await service.read_policies()
         found = await lint(policies, directory, service.settings, assembly.where_of(config))
     except (ConfigError, Unavailable) as problem:
+        if isinstance(problem, LimitExceeded):
+            warn(f"what comes of the change is not looked at: {problem}")
         return {_NO_POLICY: Fault(True, config.directory.policy_base, "policies", str(problem))}
     return {
         (key_of_dn(fault.dn) or fault.dn, fault.attribute.lower(), fault.text): fault

@@ -9,6 +9,7 @@ itself: there, and where DIT content rules are, the server alone looks at that.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,11 +121,13 @@ class Subschema:
 
 
 def read_subschema(writer: Writer, *, tells_content: bool) -> Subschema:
-    """The one of the server (RFC 4512 section 4.4)."""
+    """The one of the server (RFC 4512 section 4.4); empty where it may not be read."""
     root = writer.search("", Scope.BASE, ("subschemaSubentry",))
     where = next((values[0] for _, found in root for values in found.values() if values), "")
     names = ("attributeTypes", "objectClasses", "dITContentRules")
-    shown = writer.search(where, Scope.BASE, names) if where else []
+    shown: list[tuple[str, Attributes]] = []
+    with suppress(InputError):
+        shown = writer.search(where, Scope.BASE, names) if where else []
     found = {name.lower(): values for _, attributes in shown for name, values in attributes.items()}
     types = AttributeTypeInfo.from_definition(list(found.get("attributetypes", ())))
     classes = ObjectClassInfo.from_definition(list(found.get("objectclasses", ())))

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.labs.deciding import deciding, rcpt
+from tests.labs.deciding import configuration, deciding, following, rcpt
 from tests.labs.ldappolicy import Sections
 from tests.labs.slapd import Slapd, require_slapd
 
@@ -48,7 +49,11 @@ def decided(uri: str, mode: str, **attributes: str) -> str | None:
     request = {"sender": "x@elsewhere.example", "recipient": "friend@elsewhere.example", **attributes}
 
     async def story() -> str | None:
-        async with deciding(uri, MODES[mode]) as service:
+        async with AsyncExitStack() as stack:
+            service = await stack.enter_async_context(deciding(uri, MODES[mode]))
+            if mode == "mirror":
+                followed = following(service, configuration(uri, MODES[mode]))
+                assert (await stack.enter_async_context(followed)).is_mirrored
             return await service.decide(rcpt(**request))
 
     return asyncio.run(story())

@@ -256,37 +256,6 @@ def test_postmasters(site: Site) -> None:
     site.server.load(change, **by_paula)
 
 
-@pytest.mark.parametrize("site", LAX, indirect=True)
-def test_all_access_rules(site: Site) -> None:
-    """Addresses are written by the group alone as well; twice is once."""
-    words = ("install", "--access", "--postmasters", f"cn=postmasters,{SUFFIX}")
-    change = modify(AMY, "replace: mail", "mail: amy@my.domain")
-    site.server.load(change, bind_dn=AMY, bind_pw=site.password)
-    rehearsed = site.desk.schema(*words, "--dry-run")[1]
-    status, lines, error = site.desk.schema(*words)
-    assert (0, "") == (status, error)
-    # What comes with the schema is among them: a rehearsal tells of it twice.
-    assert len(rehearsed) - 2 <= len(lines) < len(rehearsed)
-    assert any(f"ou=policy,{SUFFIX}" in line for line in rehearsed)
-    by_paula: dict[str, str] = {"bind_dn": PAULA, "bind_pw": "Secret.123"}
-    if isinstance(site.server, DS389):
-        everybody = '(targetattr = "*")(version 3.0; acl "all"; allow (write) userdn = "ldap:///all";)'
-        site.server.load(modify(SUFFIX, "add: aci", f"aci: {everybody}"))
-    with pytest.raises(RuntimeError, match=site.refusal):
-        site.server.load(change.replace("amy@", "root@"), bind_dn=AMY, bind_pw=site.password)
-    site.server.load(change.replace("amy@", "a@"), **by_paula)
-    *left, last = site.desk.schema(*words)[1]
-    assert last == "nothing to do"
-    assert all(line.startswith("left: ") for line in left)
-
-
-def test_whose_access_it_is_has_to_be_said(desk: Desk) -> None:
-    """Nobody could write addresses else."""
-    status, lines, error = desk.schema("install", "--access")
-    assert (EX_USAGE, []) == (status, lines)
-    assert "--access: expected --postmasters" in error
-
-
 POLICY = (
     "dn: cn=default,{base}\nobjectClass: smtpdPolicy\ncn: default\nsmtpdRecipientRestrictions: local_only\n"
 )

@@ -9,14 +9,7 @@ from ldappolicy import assembly
 from ldappolicy.cli import Context
 from ldappolicy.cli.load import Sourced, bring_in, refuse_ldif, sources
 from ldappolicy.directory.ldap.family import profile_of
-from ldappolicy.directory.ldap.installing import (
-    LEFT,
-    Access,
-    active_directory,
-    ds389,
-    openldap,
-    shipped_access,
-)
+from ldappolicy.directory.ldap.installing import LEFT, Access, active_directory, ds389, openldap
 from ldappolicy.directory.ldap.writing import Reader, Writer, connect
 from ldappolicy.directory.loading import Attributes
 from ldappolicy.entry import normal_dn
@@ -58,25 +51,17 @@ def show(name: str) -> None:
 @click.argument("name", type=INSTALLED, metavar="[NAME]", required=False)
 @click.option("--postmasters", default="", metavar="DN", help="The group that may write policy attributes.")
 @click.option("--no-access", is_flag=True, help="Bring in no access rules with the schema.")
-@click.option("--access", "all_access", is_flag=True, help="Bring in all shipped access rules, filled in.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
 @click.pass_obj
-def install(
-    context: Context, name: str | None, postmasters: str, no_access: bool, all_access: bool, dry_run: bool
-) -> None:
+def install(context: Context, name: str | None, postmasters: str, no_access: bool, dry_run: bool) -> None:
     """Imports a shipped file over LDAP into the configured server.
 
     Without NAME it is the schema of the kind of server that answers. It comes with access rules: without
-    --postmasters nobody but the server's root identity writes the new attributes; --access brings in
-    those about addresses, logins, groups and policies as well. classes goes below
+    --postmasters nobody but the server's root identity writes the new attributes. classes goes below
     the configured policy_base. What is there already is left as it is.
     """
     _refuse(name)
     normal_dn(postmasters)
-    if all_access and (no_access or not postmasters):
-        raise click.UsageError(
-            "--access: expected --postmasters, the group that may write what the rules name"
-        )
     config = context.load()
     refuse_ldif(context, config, "schema install")
     with connect(assembly.ldap_settings(config)) as writer:
@@ -90,12 +75,6 @@ def install(
             access = None if no_access else Access(tuple(bases), postmasters)
             target = Reader(writer) if dry_run else writer
             lines = _install_schema(name, [record for _, record in records], target, access)
-            if all_access:
-                rules = sources(SCHEMA_FILES[f"access_{name}"].read(), SCHEMA_FILES[f"access_{name}"].file)
-                shipped_rules = [record for _, record in rules]
-                lines += shipped_access.install(
-                    target, shipped_rules, config.directory.policy_base, postmasters
-                )
             _say(lines, is_done=not dry_run)
         elif name == "classes":
             moved = list(_below(config.directory.policy_base, records, writer, shipped))
